@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/* CPython for the rest of the tree: Python.h first, and the only place that
+ * looks at PY_VERSION_HEX. */
+#ifndef PYC_PY_COMPAT_H
+#define PYC_PY_COMPAT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#define PYC_LIKELY(x) __builtin_expect(!!(x), 1)
+#define PYC_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+#if PY_VERSION_HEX >= 0x030D0000 /* 3.13 */
+#define PYC_MOD_GIL_SLOT {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#else
+#define PYC_MOD_GIL_SLOT
+#endif
+#if PY_VERSION_HEX >= 0x030C0000 /* 3.12 */
+#define PYC_MOD_INTERPRETERS_SLOT                                              \
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#else
+#define PYC_MOD_INTERPRETERS_SLOT
+#endif
+
+/* True while this interpreter has a thread state we may attach to: false once
+ * it began to finalize. */
+#if PY_VERSION_HEX >= 0x030D0000
+#define pyc_is_finalizing() Py_IsFinalizing()
+#else
+#define pyc_is_finalizing() _Py_IsFinalizing()
+#endif
+
+#if PY_VERSION_HEX >= 0x030D0000
+#define PYC_BEGIN_CRITICAL_SECTION(op) Py_BEGIN_CRITICAL_SECTION(op)
+#define PYC_END_CRITICAL_SECTION() Py_END_CRITICAL_SECTION()
+#else
+#define PYC_BEGIN_CRITICAL_SECTION(op) {
+#define PYC_END_CRITICAL_SECTION() }
+#endif
+
+/* The exception being raised, taken out of the thread state as one owned
+ * reference (NULL when there is none), and put back (the reference is
+ * stolen). */
+#if PY_VERSION_HEX >= 0x030C0000
+#define pyc_take_exception() PyErr_GetRaisedException()
+#define pyc_put_exception(exc) PyErr_SetRaisedException(exc)
+#else
+static inline PyObject *
+pyc_take_exception(void)
+{
+    PyObject *type, *value, *tb;
+    PyErr_Fetch(&type, &value, &tb);
+    if (type == NULL) {
+        return NULL;
+    }
+    PyErr_NormalizeException(&type, &value, &tb);
+    if (tb != NULL) {
+        PyException_SetTraceback(value, tb);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(tb);
+    return value;
+}
+static inline void
+pyc_put_exception(PyObject *exc)
+{
+    PyErr_Restore(Py_NewRef(Py_TYPE(exc)), exc, PyException_GetTraceback(exc));
+}
+#endif
+
+#endif

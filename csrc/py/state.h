@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/* The state of pyconc._core: types, exceptions and names, nothing else, so
+ * that every folder may include it and it includes none of them. */
+#ifndef PYC_PY_STATE_H
+#define PYC_PY_STATE_H
+
+#include "py/compat.h"
+
+/* Objects of the standard library, imported once a module. */
+#define PYC_STATE_IMPORTED(X)                                                  \
+    X(asyncio_Handle, "asyncio", "Handle")                                     \
+    X(asyncio_TimerHandle, "asyncio", "TimerHandle")                           \
+    X(asyncio_Task, "asyncio", "Task")                                         \
+    X(asyncio_Future, "asyncio", "Future")                                     \
+    X(asyncio_Transport, "asyncio", "Transport")                               \
+    X(asyncio_DatagramTransport, "asyncio", "DatagramTransport")               \
+    X(asyncio_Protocol, "asyncio", "Protocol")                                 \
+    X(asyncio_BufferedProtocol, "asyncio", "BufferedProtocol")                 \
+    X(asyncio_set_running_loop, "asyncio.events", "_set_running_loop")         \
+    X(asyncio_get_running_loop, "asyncio.events", "_get_running_loop")         \
+    X(asyncio_logger, "asyncio.log", "logger")                                 \
+    X(asyncio_wrap_future, "asyncio", "wrap_future")                           \
+    X(asyncio_InvalidStateError, "asyncio", "InvalidStateError")               \
+    X(CancelledError, "asyncio", "CancelledError")                             \
+    X(base_Future, "concurrent.futures", "Future")                             \
+    X(base_ThreadPoolExecutor, "concurrent.futures", "ThreadPoolExecutor")     \
+    X(base_InvalidStateError, "concurrent.futures", "InvalidStateError")       \
+    X(base_CancelledError, "concurrent.futures", "CancelledError")             \
+    X(base_BrokenThreadPool, "concurrent.futures.thread", "BrokenThreadPool")  \
+    X(threading_Condition, "threading", "Condition")                           \
+    X(extract_stack, "asyncio.format_helpers", "extract_stack")
+
+typedef struct {
+#define X(field, module, name) PyObject *field;
+    PYC_STATE_IMPORTED(X)
+#undef X
+    PyTypeObject *handle_type;
+    PyTypeObject *timer_handle_type;
+    PyTypeObject *loop_type;
+    PyTypeObject *stream_type;
+    PyTypeObject *datagram_type;
+    PyTypeObject *listener_type;
+    PyTypeObject *future_type;
+    PyTypeObject *future_await_type;
+    PyTypeObject *executor_type;
+} pyc_state;
+
+/* The state behind the module that defines `type` or one of its bases. */
+pyc_state *pyc_state_of_type(PyTypeObject *type);
+pyc_state *pyc_state_of_module(PyObject *module);
+
+/* Makes the heap type of `spec` in `module`, with `bases` (a type, a tuple or
+ * NULL), adds it under its short name and stores a reference in *slot.
+ * 0, or -1 with an exception set. */
+int pyc_add_type(PyObject *module, PyType_Spec *spec, PyObject *bases,
+                 PyTypeObject **slot);
+
+#endif
