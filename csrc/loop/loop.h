@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+/* The event loop: what the folders below build on.
+ *
+ * A loop belongs to the thread that runs it. Everything here is called in that
+ * thread with the GIL held, unless it says otherwise. */
+#ifndef PYC_LOOP_LOOP_H
+#define PYC_LOOP_LOOP_H
+
+#include "py/compat.h"
+#include "py/state.h"
+#include "base/heap.h"
+#include "base/list.h"
+#include "base/ring.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <uv.h>
+
+typedef struct pyc_loop pyc_loop;
+typedef struct pyc_watcher pyc_watcher;
+
+/* Runs once, soon; `arg` is still owned by the caller of this function.
+ * Whatever it raises it has to report itself (pyc_loop_report). */
+typedef void (*pyc_soon_fn)(pyc_loop *loop, PyObject *arg);
+
+/* The descriptor is ready: `events` is UV_READABLE, UV_WRITABLE or both. With
+ * an error or hang-up on it, all that were asked for are given. May close the
+ * watcher. */
+typedef void (*pyc_watcher_fn)(pyc_watcher *watcher, int events);
+
+/* One descriptor watched by one loop. Made and freed by the loop; `owner` is
+ * borrowed and for the callback alone. */
+struct pyc_watcher {
+    uv_poll_t poll;
+    pyc_loop *loop;
+    pyc_watcher_fn ready;
+    void *owner;
+    int fd;
+    int events;     /* asked for, as libuv knows it */
+    pyc_link fresh; /* in loop->fresh until the next poll */
+};
+
+/* Something to do once before the next poll: in a list at most once. */
+typedef struct pyc_flush pyc_flush;
+struct pyc_flush {
+    pyc_link link;
+    void (*run)(pyc_flush *flush);
+};
+
+typedef struct pyc_inbox {
+    uv_mutex_t lock;
+    pyc_ring items;
+    atomic_size_t len;
+} pyc_inbox;
+
+struct pyc_loop {
+    PyObject_HEAD
+    PyObject *weakrefs;
+    pyc_state *state; /* outlives the loop: the type holds the module */
+    PyThreadState *saved; /* set while the poll runs without the GIL */
+    pyc_ring ready;
+    pyc_heap timers;
+    size_t timers_cancelled; /* still in the heap */
+    pyc_link flushes;
+    pyc_link fresh; /* watchers started since the last poll */
+    char *scratch;  /* PYC_SCRATCH_SIZE bytes for reads, made when needed */
+    PyObject *failure; /* an exception that ends run_forever, or NULL */
+    unsigned long thread; /* PyThread ident of the running thread, or 0 */
+    unsigned fork_generation;
+    char closed;
+    char stopping;
+    char debug;
+    char initialized; /* the libuv loop is there */
+    char in_callback; /* Python code runs under _run() */
+    PyObject **readers; /* by descriptor: what add_reader/add_writer and
+                           sock_* know about it, or NULL */
+    size_t readers_size;
+    int timer_fd;
+    double timer_armed; /* what timer_fd is set to; 0 when it is not */
+    pyc_watcher *timer_watcher;
+    atomic_int polling; /* 1 while a producer has to wake the loop */
+    uv_async_t wake;
+    pyc_inbox inbox;
+    uv_loop_t uv;
+};
+
+#define PYC_SCRATCH_SIZE (256 * 1024)
+
+/* ---- entering and leaving ---------------------------------------------- */
+
+/* The first thing in every callback that libuv makes: takes the GIL back if
+ * the poll gave it away. */
+static inline void
+pyc_loop_enter(pyc_loop *loop)
+{
+    if (PYC_UNLIKELY(loop->saved != NULL)) {
+        PyThreadState *tstate = loop->saved;
+        loop->saved = NULL;
+        atomic_store_explicit(&loop->polling, 0, memory_order_relaxed);
+        PyEval_RestoreThread(tstate);
+    }
+}
+
+/* 0, or -1 with RuntimeError: the loop is closed, or was made before a
+ * fork(). */
+int pyc_loop_check_usable(pyc_loop *loop);
+/* In debug mode: -1 with RuntimeError in a thread other than the loop's. */
+int pyc_loop_check_thread(pyc_loop *loop);
+
+/* ---- scheduling -------------------------------------------------------- */
+
+/* Runs fn(loop, arg) in the next turn; takes a reference of its own.
+ * 0, or -1 with MemoryError. */
+int pyc_loop_soon(pyc_loop *loop, pyc_soon_fn fn, PyObject *arg);
+
+/* loop.call_soon(callback, *args, context=context); context may be NULL.
+ * 0, or -1 with an exception. */
+int pyc_loop_call_soon(pyc_loop *loop, PyObject *callback,
+                       PyObject *const *args, Py_ssize_t nargs,
+                       PyObject *context);
+
+/* Has `flush` run once before the next poll. */
+static inline void
+pyc_loop_flush_later(pyc_loop *loop, pyc_flush *flush)
+{
+    if (pyc_link_alone(&flush->link)) {
+        pyc_link_insert(&loop->flushes, &flush->link);
+    }
+}
+
+/* Seconds of CLOCK_MONOTONIC, the value time.monotonic() gives. */
+double pyc_loop_time(void);
+
+/* ---- errors ------------------------------------------------------------ */
+
+/* Takes the exception now raised: SystemExit and KeyboardInterrupt end
+ * run_forever() and are raised from it; any other goes to the loop's exception
+ * handler with `message` and, if not NULL, `protocol` and `transport`. */
+void pyc_loop_report(pyc_loop *loop, const char *message, PyObject *protocol,
+                     PyObject *transport);
+
+/* ---- descriptors ------------------------------------------------------- */
+
+/* A watcher of `fd` that asks for nothing yet; NULL with OSError. `fd` is put
+ * into non-blocking mode. A stale one of an earlier descriptor with this
+ * number gives way. */
+pyc_watcher *pyc_watcher_open(pyc_loop *loop, int fd, pyc_watcher_fn ready,
+                              void *owner);
+/* Asks for `events` (UV_READABLE | UV_WRITABLE, or 0). Cheap when nothing
+ * changes. 0, or -1 with OSError. */
+int pyc_watcher_set(pyc_watcher *watcher, int events);
+/* Ends it; the memory goes when libuv is done with it. Does not close the
+ * descriptor, which has to be open still: close it afterwards. */
+void pyc_watcher_close(pyc_watcher *watcher);
+
+/* The shared read buffer, PYC_SCRATCH_SIZE bytes; NULL with MemoryError. Good
+ * until Python code runs. */
+char *pyc_loop_scratch(pyc_loop *loop);
+
+/* ---- the object -------------------------------------------------------- */
+
+int pyc_loop_register(PyObject *module, pyc_state *state);
+
+/* The loop behind an argument, or NULL with TypeError. */
+pyc_loop *pyc_loop_from(pyc_state *state, PyObject *object);
+
+#endif
