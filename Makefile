@@ -1,0 +1,98 @@
+# Everything a user or a developer runs. `make demo` and `make test` need nothing but make and a Python:
+# each brings what is missing and does nothing twice. PYTHON=... chooses the interpreter of .venv.
+PYTHON ?= python3
+SHELL := /bin/bash
+
+BIN := .venv/bin
+C_FILES = $(shell find csrc -name '*.[ch]' 2>/dev/null)
+# Folders count too: a file that went away must lead to a new build.
+BUILT_FROM := $(shell find csrc 2>/dev/null) setup.py pyproject.toml
+APT := build-essential pkg-config python3-dev python3-venv libuv1-dev libssl-dev
+
+.PHONY: help demo test conformance bench lint format sanitize matrix build system clean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/.built ## asyncio service, hashing and numpy on pyconc beside the standard library (ARGS=...)
+	$(BIN)/python -m pyconc demo $(ARGS)
+
+test: .venv/.built ## the tests (ARGS=... goes to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+conformance: .venv/.built ## CPython's own test_asyncio on pyconc's loop
+	PY=$(BIN)/python tests/conformance/run asyncio
+
+bench: .venv/.built ## pyconc beside the standard library and the peers that are installed (ARGS=...)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lint: .venv/.lint ## ruff, mypy, stubtest, clang-format, lizard, cppcheck
+	$(BIN)/ruff check .
+	[ ! -e pyconc/py.typed ] || $(BIN)/python -m mypy pyconc
+	[ ! -e pyconc/py.typed ] || $(BIN)/python -m mypy.stubtest pyconc --allowlist tests/lint/stubtest_allowlist.txt
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+	$(BIN)/lizard -l c -C 15 -L 80 -w csrc
+	cppcheck -q -j 2 --std=c11 --enable=warning,portability --inline-suppr --library=python --library=posix \
+	    --error-exitcode=1 -Icsrc $(filter %.c,$(C_FILES))
+
+format: .venv/.lint ## clang-format and ruff's own repairs, in place
+	$(BIN)/clang-format -i $(C_FILES)
+	$(BIN)/ruff check --fix .
+
+sanitize: .cache/pyconc.tar.gz ## the tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
+	tests/interpreters.sh sanitize $(BIN)/python
+
+matrix: .cache/pyconc.tar.gz ## the tests on every interpreter found, 3.11 to 3.15 (ONLY="3.12 3.13t")
+	tests/interpreters.sh test $(ONLY)
+
+build: .venv/.built ## .venv and the extension modules in it
+
+clean: ## removes everything that make made
+	rm -rf .venv .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find pyconc -name '*.so' -delete
+
+# The stamps.
+
+# What the operating system must bring: tried, not asked from the package manager, so that any system passes.
+SYSTEM_OK = command -v cc pkg-config >/dev/null && pkg-config --exists 'libuv >= 1.44' 'libcrypto >= 3.0' && \
+    $(PYTHON) -c 'import ensurepip, os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null
+
+.cache/system: Makefile
+	@mkdir -p .cache
+	@if ! { $(SYSTEM_OK); }; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends $(APT) </dev/null; \
+	  elif command -v apt-get >/dev/null; then \
+	    echo "Something is missing. Run this, then make again:"; echo "  sudo apt-get install -y $(APT)"; exit 1; \
+	  elif command -v dnf >/dev/null; then \
+	    echo "Something is missing. Run this, then make again:"; \
+	    echo "  sudo dnf install gcc make pkgconf-pkg-config python3-devel libuv-devel openssl-devel"; exit 1; \
+	  else \
+	    echo "Something is missing. Run this, then make again:"; echo "  brew install pkgconf libuv openssl@3"; exit 1; \
+	  fi; \
+	fi
+	@{ $(SYSTEM_OK); } || { echo "$(PYTHON) lacks venv or its headers, or a library is too old:"; \
+	    pkg-config --print-errors --exists 'libuv >= 1.44' 'libcrypto >= 3.0'; exit 1; }
+	@touch $@
+
+.venv/.made: | .cache/system
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -U pip setuptools wheel
+	@touch $@
+
+.venv/.built: .venv/.made $(BUILT_FROM)
+	$(BIN)/python -m pip install -q --no-build-isolation -e '.[demo,test]'
+	@touch $@
+
+.venv/.lint: .venv/.built
+	$(BIN)/python -m pip install -q --group lint
+	@command -v cppcheck >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq cppcheck </dev/null; } || \
+	    { echo "Run this, then make again:  sudo apt-get install -y cppcheck"; exit 1; }
+	@touch $@
+
+.cache/pyconc.tar.gz: .venv/.made $(BUILT_FROM) $(shell find pyconc -name '*.py*' 2>/dev/null) MANIFEST.in
+	@rm -rf .cache/dist
+	$(BIN)/python setup.py -q sdist -d .cache/dist
+	@mv .cache/dist/*.tar.gz $@
