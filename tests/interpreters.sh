@@ -59,12 +59,9 @@ install_and_test() {
   if [[ ! $work/built -nt $archive || ! -x $bin/python ]]; then
     mkdir -p "$work/cwd"
     "$python" -m venv --clear "$work/venv"
-    "$bin/python" -m pip install -q --disable-pip-version-check setuptools wheel
     # numpy has no wheel for some of the newest interpreters: the tests that use it are skipped there.
     "$bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: numpy || true
-    "$bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation \
-        "pyconc[test] @ file://$PWD/$archive" ||
-      return 1
+    "$bin/python" -m pip install -q --disable-pip-version-check "pyconc[test] @ file://$PWD/$archive" || return 1
     touch "$work/built"
   fi
   local tests=$PWD/tests
