@@ -35,7 +35,7 @@ struct pyc_watcher {
     pyc_loop *loop;
     pyc_watcher_fn ready;
     void *owner;
-    int fd;
+    int fd;         /* -1 once a new descriptor has taken its number */
     int events;     /* asked for, as libuv knows it */
     pyc_link fresh; /* in loop->fresh until the next poll */
 };
@@ -71,13 +71,13 @@ struct pyc_loop {
     char stopping;
     char debug;
     char initialized; /* the libuv loop is there */
-    char in_callback; /* Python code runs under _run() */
-    PyObject **readers; /* by descriptor: what add_reader/add_writer and
-                           sock_* know about it, or NULL */
-    size_t readers_size;
-    int timer_fd;
-    double timer_armed; /* what timer_fd is set to; 0 when it is not */
-    pyc_watcher *timer_watcher;
+    pyc_watcher **watchers; /* by descriptor, or NULL */
+    size_t watchers_size;
+    struct pyc_handle *free_handles; /* linked by their callback field */
+    int free_handles_len;
+    int deadline_fd;       /* -1 until a timer has to end a poll */
+    double deadline_armed; /* when it will end one; 0: not set */
+    PyObject *task_factory; /* or NULL */
     atomic_int polling; /* 1 while a producer has to wake the loop */
     uv_async_t wake;
     pyc_inbox inbox;
@@ -132,6 +132,10 @@ pyc_loop_flush_later(pyc_loop *loop, pyc_flush *flush)
 double pyc_loop_time(void);
 
 /* ---- errors ------------------------------------------------------------ */
+
+/* Ends run_forever() with `exc`, a reference to which is stolen. The first one
+ * wins. */
+void pyc_loop_fail(pyc_loop *loop, PyObject *exc);
 
 /* Takes the exception now raised: SystemExit and KeyboardInterrupt end
  * run_forever() and are raised from it; any other goes to the loop's exception

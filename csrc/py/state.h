@@ -6,6 +6,8 @@
 
 #include "py/compat.h"
 
+extern struct PyModuleDef pyc_core_module;
+
 /* Objects of the standard library, imported once a module. */
 #define PYC_STATE_IMPORTED(X)                                                  \
     X(asyncio_Handle, "asyncio", "Handle")                                     \
@@ -30,19 +32,41 @@
     X(threading_Condition, "threading", "Condition")                           \
     X(extract_stack, "asyncio.format_helpers", "extract_stack")
 
+/* Interned names. */
+#define PYC_STATE_NAMES(X)                                                     \
+    X(loop)                                                                    \
+    X(context)                                                                 \
+    X(name)                                                                    \
+    X(call_exception_handler)                                                  \
+    X(message)                                                                 \
+    X(exception)                                                               \
+    X(protocol)                                                                \
+    X(transport)
+
+/* Types of this module. */
+#define PYC_STATE_TYPES(X)                                                     \
+    X(handle_type)                                                             \
+    X(timer_handle_type)                                                       \
+    X(loop_type)                                                               \
+    X(stream_type)                                                             \
+    X(datagram_type)                                                           \
+    X(listener_type)                                                           \
+    X(future_type)                                                             \
+    X(future_await_type)                                                       \
+    X(executor_type)
+
 typedef struct {
 #define X(field, module, name) PyObject *field;
     PYC_STATE_IMPORTED(X)
 #undef X
-    PyTypeObject *handle_type;
-    PyTypeObject *timer_handle_type;
-    PyTypeObject *loop_type;
-    PyTypeObject *stream_type;
-    PyTypeObject *datagram_type;
-    PyTypeObject *listener_type;
-    PyTypeObject *future_type;
-    PyTypeObject *future_await_type;
-    PyTypeObject *executor_type;
+#define X(name) PyObject *str_##name;
+    PYC_STATE_NAMES(X)
+#undef X
+    PyObject *kwnames_loop;    /* ("loop",) */
+    PyObject *kwnames_context; /* ("context",) */
+#define X(field) PyTypeObject *field;
+    PYC_STATE_TYPES(X)
+#undef X
 } pyc_state;
 
 /* The state behind the module that defines `type` or one of its bases. */

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT */
+/* pyconc._core: the module and its state, nothing else. */
+#include "py/compat.h"
+#include "py/state.h"
+#include "pool/pool.h"
+#include "loop/loop.h"
+#include "net/net.h"
+
+static int
+import_name(PyObject **slot, const char *module_name, const char *name)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    if (module == NULL) {
+        return -1;
+    }
+    *slot = PyObject_GetAttrString(module, name);
+    Py_DECREF(module);
+    return *slot == NULL ? -1 : 0;
+}
+
+static int
+fill_state(pyc_state *state)
+{
+#define X(field, module, name)                                                 \
+    if (import_name(&state->field, module, name) < 0) {                        \
+        return -1;                                                             \
+    }
+    PYC_STATE_IMPORTED(X)
+#undef X
+#define X(name)                                                                \
+    state->str_##name = PyUnicode_InternFromString(#name);                     \
+    if (state->str_##name == NULL) {                                           \
+        return -1;                                                             \
+    }
+    PYC_STATE_NAMES(X)
+#undef X
+    state->kwnames_loop = PyTuple_Pack(1, state->str_loop);
+    state->kwnames_context = PyTuple_Pack(1, state->str_context);
+    if (state->kwnames_loop == NULL || state->kwnames_context == NULL) {
+        return -1;
+    }
+    return 0;
+}
+
+static int
+core_exec(PyObject *module)
+{
+    pyc_state *state = pyc_state_of_module(module);
+    if (fill_state(state) < 0 || pyc_pool_register(module, state) < 0 ||
+        pyc_loop_register(module, state) < 0 ||
+        pyc_net_register(module, state) < 0) {
+        return -1;
+    }
+    return PyModule_AddStringConstant(module, "libuv_version",
+                                      uv_version_string());
+}
+
+static int
+core_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    pyc_state *state = pyc_state_of_module(module);
+#define X(field, module, name) Py_VISIT(state->field);
+    PYC_STATE_IMPORTED(X)
+#undef X
+#define X(field) Py_VISIT(state->field);
+    PYC_STATE_TYPES(X)
+#undef X
+    return 0;
+}
+
+static int
+core_clear(PyObject *module)
+{
+    pyc_state *state = pyc_state_of_module(module);
+#define X(field, module, name) Py_CLEAR(state->field);
+    PYC_STATE_IMPORTED(X)
+#undef X
+#define X(name) Py_CLEAR(state->str_##name);
+    PYC_STATE_NAMES(X)
+#undef X
+#define X(field) Py_CLEAR(state->field);
+    PYC_STATE_TYPES(X)
+#undef X
+    Py_CLEAR(state->kwnames_loop);
+    Py_CLEAR(state->kwnames_context);
+    return 0;
+}
+
+static void
+core_free(void *module)
+{
+    core_clear((PyObject *)module);
+}
+
+static PyModuleDef_Slot core_slots[] = {
+    {Py_mod_exec, core_exec},
+    PYC_MOD_INTERPRETERS_SLOT
+    PYC_MOD_GIL_SLOT
+    {0, NULL},
+};
+
+struct PyModuleDef pyc_core_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "pyconc._core",
+    .m_doc = "The parts of pyconc that run per callback, packet and job.",
+    .m_size = sizeof(pyc_state),
+    .m_slots = core_slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void);
+
+PyMODINIT_FUNC
+PyInit__core(void)
+{
+    return PyModuleDef_Init(&pyc_core_module);
+}
