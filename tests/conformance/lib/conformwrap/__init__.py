@@ -1,0 +1,28 @@
+"""A thin wrapper of the standard library: it proves that the substitution takes effect.
+
+With CONFORMANCE_BREAK=1 each class is wrong in one visible way, so that a run on it must turn red.
+"""
+import asyncio
+import os
+
+BROKEN = bool(os.environ.get("CONFORMANCE_BREAK"))
+
+
+class Loop(asyncio.unix_events._UnixSelectorEventLoop):
+    if BROKEN:
+        def call_at(self, when, callback, *args, context=None):
+            return super().call_at(when, callback, *args)
+
+        def call_soon(self, callback, *args, context=None):
+            return super().call_soon(callback, *args)
+
+
+def new_event_loop():
+    return Loop()
+
+
+_Policy = getattr(asyncio.events, "_DefaultEventLoopPolicy", None) or asyncio.unix_events.DefaultEventLoopPolicy
+
+
+class EventLoopPolicy(_Policy):
+    _loop_factory = Loop

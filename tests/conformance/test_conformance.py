@@ -1,0 +1,40 @@
+"""CPython's own tests on pyconc: see tests/conformance.md."""
+import faulthandler
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parent / "run.py"
+FEW = "test_context|test_waitfor"
+
+pytestmark = [
+    pytest.mark.conformance,
+    pytest.mark.skipif(importlib.util.find_spec("test.test_asyncio") is None,
+                       reason="this Python comes without its own tests (Debian: libpython3-testsuite)"),
+]
+
+
+def run(*arguments):
+    done = subprocess.run([sys.executable, RUN, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=900)
+    return done.returncode, done.stdout
+
+
+def test_wrapped_loop_loses_nothing():
+    status, output = run("asyncio", "--impl", "wrap", "--only", FEW)
+    assert status == 0, output
+    assert "conformwrap.Loop" in output
+
+
+def test_broken_loop_loses():
+    status, output = run("asyncio", "--impl", "broken", "--only", FEW)
+    assert status == 1, output
+
+
+def test_asyncio():
+    faulthandler.cancel_dump_traceback_later()  # this one takes minutes, and run.py has time limits of its own
+    status, output = run("asyncio")
+    assert status == 0, output
