@@ -1,0 +1,124 @@
+"""Fixtures for every test: what a test leaves behind is counted here, in one way."""
+import gc
+import os
+import sys
+import threading
+import time
+
+import pytest
+
+LINES = pytest.StashKey[dict]()
+
+
+def open_fds():
+    """{descriptor: what it is} of this process."""
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found[int(fd)] = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            pass  # the one that listdir used
+    return found
+
+
+def native_threads():
+    """Every thread of the process, those that no Python code started among them."""
+    return set(os.listdir("/proc/self/task"))
+
+
+def settled(count, before, seconds=2):
+    """What `count` has now beyond `before`, once it holds still: a thread that was joined may still be in its exit."""
+    deadline = time.monotonic() + seconds
+    while True:
+        gc.collect()
+        left = {key: value for key, value in count().items() if before.get(key) != value}
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def no_leaked_fds():
+    """Fails a test that leaves a file descriptor open."""
+    gc.collect()
+    before = open_fds()
+    yield
+    left = settled(open_fds, before)
+    assert not left, f"left open: {left}"
+
+
+@pytest.fixture
+def no_leaked_threads():
+    """Fails a test that leaves a thread running, a native one or a Python one."""
+    def now():
+        return {**dict.fromkeys(native_threads(), "native"), **dict.fromkeys(threading.enumerate(), "Python")}
+
+    before = now()
+    yield
+    left = settled(now, before)
+    assert not left, f"left running: {left}"
+
+
+@pytest.fixture
+def no_leaked_objects():
+    """check(operation, rounds=200): fails when each round of `operation` leaves memory blocks of Python behind.
+
+    Counts sys.getallocatedblocks() (and references where Python counts them): one block or more a round is a leak,
+    fewer are caches that fill. Freelists are warm after the first rounds, which do not count.
+    """
+    def blocks():
+        gc.collect()
+        return sys.getallocatedblocks() + getattr(sys, "gettotalrefcount", int)()
+
+    def check(operation, rounds=200):
+        for _ in range(20):
+            operation()
+        least = float("inf")
+        for _ in range(3):  # other threads' leftovers may fall into one measurement, a leak is in each
+            before = blocks()
+            for _ in range(rounds):
+                operation()
+            least = min(least, blocks() - before)
+        assert least < rounds, f"{least} blocks left by {rounds} rounds"
+
+    return check
+
+
+@pytest.fixture
+def flat_memory():
+    """check(operation, rounds, kib=512): fails when `rounds` more rounds of `operation` grow the process by over `kib`.
+
+    Sees what no_leaked_objects cannot: memory of malloc and of libraries. Resident memory, after as many rounds to
+    warm up.
+    """
+    def resident():
+        gc.collect()
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
+
+    def check(operation, rounds, kib=512):
+        for _ in range(rounds):
+            operation()
+        growth = []
+        for _ in range(3):  # a leak grows each time, fragmentation once
+            before = resident()
+            for _ in range(rounds):
+                operation()
+            growth.append(resident() - before)
+        assert min(growth) <= kib, f"grew by {growth} KiB in three times {rounds} rounds"
+
+    return check
+
+
+@pytest.fixture
+def report(request):
+    """report(section, line): a line for the end of the run."""
+    sections = request.config.stash.setdefault(LINES, {})
+    return lambda section, line: sections.setdefault(section, []).append(line)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for section, lines in config.stash.get(LINES, {}).items():
+        terminalreporter.section(section)
+        for line in lines:
+            terminalreporter.line(line)
