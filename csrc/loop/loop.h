@@ -13,6 +13,7 @@
 #include "base/ring.h"
 
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <uv.h>
 
@@ -32,8 +33,11 @@ typedef void (*pyc_watcher_fn)(pyc_watcher *watcher, int events);
  * borrowed and for the callback alone. */
 struct pyc_watcher {
     uv_poll_t poll;
-    pyc_loop *loop;
+    pyc_loop *loop; /* borrowed; NULL once the loop is closed */
     pyc_watcher_fn ready;
+    /* Its descriptor was closed under it and has been opened anew: closes the
+     * watcher. NULL: the loop just lets it watch nothing. */
+    void (*gone)(pyc_watcher *watcher);
     void *owner;
     int fd;         /* -1 once a new descriptor has taken its number */
     int events;     /* asked for, as libuv knows it */

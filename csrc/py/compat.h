@@ -69,4 +69,10 @@ pyc_put_exception(PyObject *exc)
 }
 #endif
 
+#if PY_VERSION_HEX >= 0x030D0000
+#define pyc_as_int(object) PyLong_AsInt(object)
+#else
+#define pyc_as_int(object) _PyLong_AsInt(object)
+#endif
+
 #endif

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT */
+/* The run cycle: poll, timers, then ready callbacks in bursts until it is time
+ * to poll again. */
+#include "py/compat.h"
+#include "loop/cycle.h"
+
+/* Ready callbacks keep the loop from its poll for this long at most. */
+#define BURST_SECONDS 250e-6
+/* A look at the clock costs as much as a small callback: one for so many. */
+#define CALLBACKS_PER_LOOK 32
+/* A deadline this close is waited for awake: sleeping takes longer. */
+#define SPIN_SECONDS 20e-6
+
+/* ---- what others schedule ---------------------------------------------- */
+
+int
+pyc_loop_soon(pyc_loop *loop, pyc_soon_fn fn, PyObject *arg)
+{
+    if (pyc_ring_push(&loop->ready, (void *)fn, arg) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    Py_INCREF(arg);
+    return 0;
+}
+
+int
+pyc_loop_call_soon(pyc_loop *loop, PyObject *callback, PyObject *const *args,
+                   Py_ssize_t nargs, PyObject *context)
+{
+    pyc_handle *handle = pyc_handle_new(loop, callback, args, nargs, context);
+    if (handle == NULL) {
+        return -1;
+    }
+    if (pyc_ring_push(&loop->ready, NULL, handle) < 0) {
+        Py_DECREF(handle);
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+void
+pyc_ready_clear(pyc_ring *ring)
+{
+    while (pyc_ring_len(ring) > 0) {
+        pyc_ring_item item = pyc_ring_pop(ring);
+        Py_DECREF((PyObject *)item.what);
+    }
+    pyc_ring_free(ring);
+}
+
+/* ---- errors ------------------------------------------------------------ */
+
+void
+pyc_loop_fail(pyc_loop *loop, PyObject *exc)
+{
+    if (loop->failure == NULL) {
+        loop->failure = exc;
+    }
+    else {
+        Py_DECREF(exc);
+    }
+}
+
+static PyObject *
+failure_context(pyc_state *state, const char *message, PyObject *exc,
+                PyObject *protocol, PyObject *transport)
+{
+    PyObject *context = PyDict_New();
+    PyObject *text = PyUnicode_FromString(message);
+    if (context == NULL || text == NULL ||
+        PyDict_SetItem(context, state->str_message, text) < 0 ||
+        PyDict_SetItem(context, state->str_exception, exc) < 0 ||
+        (transport != NULL &&
+         PyDict_SetItem(context, state->str_transport, transport) < 0) ||
+        (protocol != NULL &&
+         PyDict_SetItem(context, state->str_protocol, protocol) < 0)) {
+        Py_CLEAR(context);
+    }
+    Py_XDECREF(text);
+    return context;
+}
+
+void
+pyc_loop_report(pyc_loop *loop, const char *message, PyObject *protocol,
+                PyObject *transport)
+{
+    PyObject *exc = pyc_take_exception();
+    if (PyErr_GivenExceptionMatches(exc, PyExc_SystemExit) ||
+        PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)) {
+        pyc_loop_fail(loop, exc);
+        return;
+    }
+    PyObject *done = NULL;
+    PyObject *context =
+        failure_context(loop->state, message, exc, protocol, transport);
+    if (context != NULL) {
+        done = PyObject_CallMethodOneArg(
+            (PyObject *)loop, loop->state->str_call_exception_handler, context);
+        Py_DECREF(context);
+    }
+    if (done == NULL) {
+        pyc_loop_fail(loop, pyc_take_exception());
+    }
+    Py_XDECREF(done);
+    Py_DECREF(exc);
+}
+
+/* ---- the cycle --------------------------------------------------------- */
+
+static void
+run_flushes(pyc_loop *loop)
+{
+    pyc_link todo;
+    pyc_link_move(&loop->flushes, &todo);
+    while (!pyc_link_alone(&todo)) {
+        pyc_flush *flush = pyc_container(todo.next, pyc_flush, link);
+        pyc_link_remove(&flush->link);
+        flush->run(flush);
+    }
+}
+
+/* Whether the poll may sleep; sets the deadline it is to wake up at. */
+static int
+may_sleep(pyc_loop *loop)
+{
+    if (loop->stopping || loop->failure != NULL ||
+        pyc_ring_len(&loop->ready) > 0) {
+        return 0;
+    }
+    double next = pyc_timers_next(loop);
+    if (next == 0) {
+        return 1;
+    }
+    if (next - pyc_loop_time() < SPIN_SECONDS) {
+        return 0;
+    }
+    if (pyc_timers_wake_at(loop, next) < 0) {
+        pyc_loop_fail(loop, pyc_take_exception());
+        return 0;
+    }
+    return 1;
+}
+
+static void
+poll_once(pyc_loop *loop)
+{
+    run_flushes(loop);
+    int sleep = may_sleep(loop);
+    pyc_watcher_check_fresh(loop);
+    if (sleep) {
+        atomic_store(&loop->polling, 1);
+        if (atomic_load(&loop->inbox.len) > 0) {
+            atomic_store(&loop->polling, 0);
+            sleep = 0;
+        }
+    }
+    if (!sleep) {
+        uv_run(&loop->uv, UV_RUN_NOWAIT);
+        return;
+    }
+    loop->saved = PyEval_SaveThread();
+    uv_run(&loop->uv, UV_RUN_ONCE);
+    pyc_loop_enter(loop);
+}
+
+/* Runs the callbacks that are ready now, and none that they add. */
+static size_t
+run_ready(pyc_loop *loop)
+{
+    size_t count = pyc_ring_len(&loop->ready);
+    for (size_t left = count; left > 0 && loop->failure == NULL; left--) {
+        if (PYC_UNLIKELY(pyc_ring_len(&loop->ready) == 0)) {
+            break; /* a callback has closed the loop's queue */
+        }
+        pyc_ring_item item = pyc_ring_pop(&loop->ready);
+        if (item.run == NULL) {
+            pyc_handle_run((pyc_handle *)item.what);
+        }
+        else {
+            ((pyc_soon_fn)item.run)(loop, item.what);
+        }
+        Py_DECREF((PyObject *)item.what);
+    }
+    return count;
+}
+
+static void
+run_burst(pyc_loop *loop)
+{
+    double end = 0;
+    size_t looked = 0;
+    pyc_timers_take_due(loop, loop->timers.len > 0 ? pyc_loop_time() : 0);
+    while (!loop->stopping && loop->failure == NULL) {
+        looked += run_ready(loop);
+        pyc_inbox_drain(loop);
+        if (looked >= CALLBACKS_PER_LOOK) {
+            double now = pyc_loop_time();
+            looked = 0;
+            if (end == 0) {
+                end = now + BURST_SECONDS;
+            }
+            else if (now >= end) {
+                return;
+            }
+            pyc_timers_take_due(loop, now);
+        }
+        if (pyc_ring_len(&loop->ready) == 0) {
+            return;
+        }
+    }
+}
+
+PyObject *
+pyc_cycle_run(pyc_loop *loop)
+{
+    do {
+        pyc_inbox_drain(loop);
+        poll_once(loop);
+        if (PyErr_CheckSignals() < 0) {
+            pyc_loop_fail(loop, pyc_take_exception());
+        }
+        pyc_inbox_drain(loop);
+        if (loop->stopping && loop->failure == NULL) {
+            /* stop() before the turn: it is the last one, but it is one. */
+            pyc_timers_take_due(loop, pyc_loop_time());
+            run_ready(loop);
+            break;
+        }
+        run_burst(loop);
+    } while (!loop->stopping && loop->failure == NULL);
+    run_flushes(loop);
+    loop->stopping = 0;
+    if (loop->failure != NULL) {
+        PyObject *exc = loop->failure;
+        loop->failure = NULL;
+        pyc_put_exception(exc);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/* The run cycle and its parts, for the files of this folder alone. */
+#ifndef PYC_LOOP_CYCLE_H
+#define PYC_LOOP_CYCLE_H
+
+#include "py/compat.h"
+#include "loop/handle.h"
+#include "loop/loop.h"
+
+/* Runs until stop() or a failure; None, or NULL with the failure raised. */
+PyObject *pyc_cycle_run(pyc_loop *loop);
+
+/* Timers (timers.c). */
+int pyc_timers_add(pyc_loop *loop, pyc_timer_handle *timer);
+void pyc_timers_take_due(pyc_loop *loop, double now);
+/* When the next one is due; 0 when there is none. */
+double pyc_timers_next(pyc_loop *loop);
+/* Has the poll end at `when`; 0, or -1 with an exception. */
+int pyc_timers_wake_at(pyc_loop *loop, double when);
+void pyc_timers_clear(pyc_loop *loop);
+
+/* Callbacks from other threads (inbox.c). */
+int pyc_inbox_init(pyc_inbox *inbox);
+/* Any thread with the GIL. Steals a reference to handle; 0, or -1 with an
+ * exception. */
+int pyc_inbox_put(pyc_loop *loop, pyc_handle *handle);
+void pyc_inbox_drain(pyc_loop *loop);
+void pyc_inbox_free(pyc_inbox *inbox);
+
+/* watcher.c */
+void pyc_watcher_check_fresh(pyc_loop *loop);
+void pyc_watcher_close_all(pyc_loop *loop);
+
+/* Drops the items of a ring of callbacks without running them. */
+void pyc_ready_clear(pyc_ring *ring);
+
+#endif

@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: MIT */
+#include "py/compat.h"
+#include "loop/handle.h"
+
+/* How many dead handles a loop keeps for reuse. Other threads may drop a
+ * handle too, which only the GIL makes safe. */
+#ifdef Py_GIL_DISABLED
+#define FREE_HANDLES_MAX 0
+#else
+#define FREE_HANDLES_MAX 1024
+#endif
+
+/* ---- making ------------------------------------------------------------ */
+
+static int
+set_arguments(pyc_handle *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs <= PYC_HANDLE_INLINE_ARGS) {
+        for (Py_ssize_t i = 0; i < nargs; i++) {
+            self->stack[1 + i] = Py_NewRef(args[i]);
+        }
+        self->nargs = (signed char)nargs;
+        return 0;
+    }
+    PyObject *tuple = PyTuple_New(nargs);
+    if (tuple == NULL) {
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+    }
+    self->stack[1] = tuple;
+    self->nargs = -1;
+    return 0;
+}
+
+static PyObject *
+context_for(PyObject *context)
+{
+    if (context == NULL || context == Py_None) {
+        return PyContext_CopyCurrent();
+    }
+    if (PYC_UNLIKELY(!PyContext_CheckExact(context))) {
+        PyErr_Format(PyExc_TypeError,
+                     "context must be a contextvars.Context, not %R", context);
+        return NULL;
+    }
+    return Py_NewRef(context);
+}
+
+static pyc_handle *
+take_free(pyc_loop *loop)
+{
+    pyc_handle *self = loop->free_handles;
+    if (self == NULL) {
+        return NULL;
+    }
+    loop->free_handles = (pyc_handle *)self->callback;
+    loop->free_handles_len--;
+    self->callback = NULL;
+    (void)PyObject_Init((PyObject *)self, loop->state->handle_type);
+    return self;
+}
+
+static pyc_handle *
+allocate(PyTypeObject *type)
+{
+    pyc_handle *self = PyObject_GC_New(pyc_handle, type);
+    if (self != NULL) {
+        memset((char *)self + sizeof(PyObject), 0,
+               (size_t)type->tp_basicsize - sizeof(PyObject));
+    }
+    return self;
+}
+
+static int
+fill(pyc_handle *self, pyc_loop *loop, PyObject *callback,
+     PyObject *const *args, Py_ssize_t nargs, PyObject *context)
+{
+    self->loop = (pyc_loop *)Py_NewRef(loop);
+    self->callback = Py_NewRef(callback);
+    self->context = context_for(context);
+    if (self->context == NULL || set_arguments(self, args, nargs) < 0) {
+        return -1;
+    }
+    if (PYC_UNLIKELY(loop->debug)) {
+        PyObject *frame = (PyObject *)PyEval_GetFrame();
+        self->source_traceback = PyObject_CallOneArg(
+            loop->state->extract_stack, frame == NULL ? Py_None : frame);
+        if (self->source_traceback == NULL) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static pyc_handle *
+finish(pyc_handle *self, pyc_loop *loop, PyObject *callback,
+       PyObject *const *args, Py_ssize_t nargs, PyObject *context)
+{
+    if (self == NULL) {
+        return NULL;
+    }
+    int failed = fill(self, loop, callback, args, nargs, context) < 0;
+    PyObject_GC_Track(self);
+    if (failed) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return self;
+}
+
+pyc_handle *
+pyc_handle_new(pyc_loop *loop, PyObject *callback, PyObject *const *args,
+               Py_ssize_t nargs, PyObject *context)
+{
+    pyc_handle *self = FREE_HANDLES_MAX ? take_free(loop) : NULL;
+    if (self == NULL) {
+        self = allocate(loop->state->handle_type);
+    }
+    return finish(self, loop, callback, args, nargs, context);
+}
+
+pyc_handle *
+pyc_timer_handle_new(pyc_loop *loop, PyObject *callback, PyObject *const *args,
+                     Py_ssize_t nargs, PyObject *context)
+{
+    return finish(allocate(loop->state->timer_handle_type), loop, callback,
+                  args, nargs, context);
+}
+
+/* ---- running ----------------------------------------------------------- */
+
+static void
+clear_call(pyc_handle *self)
+{
+    Py_CLEAR(self->callback);
+    for (int i = 1; i <= PYC_HANDLE_INLINE_ARGS; i++) {
+        Py_CLEAR(self->stack[i]);
+    }
+    self->nargs = 0;
+}
+
+static PyObject *
+arguments(pyc_handle *self)
+{
+    if (self->callback == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (self->nargs < 0) {
+        return Py_NewRef(self->stack[1]);
+    }
+    PyObject *tuple = PyTuple_New(self->nargs);
+    for (int i = 0; tuple != NULL && i < self->nargs; i++) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(self->stack[1 + i]));
+    }
+    return tuple;
+}
+
+/* Has the loop's Python side tell the exception handler which callback
+ * failed. */
+static void
+report_failure(pyc_handle *self)
+{
+    PyObject *exc = pyc_take_exception();
+    if (PyErr_GivenExceptionMatches(exc, PyExc_SystemExit) ||
+        PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)) {
+        pyc_loop_fail(self->loop, exc);
+        return;
+    }
+    PyObject *done = PyObject_CallMethod((PyObject *)self->loop,
+                                         "_callback_failed", "OO", self, exc);
+    Py_DECREF(exc);
+    if (done == NULL) {
+        pyc_loop_fail(self->loop, pyc_take_exception());
+    }
+    Py_XDECREF(done);
+}
+
+static void
+call(pyc_handle *self)
+{
+    PyObject *result;
+    if (PyContext_Enter(self->context) < 0) {
+        report_failure(self);
+        return;
+    }
+    if (PYC_LIKELY(self->nargs >= 0)) {
+        result = PyObject_Vectorcall(
+            self->callback, self->stack + 1,
+            (size_t)self->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
+    else {
+        result = PyObject_Call(self->callback, self->stack[1], NULL);
+    }
+    if (PYC_LIKELY(result != NULL)) {
+        Py_DECREF(result);
+        PyContext_Exit(self->context);
+        return;
+    }
+    PyObject *exc = pyc_take_exception();
+    PyContext_Exit(self->context);
+    pyc_put_exception(exc);
+    report_failure(self);
+}
+
+static void
+call_timed(pyc_handle *self)
+{
+    double start = pyc_loop_time();
+    call(self);
+    if (self->loop->failure != NULL) {
+        return;
+    }
+    PyObject *done =
+        PyObject_CallMethod((PyObject *)self->loop, "_callback_took", "Od",
+                            self, pyc_loop_time() - start);
+    if (done == NULL) {
+        pyc_loop_fail(self->loop, pyc_take_exception());
+    }
+    Py_XDECREF(done);
+}
+
+void
+pyc_handle_run(pyc_handle *self)
+{
+    if (self->cancelled) {
+        return;
+    }
+    self->running = 1;
+    if (PYC_UNLIKELY(self->loop->debug)) {
+        call_timed(self);
+    }
+    else {
+        call(self);
+    }
+    self->running = 0;
+    if (self->cancelled) {
+        clear_call(self);
+    }
+}
+
+void
+pyc_handle_cancel(pyc_handle *self)
+{
+    if (self->cancelled) {
+        return;
+    }
+    if (self->loop->debug) {
+        /* Afterwards it could not say any more what it was. */
+        self->repr = PyObject_Repr((PyObject *)self);
+        if (self->repr == NULL) {
+            PyErr_Clear();
+        }
+    }
+    self->cancelled = 1;
+    if (self->scheduled) {
+        self->loop->timers_cancelled++;
+    }
+    if (!self->running) {
+        clear_call(self);
+    }
+}
+
+/* ---- the Python type --------------------------------------------------- */
+
+static int
+handle_traverse(pyc_handle *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->callback);
+    for (int i = 1; i <= PYC_HANDLE_INLINE_ARGS; i++) {
+        Py_VISIT(self->stack[i]);
+    }
+    Py_VISIT(self->context);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->source_traceback);
+    return 0;
+}
+
+static int
+handle_clear(pyc_handle *self)
+{
+    clear_call(self);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->source_traceback);
+    Py_CLEAR(self->repr);
+    return 0;
+}
+
+static void
+handle_dealloc(pyc_handle *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    pyc_loop *loop = self->loop;
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs((PyObject *)self);
+    }
+    handle_clear(self);
+    if (FREE_HANDLES_MAX && loop != NULL &&
+        type == loop->state->handle_type &&
+        loop->free_handles_len < FREE_HANDLES_MAX) {
+        self->loop = NULL;
+        self->cancelled = 0;
+        self->callback = (PyObject *)loop->free_handles;
+        loop->free_handles = self;
+        loop->free_handles_len++;
+    }
+    else {
+        if (type == loop->state->timer_handle_type) {
+            Py_CLEAR(((pyc_timer_handle *)self)->when_given);
+        }
+        PyObject_GC_Del(self);
+    }
+    Py_DECREF(type);
+    Py_XDECREF(loop);
+}
+
+void
+pyc_handle_free_all(pyc_loop *loop)
+{
+    pyc_handle *self;
+    while ((self = loop->free_handles) != NULL) {
+        loop->free_handles = (pyc_handle *)self->callback;
+        PyObject_GC_Del(self);
+    }
+    loop->free_handles_len = 0;
+}
+
+static PyObject *
+asyncio_type_of(pyc_handle *self)
+{
+    pyc_state *state = self->loop->state;
+    return Py_IS_TYPE(self, state->timer_handle_type)
+               ? state->asyncio_TimerHandle
+               : state->asyncio_Handle;
+}
+
+/* isinstance(handle, asyncio.Handle) asks for __class__ too: so a handle is
+ * one without carrying the slots of that Python class. */
+static PyObject *
+handle_get_class(pyc_handle *self, void *closure)
+{
+    return Py_NewRef(asyncio_type_of(self));
+}
+
+/* What asyncio's class does in Python does for ours as well. */
+static PyObject *
+as_asyncio(pyc_handle *self, const char *method)
+{
+    PyObject *function = PyObject_GetAttrString(asyncio_type_of(self), method);
+    if (function == NULL) {
+        return NULL;
+    }
+    PyObject *result = PyObject_CallOneArg(function, (PyObject *)self);
+    Py_DECREF(function);
+    return result;
+}
+
+static PyObject *
+handle_repr(pyc_handle *self)
+{
+    return as_asyncio(self, "__repr__");
+}
+
+static PyObject *
+handle_repr_info(pyc_handle *self, PyObject *unused)
+{
+    return as_asyncio(self, "_repr_info");
+}
+
+static PyObject *
+handle_cancel(pyc_handle *self, PyObject *unused)
+{
+    pyc_handle_cancel(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+handle_cancelled(pyc_handle *self, PyObject *unused)
+{
+    return PyBool_FromLong(self->cancelled);
+}
+
+static PyObject *
+handle_get_context(pyc_handle *self, PyObject *unused)
+{
+    return Py_NewRef(self->context);
+}
+
+static PyObject *
+handle_run_method(pyc_handle *self, PyObject *unused)
+{
+    pyc_handle_run(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+handle_args(pyc_handle *self, void *closure)
+{
+    return arguments(self);
+}
+
+#define OBJECT_GETTER(field)                                                   \
+    static PyObject *handle_##field(pyc_handle *self, void *closure)           \
+    {                                                                          \
+        PyObject *value = (PyObject *)self->field;                             \
+        return Py_NewRef(value == NULL ? Py_None : value);                     \
+    }
+OBJECT_GETTER(callback)
+OBJECT_GETTER(context)
+OBJECT_GETTER(loop)
+OBJECT_GETTER(source_traceback)
+#undef OBJECT_GETTER
+
+static PyObject *
+handle_kept_repr(pyc_handle *self, void *closure)
+{
+    return Py_NewRef(self->repr == NULL ? Py_None : self->repr);
+}
+
+static PyObject *
+handle_is_cancelled(pyc_handle *self, void *closure)
+{
+    return PyBool_FromLong(self->cancelled);
+}
+
+static PyMethodDef handle_methods[] = {
+    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS,
+     "cancel($self, /)\n--\n\nKeep the callback from running, unless it runs "
+     "already; no effect the second time.\n\nSource: asyncio.Handle.cancel"},
+    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS,
+     "cancelled($self, /)\n--\n\nTrue after cancel().\n\n"
+     "Source: asyncio.Handle.cancelled"},
+    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS,
+     "get_context($self, /)\n--\n\nThe contextvars.Context the callback runs "
+     "in.\n\nSource: asyncio.Handle.get_context (3.12)"},
+    {"_run", (PyCFunction)handle_run_method, METH_NOARGS,
+     "_run($self, /)\n--\n\nRun the callback; its errors go to the loop's "
+     "exception handler."},
+    {"_repr_info", (PyCFunction)handle_repr_info, METH_NOARGS,
+     "_repr_info($self, /)\n--\n\nThe words of repr(), as a list."},
+    {NULL},
+};
+
+static PyGetSetDef handle_getset[] = {
+    {"__class__", (getter)handle_get_class, NULL,
+     "asyncio.Handle or asyncio.TimerHandle"},
+    {"_callback", (getter)handle_callback},
+    {"_args", (getter)handle_args},
+    {"_context", (getter)handle_context},
+    {"_loop", (getter)handle_loop},
+    {"_cancelled", (getter)handle_is_cancelled},
+    {"_source_traceback", (getter)handle_source_traceback},
+    {"_repr", (getter)handle_kept_repr},
+    {NULL},
+};
+
+static PyMemberDef handle_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(pyc_handle, weakrefs),
+     READONLY},
+    {NULL},
+};
+
+static PyType_Slot handle_slots[] = {
+    {Py_tp_doc, "A callback that the loop is going to run.\n\n"
+                "Made by call_soon() and call_soon_threadsafe().\n\n"
+                "Source: asyncio.Handle"},
+    {Py_tp_dealloc, handle_dealloc},
+    {Py_tp_traverse, handle_traverse},
+    {Py_tp_clear, handle_clear},
+    {Py_tp_repr, handle_repr},
+    {Py_tp_methods, handle_methods},
+    {Py_tp_getset, handle_getset},
+    {Py_tp_members, handle_members},
+    {0, NULL},
+};
+
+static PyType_Spec handle_spec = {
+    .name = "pyconc._core.Handle",
+    .basicsize = sizeof(pyc_handle),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
+             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = handle_slots,
+};
+
+/* ---- TimerHandle ------------------------------------------------------- */
+
+static int
+timer_traverse(pyc_timer_handle *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->when_given);
+    return handle_traverse(&self->handle, visit, arg);
+}
+
+static PyObject *
+timer_when(pyc_timer_handle *self, void *unused)
+{
+    return self->when_given != NULL ? Py_NewRef(self->when_given)
+                                    : PyFloat_FromDouble(self->when);
+}
+
+static PyObject *
+timer_scheduled(pyc_timer_handle *self, void *closure)
+{
+    return PyBool_FromLong(self->handle.scheduled);
+}
+
+static PyObject *
+timer_compare(PyObject *self, PyObject *other, int op)
+{
+    static const char *const names[] = {"__lt__", "__le__", "__eq__",
+                                        NULL,     "__gt__", "__ge__"};
+    if (op == Py_NE) {
+        PyObject *equal = timer_compare(self, other, Py_EQ);
+        if (equal == NULL || equal == Py_NotImplemented) {
+            return equal;
+        }
+        int differ = equal == Py_False;
+        Py_DECREF(equal);
+        return PyBool_FromLong(differ);
+    }
+    return PyObject_CallMethod(asyncio_type_of((pyc_handle *)self), names[op],
+                               "OO", self, other);
+}
+
+static Py_hash_t
+timer_hash(pyc_timer_handle *self)
+{
+    PyObject *when = timer_when(self, NULL);
+    Py_hash_t hash = when == NULL ? -1 : PyObject_Hash(when);
+    Py_XDECREF(when);
+    return hash;
+}
+
+static PyMethodDef timer_methods[] = {
+    {"when", (PyCFunction)timer_when, METH_NOARGS,
+     "when($self, /)\n--\n\nWhen the callback is due, in seconds of the loop's "
+     "time().\n\nSource: asyncio.TimerHandle.when"},
+    {NULL},
+};
+
+static PyGetSetDef timer_getset[] = {
+    {"_when", (getter)timer_when},
+    {"_scheduled", (getter)timer_scheduled},
+    {NULL},
+};
+
+static PyType_Slot timer_slots[] = {
+    {Py_tp_doc, "A callback that the loop is going to run at a time.\n\n"
+                "Made by call_later() and call_at().\n\n"
+                "Source: asyncio.TimerHandle"},
+    {Py_tp_dealloc, handle_dealloc},
+    {Py_tp_traverse, timer_traverse},
+    {Py_tp_clear, handle_clear},
+    {Py_tp_richcompare, timer_compare},
+    {Py_tp_hash, timer_hash},
+    {Py_tp_methods, timer_methods},
+    {Py_tp_getset, timer_getset},
+    {0, NULL},
+};
+
+static PyType_Spec timer_spec = {
+    .name = "pyconc._core.TimerHandle",
+    .basicsize = sizeof(pyc_timer_handle),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = timer_slots,
+};
+
+int
+pyc_handle_register(PyObject *module, pyc_state *state)
+{
+    if (pyc_add_type(module, &handle_spec, NULL, &state->handle_type) < 0) {
+        return -1;
+    }
+    return pyc_add_type(module, &timer_spec, (PyObject *)state->handle_type,
+                        &state->timer_handle_type);
+}

@@ -1,0 +1,681 @@
+/* SPDX-License-Identifier: MIT */
+/* The C half of pyconc.Loop: its life and its methods. */
+#include "py/compat.h"
+#include "loop/cycle.h"
+#include "loop/reader.h"
+
+#include <pthread.h>
+
+/* ---- fork -------------------------------------------------------------- */
+
+/* Counts the forks this process descends from: process-wide by nature. */
+static atomic_uint fork_generation;
+
+static void
+count_fork(void)
+{
+    atomic_fetch_add(&fork_generation, 1);
+}
+
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+static void
+watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, count_fork);
+}
+
+static int
+forked(pyc_loop *loop)
+{
+    return loop->fork_generation != atomic_load(&fork_generation);
+}
+
+/* ---- checks ------------------------------------------------------------ */
+
+int
+pyc_loop_check_usable(pyc_loop *loop)
+{
+    if (PYC_UNLIKELY(loop->closed)) {
+        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+        return -1;
+    }
+    if (PYC_UNLIKELY(!loop->initialized)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "Event loop is not initialized: __init__() of a "
+                        "subclass has to call super().__init__()");
+        return -1;
+    }
+    if (PYC_UNLIKELY(forked(loop))) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "This event loop was made before a fork(): the child "
+                        "process needs a loop of its own, "
+                        "pyconc.new_event_loop()");
+        return -1;
+    }
+    return 0;
+}
+
+int
+pyc_loop_check_thread(pyc_loop *loop)
+{
+    if (loop->debug && loop->thread != 0 &&
+        loop->thread != PyThread_get_thread_ident()) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "Non-thread-safe operation invoked on an event loop "
+                        "other than the current one");
+        return -1;
+    }
+    return 0;
+}
+
+/* In debug mode, what call_soon and its like are to refuse. */
+static int
+check_call(pyc_loop *self, PyObject *callback, const char *method,
+           int any_thread)
+{
+    if (PYC_LIKELY(!self->debug)) {
+        return 0;
+    }
+    if (!any_thread && pyc_loop_check_thread(self) < 0) {
+        return -1;
+    }
+    PyObject *done = PyObject_CallMethod((PyObject *)self, "_check_callback",
+                                         "Os", callback, method);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* The `context` keyword of a scheduling method into *context (borrowed). */
+static int
+parse_context(pyc_loop *self, const char *method, PyObject *const *args,
+              Py_ssize_t nargs, Py_ssize_t required, PyObject *kwnames,
+              PyObject **context)
+{
+    *context = NULL;
+    if (PYC_UNLIKELY(nargs < required)) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s() missing %zd required positional argument%s", method,
+                     required - nargs, required - nargs == 1 ? "" : "s");
+        return -1;
+    }
+    Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+        if (name != self->state->str_context &&
+            PyUnicode_Compare(name, self->state->str_context) != 0) {
+            PyErr_Format(PyExc_TypeError,
+                         "%s() got an unexpected keyword argument %R", method,
+                         name);
+            return -1;
+        }
+        *context = args[nargs + i];
+    }
+    return 0;
+}
+
+/* ---- scheduling -------------------------------------------------------- */
+
+static PyObject *
+loop_call_soon(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *kwnames)
+{
+    PyObject *context;
+    if (parse_context(self, "call_soon", args, nargs, 1, kwnames, &context) <
+            0 ||
+        pyc_loop_check_usable(self) < 0 ||
+        check_call(self, args[0], "call_soon", 0) < 0) {
+        return NULL;
+    }
+    pyc_handle *handle =
+        pyc_handle_new(self, args[0], args + 1, nargs - 1, context);
+    if (handle == NULL) {
+        return NULL;
+    }
+    if (pyc_ring_push(&self->ready, NULL, handle) < 0) {
+        Py_DECREF(handle);
+        return PyErr_NoMemory();
+    }
+    return Py_NewRef(handle);
+}
+
+static PyObject *
+loop_call_soon_threadsafe(pyc_loop *self, PyObject *const *args,
+                          Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *context;
+    if (parse_context(self, "call_soon_threadsafe", args, nargs, 1, kwnames,
+                      &context) < 0 ||
+        pyc_loop_check_usable(self) < 0 ||
+        check_call(self, args[0], "call_soon_threadsafe", 1) < 0) {
+        return NULL;
+    }
+    pyc_handle *handle =
+        pyc_handle_new(self, args[0], args + 1, nargs - 1, context);
+    if (handle == NULL) {
+        return NULL;
+    }
+    Py_INCREF(handle);
+    if (pyc_inbox_put(self, handle) < 0) {
+        Py_DECREF(handle);
+        return NULL;
+    }
+    return (PyObject *)handle;
+}
+
+static PyObject *
+schedule_at(pyc_loop *self, double when, PyObject *when_given,
+            PyObject *const *args, Py_ssize_t nargs, PyObject *context)
+{
+    if (PYC_UNLIKELY(when != when)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "cannot schedule a callback at nan (not a number)");
+        return NULL;
+    }
+    pyc_timer_handle *timer = (pyc_timer_handle *)pyc_timer_handle_new(
+        self, args[0], args + 1, nargs - 1, context);
+    if (timer == NULL) {
+        return NULL;
+    }
+    timer->when = when;
+    if (when_given != NULL && !PyFloat_CheckExact(when_given)) {
+        timer->when_given = Py_NewRef(when_given);
+    }
+    if (pyc_timers_add(self, timer) < 0) {
+        Py_DECREF(timer);
+        return NULL;
+    }
+    return (PyObject *)timer;
+}
+
+static PyObject *
+loop_call_later(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
+{
+    PyObject *context;
+    if (parse_context(self, "call_later", args, nargs, 2, kwnames, &context) <
+        0) {
+        return NULL;
+    }
+    if (args[0] == Py_None) {
+        PyErr_SetString(PyExc_TypeError, "delay must not be None");
+        return NULL;
+    }
+    double delay = PyFloat_AsDouble(args[0]);
+    if ((delay == -1 && PyErr_Occurred()) || pyc_loop_check_usable(self) < 0 ||
+        check_call(self, args[1], "call_later", 0) < 0) {
+        return NULL;
+    }
+    return schedule_at(self, pyc_loop_time() + delay, NULL, args + 1,
+                       nargs - 1, context);
+}
+
+static PyObject *
+loop_call_at(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
+             PyObject *kwnames)
+{
+    PyObject *context;
+    if (parse_context(self, "call_at", args, nargs, 2, kwnames, &context) <
+        0) {
+        return NULL;
+    }
+    if (args[0] == Py_None) {
+        PyErr_SetString(PyExc_TypeError, "when cannot be None");
+        return NULL;
+    }
+    double when = PyFloat_AsDouble(args[0]);
+    if ((when == -1 && PyErr_Occurred()) || pyc_loop_check_usable(self) < 0 ||
+        check_call(self, args[1], "call_at", 0) < 0) {
+        return NULL;
+    }
+    return schedule_at(self, when, args[0], args + 1, nargs - 1, context);
+}
+
+static PyObject *
+loop_time(pyc_loop *self, PyObject *unused)
+{
+    return PyFloat_FromDouble(pyc_loop_time());
+}
+
+/* ---- futures and tasks ------------------------------------------------- */
+
+static PyObject *
+loop_create_future(pyc_loop *self, PyObject *unused)
+{
+    PyObject *stack[] = {NULL, (PyObject *)self};
+    return PyObject_Vectorcall(self->state->asyncio_Future, stack + 1,
+                               PY_VECTORCALL_ARGUMENTS_OFFSET,
+                               self->state->kwnames_loop);
+}
+
+/* Task(coro, loop=self, **kwargs) with the keywords of create_task(). */
+static PyObject *
+new_task(pyc_loop *self, PyObject *coro, PyObject *const *values,
+         PyObject *kwnames)
+{
+    PyObject *stack[8] = {NULL, coro, (PyObject *)self};
+    Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    if (count > 5) {
+        PyErr_Format(PyExc_TypeError,
+                     "create_task() got unexpected keyword arguments: %R",
+                     kwnames);
+        return NULL;
+    }
+    if (count == 0) {
+        return PyObject_Vectorcall(self->state->asyncio_Task, stack + 1,
+                                   1 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                   self->state->kwnames_loop);
+    }
+    PyObject *names = PyTuple_New(count + 1);
+    if (names == NULL) {
+        return NULL;
+    }
+    PyTuple_SET_ITEM(names, 0, Py_NewRef(self->state->str_loop));
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyTuple_SET_ITEM(names, i + 1,
+                         Py_NewRef(PyTuple_GET_ITEM(kwnames, i)));
+        stack[3 + i] = values[i];
+    }
+    PyObject *task =
+        PyObject_Vectorcall(self->state->asyncio_Task, stack + 1,
+                            1 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+    Py_DECREF(names);
+    return task;
+}
+
+static PyObject *
+loop_create_task(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames)
+{
+    if (nargs == 1 && self->task_factory == NULL) {
+        if (pyc_loop_check_usable(self) < 0) {
+            return NULL;
+        }
+        return new_task(self, args[0], args + nargs, kwnames);
+    }
+    /* What a factory is given differs by version: asyncio's loop knows. */
+    PyObject *create = PyObject_GetAttrString((PyObject *)self,
+                                              "_create_task_by_factory");
+    if (create == NULL) {
+        return NULL;
+    }
+    PyObject *task = PyObject_Vectorcall(create, args, nargs, kwnames);
+    Py_DECREF(create);
+    return task;
+}
+
+/* ---- running ----------------------------------------------------------- */
+
+static PyObject *
+loop_run(pyc_loop *self, PyObject *unused)
+{
+    if (pyc_loop_check_usable(self) < 0) {
+        return NULL;
+    }
+    if (self->thread != 0) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "This event loop is already running");
+        return NULL;
+    }
+    self->thread = PyThread_get_thread_ident();
+    PyObject *result = pyc_cycle_run(self);
+    self->thread = 0;
+    return result;
+}
+
+static PyObject *
+loop_stop(pyc_loop *self, PyObject *unused)
+{
+    self->stopping = 1;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+loop_is_running(pyc_loop *self, PyObject *unused)
+{
+    return PyBool_FromLong(self->thread != 0);
+}
+
+static PyObject *
+loop_is_closed(pyc_loop *self, PyObject *unused)
+{
+    return PyBool_FromLong(self->closed);
+}
+
+static PyObject *
+loop_get_debug(pyc_loop *self, PyObject *unused)
+{
+    return PyBool_FromLong(self->debug);
+}
+
+char *
+pyc_loop_scratch(pyc_loop *loop)
+{
+    if (loop->scratch == NULL) {
+        loop->scratch = malloc(PYC_SCRATCH_SIZE);
+        if (loop->scratch == NULL) {
+            PyErr_NoMemory();
+        }
+    }
+    return loop->scratch;
+}
+
+/* ---- life -------------------------------------------------------------- */
+
+static void
+on_wake(uv_async_t *wake)
+{
+    pyc_loop_enter(pyc_container(wake, pyc_loop, wake));
+}
+
+static int
+loop_init(pyc_loop *self, PyObject *args, PyObject *kwargs)
+{
+    if (self->initialized) {
+        return 0;
+    }
+    pthread_once(&fork_once, watch_forks);
+    self->fork_generation = atomic_load(&fork_generation);
+    int code = uv_loop_init(&self->uv);
+    if (code == 0) {
+        code = uv_async_init(&self->uv, &self->wake, on_wake);
+        if (code != 0) {
+            uv_loop_close(&self->uv);
+        }
+    }
+    if (code != 0) {
+        errno = -code;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    self->initialized = 1;
+    return 0;
+}
+
+static PyObject *
+loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    pyc_loop *self = (pyc_loop *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    pyc_link_init(&self->flushes);
+    pyc_link_init(&self->fresh);
+    self->deadline_fd = -1;
+    self->state = pyc_state_of_type(type);
+    if (self->state == NULL || pyc_inbox_init(&self->inbox) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+/* Ends the libuv loop with all its handles; callable twice. */
+static void
+close_uv(pyc_loop *self)
+{
+    if (!self->initialized) {
+        return;
+    }
+    self->initialized = 0;
+    if (forked(self)) {
+        /* A new epoll descriptor: the old one is shared with the parent, who
+         * still watches what we are about to forget. */
+        uv_loop_fork(&self->uv);
+    }
+    pyc_readers_close(self);
+    pyc_watcher_close_all(self);
+    uv_close((uv_handle_t *)&self->wake, NULL);
+    while (uv_loop_close(&self->uv) == UV_EBUSY) {
+        uv_run(&self->uv, UV_RUN_NOWAIT);
+    }
+    if (self->deadline_fd >= 0) {
+        close(self->deadline_fd);
+        self->deadline_fd = -1;
+    }
+}
+
+static PyObject *
+loop_close(pyc_loop *self, PyObject *unused)
+{
+    if (self->thread != 0) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "Cannot close a running event loop");
+        return NULL;
+    }
+    uv_mutex_lock(&self->inbox.lock);
+    self->closed = 1;
+    uv_mutex_unlock(&self->inbox.lock);
+    close_uv(self);
+    pyc_ready_clear(&self->ready);
+    pyc_ready_clear(&self->inbox.items);
+    pyc_timers_clear(self);
+    Py_RETURN_NONE;
+}
+
+static int
+visit_ring(pyc_ring *ring, visitproc visit, void *arg)
+{
+    for (size_t at = ring->head; at != ring->tail; at++) {
+        Py_VISIT((PyObject *)ring->items[at & ring->mask].what);
+    }
+    return 0;
+}
+
+static int
+loop_traverse(pyc_loop *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->task_factory);
+    Py_VISIT(self->failure);
+    int stop = visit_ring(&self->ready, visit, arg);
+    if (stop == 0) {
+        stop = visit_ring(&self->inbox.items, visit, arg);
+    }
+    for (size_t i = 0; stop == 0 && i < self->timers.len; i++) {
+        Py_VISIT((PyObject *)self->timers.items[i].what);
+    }
+    return stop != 0 ? stop : pyc_readers_traverse(self, visit, arg);
+}
+
+static int
+loop_clear(pyc_loop *self)
+{
+    Py_CLEAR(self->task_factory);
+    Py_CLEAR(self->failure);
+    pyc_readers_close(self);
+    pyc_ready_clear(&self->ready);
+    pyc_ready_clear(&self->inbox.items);
+    pyc_timers_clear(self);
+    return 0;
+}
+
+static void
+loop_dealloc(pyc_loop *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs((PyObject *)self);
+    }
+    close_uv(self);
+    loop_clear(self);
+    if (self->state != NULL) {
+        pyc_handle_free_all(self);
+        pyc_inbox_free(&self->inbox);
+    }
+    free(self->watchers);
+    free(self->scratch);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+pyc_loop *
+pyc_loop_from(pyc_state *state, PyObject *object)
+{
+    if (!PyObject_TypeCheck(object, state->loop_type)) {
+        PyErr_Format(PyExc_TypeError, "expected a pyconc.Loop, not %R",
+                     object);
+        return NULL;
+    }
+    return (pyc_loop *)object;
+}
+
+/* ---- attributes of asyncio's loop that its Python code uses ------------- */
+
+#define FLAG(field)                                                            \
+    static PyObject *get_##field(pyc_loop *self, void *closure)                \
+    {                                                                          \
+        return PyBool_FromLong(self->field);                                   \
+    }                                                                          \
+    static int set_##field(pyc_loop *self, PyObject *value, void *closure)     \
+    {                                                                          \
+        int flag = value == NULL ? 0 : PyObject_IsTrue(value);                 \
+        if (flag >= 0) {                                                       \
+            self->field = (char)flag;                                          \
+        }                                                                      \
+        return flag < 0 ? -1 : 0;                                              \
+    }
+FLAG(debug)
+FLAG(stopping)
+#undef FLAG
+
+static PyObject *
+get_closed(pyc_loop *self, void *closure)
+{
+    return PyBool_FromLong(self->closed);
+}
+
+/* BaseEventLoop sets it; only _close() really closes. */
+static int
+set_closed(pyc_loop *self, PyObject *value, void *closure)
+{
+    return 0;
+}
+
+static PyObject *
+get_thread_id(pyc_loop *self, void *closure)
+{
+    if (self->thread == 0) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromUnsignedLong(self->thread);
+}
+
+static int
+set_thread_id(pyc_loop *self, PyObject *value, void *closure)
+{
+    return 0;
+}
+
+static PyObject *
+get_task_factory(pyc_loop *self, void *closure)
+{
+    return Py_NewRef(self->task_factory == NULL ? Py_None
+                                                : self->task_factory);
+}
+
+static int
+set_task_factory(pyc_loop *self, PyObject *value, void *closure)
+{
+    PyObject *factory = value == Py_None ? NULL : Py_XNewRef(value);
+    Py_XSETREF(self->task_factory, factory);
+    return 0;
+}
+
+static PyGetSetDef loop_getset[] = {
+    {"_debug", (getter)get_debug, (setter)set_debug},
+    {"_stopping", (getter)get_stopping, (setter)set_stopping},
+    {"_closed", (getter)get_closed, (setter)set_closed},
+    {"_thread_id", (getter)get_thread_id, (setter)set_thread_id},
+    {"_task_factory", (getter)get_task_factory, (setter)set_task_factory},
+    {NULL},
+};
+
+static PyMemberDef loop_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(pyc_loop, weakrefs), READONLY},
+    {NULL},
+};
+
+#define FAST (METH_FASTCALL | METH_KEYWORDS)
+
+static PyMethodDef loop_methods[] = {
+    {"call_soon", (PyCFunction)(void (*)(void))loop_call_soon, FAST,
+     "call_soon($self, callback, /, *args, context=None)\n--\n\n"
+     "Run callback(*args) in the next turn of the loop, in `context` or a "
+     "copy of the current one.\n\nReturns a Handle. RuntimeError when the loop "
+     "is closed.\n\nSource: asyncio.loop.call_soon"},
+    {"call_soon_threadsafe",
+     (PyCFunction)(void (*)(void))loop_call_soon_threadsafe, FAST,
+     "call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
+     "call_soon() from any thread; wakes the loop.\n\n"
+     "Source: asyncio.loop.call_soon_threadsafe"},
+    {"call_later", (PyCFunction)(void (*)(void))loop_call_later, FAST,
+     "call_later($self, delay, callback, /, *args, context=None)\n--\n\n"
+     "Run callback(*args) after `delay` seconds, never earlier.\n\n"
+     "Returns a TimerHandle. TypeError for a delay that is no number, "
+     "ValueError for nan.\n\nSource: asyncio.loop.call_later"},
+    {"call_at", (PyCFunction)(void (*)(void))loop_call_at, FAST,
+     "call_at($self, when, callback, /, *args, context=None)\n--\n\n"
+     "Run callback(*args) when time() reaches `when` seconds, never "
+     "earlier.\n\nSource: asyncio.loop.call_at"},
+    {"time", (PyCFunction)loop_time, METH_NOARGS,
+     "time($self, /)\n--\n\nThe loop's clock in seconds: "
+     "time.monotonic().\n\nSource: asyncio.loop.time"},
+    {"create_future", (PyCFunction)loop_create_future, METH_NOARGS,
+     "create_future($self, /)\n--\n\nA new asyncio.Future of this loop.\n\n"
+     "Source: asyncio.loop.create_future"},
+    {"create_task", (PyCFunction)(void (*)(void))loop_create_task, FAST,
+     "create_task($self, coro, /, **kwargs)\n--\n\n"
+     "A Task that runs `coro`; the keywords are those of the running Python's "
+     "asyncio.Task (name, context, eager_start).\n\n"
+     "Source: asyncio.loop.create_task"},
+    {"_run", (PyCFunction)loop_run, METH_NOARGS,
+     "_run($self, /)\n--\n\nThe run cycle, until stop()."},
+    {"stop", (PyCFunction)loop_stop, METH_NOARGS,
+     "stop($self, /)\n--\n\nEnd run_forever() after the callbacks that are "
+     "ready now.\n\nSource: asyncio.loop.stop"},
+    {"is_running", (PyCFunction)loop_is_running, METH_NOARGS,
+     "is_running($self, /)\n--\n\nTrue inside run_forever().\n\n"
+     "Source: asyncio.loop.is_running"},
+    {"is_closed", (PyCFunction)loop_is_closed, METH_NOARGS,
+     "is_closed($self, /)\n--\n\nTrue after close().\n\n"
+     "Source: asyncio.loop.is_closed"},
+    {"get_debug", (PyCFunction)loop_get_debug, METH_NOARGS,
+     "get_debug($self, /)\n--\n\nTrue in debug mode.\n\n"
+     "Source: asyncio.loop.get_debug"},
+    {"_close", (PyCFunction)loop_close, METH_NOARGS,
+     "_close($self, /)\n--\n\nDrop all callbacks and the libuv loop."},
+    PYC_READER_METHODS
+    {NULL},
+};
+
+static PyType_Slot loop_slots[] = {
+    {Py_tp_doc, "The part of an event loop that runs per callback."},
+    {Py_tp_new, loop_new},
+    {Py_tp_init, loop_init},
+    {Py_tp_dealloc, loop_dealloc},
+    {Py_tp_traverse, loop_traverse},
+    {Py_tp_clear, loop_clear},
+    {Py_tp_methods, loop_methods},
+    {Py_tp_getset, loop_getset},
+    {Py_tp_members, loop_members},
+    {0, NULL},
+};
+
+static PyType_Spec loop_spec = {
+    .name = "pyconc._core.Loop",
+    .basicsize = sizeof(pyc_loop),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = loop_slots,
+};
+
+int
+pyc_loop_register(PyObject *module, pyc_state *state)
+{
+    if (pyc_handle_register(module, state) < 0) {
+        return -1;
+    }
+    return pyc_add_type(module, &loop_spec, NULL, &state->loop_type);
+}

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: MIT */
+#include "py/compat.h"
+#include "loop/cycle.h"
+#include "loop/reader.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/epoll.h>
+
+/* The callbacks of one descriptor. Its watcher stays after the last is gone,
+ * idle, for the next time the descriptor is used. */
+typedef struct {
+    pyc_watcher *watcher;
+    pyc_handle *callbacks[2]; /* reader, writer; NULL when there is none */
+} pyc_reader;
+
+enum { READER, WRITER };
+
+static const int event_of[] = {UV_READABLE, UV_WRITABLE};
+
+static void on_ready(pyc_watcher *watcher, int events);
+
+static pyc_reader *
+reader_of(pyc_loop *loop, int fd)
+{
+    if ((size_t)fd >= loop->watchers_size || loop->watchers[fd] == NULL ||
+        loop->watchers[fd]->ready != on_ready) {
+        return NULL;
+    }
+    return loop->watchers[fd]->owner;
+}
+
+static int
+wanted(pyc_reader *self)
+{
+    return (self->callbacks[READER] != NULL ? UV_READABLE : 0) |
+           (self->callbacks[WRITER] != NULL ? UV_WRITABLE : 0);
+}
+
+static void
+on_ready(pyc_watcher *watcher, int events)
+{
+    pyc_loop *loop = watcher->loop;
+    int fd = watcher->fd;
+    for (int kind = READER; kind <= WRITER; kind++) {
+        /* Looked up again: a callback may have changed anything. */
+        pyc_reader *self = reader_of(loop, fd);
+        if (self == NULL || !(events & event_of[kind])) {
+            continue;
+        }
+        pyc_handle *handle = self->callbacks[kind];
+        if (handle != NULL) {
+            Py_INCREF(handle);
+            pyc_handle_run(handle);
+            Py_DECREF(handle);
+        }
+    }
+    pyc_reader *self = reader_of(loop, fd);
+    if (self != NULL && pyc_watcher_set(self->watcher, wanted(self)) < 0) {
+        pyc_loop_report(loop, "Exception while watching a descriptor", NULL,
+                        NULL);
+    }
+}
+
+static void
+close_reader(pyc_reader *self)
+{
+    pyc_watcher_close(self->watcher);
+    Py_XDECREF(self->callbacks[READER]);
+    Py_XDECREF(self->callbacks[WRITER]);
+    free(self);
+}
+
+static void
+on_gone(pyc_watcher *watcher)
+{
+    close_reader(watcher->owner);
+}
+
+/* ---- descriptors as arguments ------------------------------------------ */
+
+/* The descriptor behind an argument; -1 with ValueError or TypeError. */
+static int
+descriptor(PyObject *object)
+{
+    int fd;
+    if (PyLong_Check(object)) {
+        fd = pyc_as_int(object);
+    }
+    else {
+        PyObject *number = PyObject_CallMethod(object, "fileno", NULL);
+        fd = number == NULL ? -1 : pyc_as_int(number);
+        Py_XDECREF(number);
+        if (fd == -1 && PyErr_Occurred()) {
+            if (PyErr_ExceptionMatches(PyExc_AttributeError) ||
+                PyErr_ExceptionMatches(PyExc_TypeError) ||
+                PyErr_ExceptionMatches(PyExc_ValueError)) {
+                PyErr_Clear();
+                PyErr_Format(PyExc_ValueError, "Invalid file object: %R",
+                             object);
+            }
+            return -1;
+        }
+    }
+    if (fd == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (fd < 0) {
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %d", fd);
+        return -1;
+    }
+    return fd;
+}
+
+/* Refuses a descriptor that a transport of ours or of asyncio's uses. */
+static int
+checked_descriptor(pyc_loop *self, PyObject *object)
+{
+    int fd = descriptor(object);
+    if (fd < 0) {
+        return -1;
+    }
+    if ((size_t)fd < self->watchers_size && self->watchers[fd] != NULL &&
+        reader_of(self, fd) == NULL) {
+        PyObject *done = PyObject_CallMethod(
+            (PyObject *)self, "_descriptor_in_use", "Oi", object, fd);
+        if (done == NULL) {
+            return -1;
+        }
+        Py_DECREF(done);
+    }
+    return fd;
+}
+
+PyObject *
+pyc_loop_check_descriptor(pyc_loop *self, PyObject *object)
+{
+    if (checked_descriptor(self, object) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- adding ------------------------------------------------------------ */
+
+static pyc_reader *
+new_reader(pyc_loop *loop, int fd)
+{
+    pyc_reader *self = calloc(1, sizeof(*self));
+    if (self == NULL) {
+        return (pyc_reader *)PyErr_NoMemory();
+    }
+    /* libuv makes what it polls non-blocking; the descriptor is the caller's,
+     * perhaps a terminal shared with other programs. */
+    int flags = fcntl(fd, F_GETFL);
+    self->watcher = pyc_watcher_open(loop, fd, on_ready, self);
+    if (self->watcher == NULL) {
+        free(self);
+        return NULL;
+    }
+    self->watcher->gone = on_gone;
+    if (!(flags & O_NONBLOCK)) {
+        fcntl(fd, F_SETFL, flags);
+    }
+    return self;
+}
+
+/* libuv would learn only at the next poll that a reused descriptor cannot be
+ * polled, and abort. */
+static int
+check_pollable(pyc_loop *loop, int fd)
+{
+    struct epoll_event event = {.events = 0};
+    if (epoll_ctl(uv_backend_fd(&loop->uv), EPOLL_CTL_ADD, fd, &event) < 0 &&
+        errno != EEXIST) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *
+add(pyc_loop *self, int kind, int fd, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 1) {
+        PyErr_Format(PyExc_TypeError,
+                     "add_%s() missing 1 required positional argument: "
+                     "'callback'",
+                     kind == READER ? "reader" : "writer");
+        return NULL;
+    }
+    if (pyc_loop_check_usable(self) < 0) {
+        return NULL;
+    }
+    pyc_reader *reader = reader_of(self, fd);
+    int idle = reader != NULL && wanted(reader) == 0;
+    if (reader == NULL) {
+        reader = new_reader(self, fd);
+    }
+    if (reader == NULL || (idle && check_pollable(self, fd) < 0)) {
+        return NULL;
+    }
+    pyc_handle *handle =
+        pyc_handle_new(self, args[0], args + 1, nargs - 1, NULL);
+    if (handle == NULL) {
+        return NULL;
+    }
+    pyc_handle *old = reader->callbacks[kind];
+    reader->callbacks[kind] = handle;
+    Py_INCREF(handle);
+    if (pyc_watcher_set(reader->watcher, wanted(reader)) < 0) {
+        reader->callbacks[kind] = old;
+        Py_DECREF(handle);
+        Py_DECREF(handle);
+        return NULL;
+    }
+    if (old != NULL) {
+        pyc_handle_cancel(old);
+        Py_DECREF(old);
+    }
+    return (PyObject *)handle;
+}
+
+static PyObject *
+remove_callback(pyc_loop *self, int kind, int fd)
+{
+    pyc_reader *reader = self->closed ? NULL : reader_of(self, fd);
+    if (reader == NULL || reader->callbacks[kind] == NULL) {
+        Py_RETURN_FALSE;
+    }
+    pyc_handle *old = reader->callbacks[kind];
+    reader->callbacks[kind] = NULL;
+    int failed = pyc_watcher_set(reader->watcher, wanted(reader)) < 0;
+    pyc_handle_cancel(old);
+    Py_DECREF(old);
+    if (failed) {
+        return NULL;
+    }
+    Py_RETURN_TRUE;
+}
+
+/* ---- the methods ------------------------------------------------------- */
+
+static PyObject *
+add_method(pyc_loop *self, int kind, PyObject *const *args, Py_ssize_t nargs,
+           int (*parse)(pyc_loop *, PyObject *))
+{
+    if (nargs < 2) {
+        PyErr_Format(PyExc_TypeError,
+                     "add_%s() takes a descriptor, a callback and its "
+                     "arguments (%zd given)",
+                     kind == READER ? "reader" : "writer", nargs);
+        return NULL;
+    }
+    int fd = parse(self, args[0]);
+    return fd < 0 ? NULL : add(self, kind, fd, args + 1, nargs - 1);
+}
+
+static int
+any_descriptor(pyc_loop *self, PyObject *object)
+{
+    return descriptor(object);
+}
+
+static PyObject *
+none_for(PyObject *handle)
+{
+    if (handle == NULL) {
+        return NULL;
+    }
+    Py_DECREF(handle);
+    Py_RETURN_NONE;
+}
+
+PyObject *
+pyc_loop_add_reader(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return none_for(add_method(self, READER, args, nargs, checked_descriptor));
+}
+
+PyObject *
+pyc_loop_add_writer(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return none_for(add_method(self, WRITER, args, nargs, checked_descriptor));
+}
+
+PyObject *
+pyc_loop_add_reader_unchecked(pyc_loop *self, PyObject *const *args,
+                              Py_ssize_t nargs)
+{
+    return add_method(self, READER, args, nargs, any_descriptor);
+}
+
+PyObject *
+pyc_loop_add_writer_unchecked(pyc_loop *self, PyObject *const *args,
+                              Py_ssize_t nargs)
+{
+    return add_method(self, WRITER, args, nargs, any_descriptor);
+}
+
+PyObject *
+pyc_loop_remove_reader(pyc_loop *self, PyObject *object)
+{
+    int fd = checked_descriptor(self, object);
+    return fd < 0 ? NULL : remove_callback(self, READER, fd);
+}
+
+PyObject *
+pyc_loop_remove_writer(pyc_loop *self, PyObject *object)
+{
+    int fd = checked_descriptor(self, object);
+    return fd < 0 ? NULL : remove_callback(self, WRITER, fd);
+}
+
+PyObject *
+pyc_loop_remove_reader_unchecked(pyc_loop *self, PyObject *object)
+{
+    int fd = descriptor(object);
+    return fd < 0 ? NULL : remove_callback(self, READER, fd);
+}
+
+PyObject *
+pyc_loop_remove_writer_unchecked(pyc_loop *self, PyObject *object)
+{
+    int fd = descriptor(object);
+    return fd < 0 ? NULL : remove_callback(self, WRITER, fd);
+}
+
+/* ---- for the loop ------------------------------------------------------ */
+
+void
+pyc_readers_close(pyc_loop *loop)
+{
+    for (size_t fd = 0; fd < loop->watchers_size; fd++) {
+        pyc_reader *self = reader_of(loop, (int)fd);
+        if (self != NULL) {
+            close_reader(self);
+        }
+    }
+}
+
+int
+pyc_readers_traverse(pyc_loop *loop, visitproc visit, void *arg)
+{
+    for (size_t fd = 0; fd < loop->watchers_size; fd++) {
+        pyc_reader *self = reader_of(loop, (int)fd);
+        if (self != NULL) {
+            Py_VISIT(self->callbacks[READER]);
+            Py_VISIT(self->callbacks[WRITER]);
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+#include "py/compat.h"
+#include "loop/cycle.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+static void *
+raise_uv(int code)
+{
+    /* libuv's codes are negated errno values on every Unix. */
+    errno = -code;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return NULL;
+}
+
+static void
+on_poll(uv_poll_t *poll, int status, int events)
+{
+    pyc_watcher *self = pyc_container(poll, pyc_watcher, poll);
+    int asked = self->events;
+    pyc_loop_enter(self->loop);
+    if (status < 0) {
+        /* libuv has stopped the poll: the next system call of the owner tells
+         * the error. */
+        self->events = 0;
+        events = asked;
+    }
+    self->ready(self, events & asked);
+}
+
+static void
+on_closed(uv_handle_t *handle)
+{
+    free(pyc_container(handle, pyc_watcher, poll));
+}
+
+/* The loop was closed first: the memory stays until the owner is done too. */
+static void
+on_closed_by_loop(uv_handle_t *handle)
+{
+    pyc_container(handle, pyc_watcher, poll)->loop = NULL;
+}
+
+/* The descriptor behind a watcher was closed under it and its number is in use
+ * again: it may no longer touch that number. */
+static void
+retire(pyc_watcher *self)
+{
+    uv_poll_stop(&self->poll);
+    pyc_link_remove(&self->fresh);
+    self->loop->watchers[self->fd] = NULL;
+    self->events = 0;
+    self->fd = -1;
+}
+
+static int
+make_room(pyc_loop *loop, int fd)
+{
+    if ((size_t)fd < loop->watchers_size) {
+        return 0;
+    }
+    size_t size = loop->watchers_size == 0 ? 64 : loop->watchers_size;
+    while (size <= (size_t)fd) {
+        size *= 2;
+    }
+    pyc_watcher **watchers =
+        realloc(loop->watchers, size * sizeof(*loop->watchers));
+    if (watchers == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memset(watchers + loop->watchers_size, 0,
+           (size - loop->watchers_size) * sizeof(*watchers));
+    loop->watchers = watchers;
+    loop->watchers_size = size;
+    return 0;
+}
+
+pyc_watcher *
+pyc_watcher_open(pyc_loop *loop, int fd, pyc_watcher_fn ready, void *owner)
+{
+    if (fd < 0) {
+        return raise_uv(UV_EBADF);
+    }
+    if (pyc_loop_check_usable(loop) < 0 || make_room(loop, fd) < 0) {
+        return NULL;
+    }
+    pyc_watcher *stale = loop->watchers[fd];
+    if (stale != NULL) {
+        (stale->gone != NULL ? stale->gone : retire)(stale);
+    }
+    pyc_watcher *self = calloc(1, sizeof(*self));
+    if (self == NULL) {
+        return (pyc_watcher *)PyErr_NoMemory();
+    }
+    int code = uv_poll_init(&loop->uv, &self->poll, fd);
+    if (code < 0) {
+        free(self);
+        return raise_uv(code);
+    }
+    self->loop = loop;
+    self->ready = ready;
+    self->owner = owner;
+    self->fd = fd;
+    pyc_link_init(&self->fresh);
+    loop->watchers[fd] = self;
+    return self;
+}
+
+int
+pyc_watcher_set(pyc_watcher *self, int events)
+{
+    if (events == self->events || self->fd < 0) {
+        return 0; /* nothing new, or nothing to watch any more */
+    }
+    pyc_link_remove(&self->fresh);
+    int code = events == 0 ? uv_poll_stop(&self->poll)
+                           : uv_poll_start(&self->poll, events, on_poll);
+    if (code < 0) {
+        raise_uv(code);
+        return -1;
+    }
+    self->events = events;
+    if (events != 0) {
+        pyc_link_insert(&self->loop->fresh, &self->fresh);
+    }
+    return 0;
+}
+
+void
+pyc_watcher_close(pyc_watcher *self)
+{
+    if (self->loop == NULL) {
+        free(self);
+        return;
+    }
+    if (self->fd >= 0) {
+        retire(self);
+    }
+    uv_close((uv_handle_t *)&self->poll, on_closed);
+}
+
+/* libuv registers new polls when it polls, and aborts the process when one of
+ * their descriptors is not open any more. Those stop being watched here; the
+ * kernel would have forgotten them as well. */
+void
+pyc_watcher_check_fresh(pyc_loop *loop)
+{
+    while (!pyc_link_alone(&loop->fresh)) {
+        pyc_watcher *self =
+            pyc_container(loop->fresh.next, pyc_watcher, fresh);
+        pyc_link_remove(&self->fresh);
+        if (fcntl(self->fd, F_GETFD) < 0) {
+            uv_poll_stop(&self->poll);
+            self->events = 0;
+        }
+    }
+}
+
+static void
+close_by_loop(uv_handle_t *handle, void *unused)
+{
+    if (handle->type == UV_POLL && !uv_is_closing(handle)) {
+        pyc_watcher *self = pyc_container(handle, pyc_watcher, poll);
+        if (self->fd >= 0) {
+            retire(self);
+        }
+        uv_close(handle, on_closed_by_loop);
+    }
+}
+
+void
+pyc_watcher_close_all(pyc_loop *loop)
+{
+    uv_walk(&loop->uv, close_by_loop, NULL);
+}

@@ -1,0 +1,159 @@
+"""pyconc.Loop: asyncio's event loop with all that runs per callback in C.
+
+What runs once per connection or loop is Python: the mixins of this folder, and asyncio's own loop for what
+none of them overrides."""
+import asyncio
+import signal
+import sys
+import threading
+from asyncio import base_events, events, format_helpers
+from asyncio.log import logger
+
+from pyconc import _core
+
+__all__ = ["Loop", "new_event_loop"]
+
+_describe_callback = format_helpers._format_callback_source
+_describe_takes_debug = "debug" in (_describe_callback.__kwdefaults__ or ())
+
+
+class _NoSelector:
+    """Stands where asyncio's loop keeps its selector: pyconc's polls through libuv."""
+
+    def close(self):
+        """Nothing was opened."""
+
+
+class Loop(_core.Loop, asyncio.SelectorEventLoop):
+    """An event loop on libuv, in the place of asyncio's own.
+
+    Source: asyncio.AbstractEventLoop
+    """
+
+    def __init__(self):
+        _core.Loop.__init__(self)
+        asyncio.SelectorEventLoop.__init__(self, _NoSelector())
+
+    # ---- running
+
+    def run_forever(self):
+        """Run until stop() is called.
+
+        Raises RuntimeError when this loop or another one runs in this thread, or when this one is closed.
+        Source: asyncio.loop.run_forever
+        """
+        self._check_closed()
+        self._check_running()
+        hooks = sys.get_asyncgen_hooks()
+        self._set_coroutine_origin_tracking(self._debug)
+        before = self._take_wakeup_fd()
+        try:
+            sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook,
+                                   finalizer=self._asyncgen_finalizer_hook)
+            events._set_running_loop(self)
+            self._run()
+        finally:
+            events._set_running_loop(None)
+            self._give_wakeup_fd_back(before)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*hooks)
+
+    def close(self):
+        """Close the loop, dropping what is scheduled; twice is fine.
+
+        Raises RuntimeError while it runs. Source: asyncio.loop.close
+        """
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        try:
+            super().close()
+        finally:
+            self._close()
+
+    # ---- signals
+
+    def _make_self_pipe(self):
+        self._ssock = self._csock = None        # made when signals are first watched
+
+    def _close_self_pipe(self):
+        if self._csock is not None:
+            super()._close_self_pipe()
+
+    def _wakeup_fd(self):
+        if self._csock is None:
+            super()._make_self_pipe()
+        return self._csock.fileno()
+
+    def _take_wakeup_fd(self):
+        """Have signals end the poll; the descriptor to restore, or None outside the main thread."""
+        if threading.get_ident() != threading.main_thread().ident:
+            return None
+        try:
+            return signal.set_wakeup_fd(self._wakeup_fd())
+        except ValueError:                      # a subinterpreter's main thread
+            return None
+
+    def _give_wakeup_fd_back(self, before):
+        if before is not None and not self._signal_handlers:
+            signal.set_wakeup_fd(before)
+
+    def add_signal_handler(self, sig, callback, *args):
+        """Call callback(*args) on signal number `sig`; main thread only.
+
+        Raises ValueError for no valid signal or in another thread, RuntimeError for one that can't be caught.
+        Source: asyncio.loop.add_signal_handler
+        """
+        if not self.is_closed():
+            self._wakeup_fd()
+        super().add_signal_handler(sig, callback, *args)
+
+    def remove_signal_handler(self, sig):
+        """Undo add_signal_handler(); whether there was something to undo.
+
+        Source: asyncio.loop.remove_signal_handler
+        """
+        removed = super().remove_signal_handler(sig)
+        if removed and not self._signal_handlers and self.is_running():
+            signal.set_wakeup_fd(self._wakeup_fd())
+        return removed
+
+    # ---- asyncio's own queue of callbacks, which this loop has not
+
+    def _add_callback(self, handle):
+        if not handle._cancelled:
+            self.call_soon(handle._run)
+
+    def _add_callback_signalsafe(self, handle):
+        self.call_soon_threadsafe(handle._run)
+
+    # ---- what the C half asks for
+
+    _create_task_by_factory = asyncio.SelectorEventLoop.create_task
+
+    def _callback_failed(self, handle, exc):
+        debug = {"debug": self._debug} if _describe_takes_debug else {}
+        context = {
+            "message": f"Exception in callback {_describe_callback(handle._callback, handle._args, **debug)}",
+            "exception": exc,
+            "handle": handle,
+        }
+        if handle._source_traceback:
+            context["source_traceback"] = handle._source_traceback
+        self.call_exception_handler(context)
+
+    def _callback_took(self, handle, seconds):
+        if seconds >= self.slow_callback_duration:
+            logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), seconds)
+
+    def _descriptor_in_use(self, descriptor, number):
+        raise RuntimeError(f"File descriptor {descriptor!r} is used by a transport of {self!r}")
+
+
+def new_event_loop():
+    """A new pyconc.Loop.
+
+    Source: asyncio.new_event_loop
+    """
+    return Loop()
