@@ -41,6 +41,12 @@ extern struct PyModuleDef pyc_core_module;
     X(message)                                                                 \
     X(exception)                                                               \
     X(protocol)                                                                \
+    X(connection_made)                                                         \
+    X(connection_lost)                                                         \
+    X(datagram_received)                                                       \
+    X(error_received)                                                          \
+    X(pause_writing)                                                           \
+    X(resume_writing)                                                          \
     X(transport)
 
 /* Types of this module. */

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+#include "py/compat.h"
+#include "net/datagram.h"
+#include "net/net.h"
+
+int
+pyc_net_register(PyObject *module, pyc_state *state)
+{
+    if (pyc_datagram_register(module, state) < 0) {
+        return -1;
+    }
+    return 0;
+}
