@@ -34,87 +34,48 @@ def first_module(names):
     raise err
 
 
-def first_attr(mod, names):
-    for n in names:
-        if hasattr(mod, n):
-            return getattr(mod, n)
-    return None
+def loop_factory(new, cls):
+    """A class that stands for SelectorEventLoop: calling it makes a loop with new()."""
+    class Meta(type):
+        def __instancecheck__(self, instance):
+            return isinstance(instance, cls)
 
+        def __subclasscheck__(self, sub):
+            return isinstance(sub, type) and (sub is self or issubclass(sub, cls))
 
-class LoopSpec:
-    """new(): a loop; cls: its class; policy: a policy class or None."""
-
-    def __init__(self, name=None):
-        import asyncio
-        s = spec(name).get("loop")
-        if s is None:                                   # plain asyncio
-            self.module, self.new = asyncio, asyncio.SelectorEventLoop
-            self.cls = asyncio.SelectorEventLoop
-            self.policy = first_attr(asyncio, ["_DefaultEventLoopPolicy",
-                                               "DefaultEventLoopPolicy"])
-            return
-        self.module = first_module(s["module"])
-        self.new = first_attr(self.module, s["new"])
-        self.cls = first_attr(self.module, s["class"])
-        self.policy = first_attr(self.module, s["policy"])
-        if self.new is None and self.cls is not None:
-            self.new = self.cls
-        if self.new is None:
-            raise SystemExit(f"conformance: {self.module.__name__} has no way to "
-                             f'make a loop (tried {s["new"]}, {s["class"]})')
-        if not isinstance(self.cls, type):
-            loop = self.new()
-            self.cls = type(loop)
-            loop.close()
-
-
-def make_factory(ls):
-    """A class standing for SelectorEventLoop: calling it makes an X loop."""
-    class _Meta(type):
-        def __instancecheck__(cls, obj):
-            return isinstance(obj, ls.cls)
-
-        def __subclasscheck__(cls, sub):
-            return isinstance(sub, type) and (
-                sub is cls or issubclass(sub, ls.cls))
-
-    class LoopFactory(metaclass=_Meta):
-        def __new__(cls, selector=None):
+    class LoopFactory(metaclass=Meta):
+        def __new__(self, selector=None):
             global loops_made
             loops_made += 1
-            return ls.new()
+            return new()
     return LoopFactory
 
 
 def patch_asyncio():
+    """Makes asyncio's ways to a loop make one of the implementation, which has `new_event_loop` and `Loop`."""
     import asyncio
-    import asyncio.unix_events as ue
-    if "loop" not in spec():
-        return None
-    ls = LoopSpec()
-    fac = make_factory(ls)
-    pol = getattr(ue, "_UnixDefaultEventLoopPolicy", None)
-    if pol is not None:
-        pol._loop_factory = fac
-    for mod in (asyncio, ue):
-        for n in ("SelectorEventLoop", "EventLoop"):
-            if hasattr(mod, n):
-                setattr(mod, n, fac)
-    if pol is None:             # 3.16 and later: no policies
-        def new_event_loop():
-            return fac()
-        asyncio.new_event_loop = asyncio.events.new_event_loop = new_event_loop
+    from asyncio import unix_events
+    module = importlib.import_module(spec()["loop"])
+    factory = loop_factory(module.new_event_loop, module.Loop)
+    for place in (asyncio, unix_events):
+        for name in ("SelectorEventLoop", "EventLoop"):
+            if hasattr(place, name):
+                setattr(place, name, factory)
+    policy = getattr(unix_events, "_UnixDefaultEventLoopPolicy", None)
+    if policy is not None:
+        policy._loop_factory = factory
+    else:  # 3.16 has none
+        asyncio.new_event_loop = asyncio.events.new_event_loop = lambda: factory()
     loop = asyncio.new_event_loop()
-    got = type(loop)
     loop.close()
-    if not isinstance(loop, ls.cls):
-        raise SystemExit(f"conformance: substitution failed, made a {got}")
-    return got.__module__ + "." + got.__qualname__
+    if not isinstance(loop, module.Loop):
+        raise SystemExit(f"conformance: substitution failed, made a {type(loop)}")
+    return f"{type(loop).__module__}.{type(loop).__qualname__}"
 
 
 def patch_test_asyncio():
-    """test_asyncio's own tearDown reads loop._default_executor: say the same
-    with public calls, or nearly every test errs on any other loop."""
+    """test_asyncio's own tearDown reads loop._default_executor: says the same with public calls, or nearly every test
+    would err on any other loop."""
     from test.test_asyncio import utils
     theirs = utils.TestCase.close_loop
 
@@ -128,7 +89,7 @@ def patch_test_asyncio():
 
 
 class Overlay(types.ModuleType):
-    """Names from X where X has them, else from the stdlib module."""
+    """Names of the implementation's modules `layers` where they have them, else of the standard module."""
 
     def __init__(self, name, layers, std):
         super().__init__(name, std.__doc__)
@@ -176,7 +137,7 @@ _done = None
 
 
 def patch_modules():
-    """sys.modules substitution.  Returns {stdlib name: X module name}."""
+    """Puts overlays into sys.modules: {standard module: the implementation's}."""
     if _done is not None:
         return _done
     done = {}

@@ -19,10 +19,3 @@ class Loop(asyncio.unix_events._UnixSelectorEventLoop):
 
 def new_event_loop():
     return Loop()
-
-
-_Policy = getattr(asyncio.events, "_DefaultEventLoopPolicy", None) or asyncio.unix_events.DefaultEventLoopPolicy
-
-
-class EventLoopPolicy(_Policy):
-    _loop_factory = Loop
