@@ -2,6 +2,7 @@
 /* pyconc._core: the module and its state, nothing else. */
 #include "py/compat.h"
 #include "py/state.h"
+#include "pool/pool.h"
 #include "loop/loop.h"
 
 static int
@@ -44,7 +45,8 @@ static int
 core_exec(PyObject *module)
 {
     pyc_state *state = pyc_state_of_module(module);
-    if (fill_state(state) < 0 || pyc_loop_register(module, state) < 0) {
+    if (fill_state(state) < 0 || pyc_pool_register(module, state) < 0 ||
+        pyc_loop_register(module, state) < 0) {
         return -1;
     }
     return PyModule_AddStringConstant(module, "libuv_version",
@@ -61,6 +63,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
 #define X(field) Py_VISIT(state->field);
     PYC_STATE_TYPES(X)
 #undef X
+    Py_VISIT(state->mailboxes);
     return 0;
 }
 
@@ -79,6 +82,7 @@ core_clear(PyObject *module)
 #undef X
     Py_CLEAR(state->kwnames_loop);
     Py_CLEAR(state->kwnames_context);
+    Py_CLEAR(state->mailboxes);
     return 0;
 }
 

@@ -75,4 +75,21 @@ pyc_put_exception(PyObject *exc)
 #define pyc_as_int(object) _PyLong_AsInt(object)
 #endif
 
+/* What a weak reference points to, as a new reference; NULL, without an
+ * exception, when it is gone. */
+static inline PyObject *
+pyc_weakref_get(PyObject *ref)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *target;
+    return PyWeakref_GetRef(ref, &target) > 0 ? target : NULL;
+#else
+    PyObject *target = PyWeakref_GetObject(ref);
+    return target == Py_None ? NULL : Py_NewRef(target);
+#endif
+}
+
+/* Since 3.15.2 a timeout that is not a number is a ValueError. */
+#define PYC_NAN_TIMEOUT_IS_ERROR (PY_VERSION_HEX >= 0x030F0200)
+
 #endif

@@ -30,7 +30,9 @@ extern struct PyModuleDef pyc_core_module;
     X(base_CancelledError, "concurrent.futures", "CancelledError")             \
     X(base_BrokenThreadPool, "concurrent.futures.thread", "BrokenThreadPool")  \
     X(threading_Condition, "threading", "Condition")                           \
-    X(extract_stack, "asyncio.format_helpers", "extract_stack")
+    X(extract_stack, "asyncio.format_helpers", "extract_stack")                \
+    X(base_logger, "concurrent.futures._base", "LOGGER")                       \
+    X(weak_dict, "weakref", "WeakKeyDictionary")
 
 /* Interned names. */
 #define PYC_STATE_NAMES(X)                                                     \
@@ -47,7 +49,26 @@ extern struct PyModuleDef pyc_core_module;
     X(error_received)                                                          \
     X(pause_writing)                                                           \
     X(resume_writing)                                                          \
-    X(transport)
+    X(transport)                                                               \
+    X(acquire)                                                                 \
+    X(release)                                                                 \
+    X(notify_all)                                                              \
+    X(add_result)                                                              \
+    X(add_exception)                                                           \
+    X(add_cancelled)                                                           \
+    X(add_done_callback)                                                       \
+    X(create_future)                                                           \
+    X(call_soon_threadsafe)                                                    \
+    X(is_closed)                                                               \
+    X(cancel)                                                                  \
+    X(cancelled)                                                               \
+    X(done)                                                                    \
+    X(set_result)                                                              \
+    X(set_exception)                                                           \
+    X(get)                                                                     \
+    X(setdefault)                                                              \
+    X(_new_condition)                                                          \
+    X(_start_worker)
 
 /* Types of this module. */
 #define PYC_STATE_TYPES(X)                                                     \
@@ -59,7 +80,10 @@ extern struct PyModuleDef pyc_core_module;
     X(listener_type)                                                           \
     X(future_type)                                                             \
     X(future_await_type)                                                       \
-    X(executor_type)
+    X(executor_type)                                                           \
+    X(job_queue_type)                                                          \
+    X(mailbox_type)                                                            \
+    X(bridge_type)
 
 typedef struct {
 #define X(field, module, name) PyObject *field;
@@ -70,6 +94,7 @@ typedef struct {
 #undef X
     PyObject *kwnames_loop;    /* ("loop",) */
     PyObject *kwnames_context; /* ("context",) */
+    PyObject *mailboxes;       /* loop, weakly: where its results wait */
 #define X(field) PyTypeObject *field;
     PYC_STATE_TYPES(X)
 #undef X

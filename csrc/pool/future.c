@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: MIT */
+/* How a Future changes its state, and how a thread waits for that. */
+#include "pool/future.h"
+
+#include <errno.h>
+#include <limits.h>
+
+#define IN(state) (1u << (state))
+
+/* What a change of state brings along, and what it leaves to be done. */
+typedef struct {
+    uint32_t to;
+    PyObject *result;    /* borrowed */
+    PyObject *exception; /* borrowed */
+    PyObject *callbacks; /* out: those to call, owned */
+} change;
+
+pyc_future *
+pyc_future_new(PyTypeObject *type, pyc_state *module)
+{
+    pyc_future *self = (pyc_future *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->module = module;
+    }
+    return self;
+}
+
+const char *
+pyc_future_state_name(pyc_future *self)
+{
+    static const char *const names[] = {"PENDING", "RUNNING", "CANCELLED",
+                                        "CANCELLED_AND_NOTIFIED", "FINISHED"};
+    return names[pyc_future_state(self)];
+}
+
+int
+pyc_future_enter(pyc_future *self)
+{
+    PyObject *condition;
+    PYC_BEGIN_CRITICAL_SECTION(self);
+    condition = Py_XNewRef(self->condition);
+    PYC_END_CRITICAL_SECTION();
+    if (condition == NULL) {
+        return 0;
+    }
+    PyObject *done =
+        PyObject_CallMethodNoArgs(condition, self->module->str_acquire);
+    Py_DECREF(condition);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 1;
+}
+
+/* Keeps an exception that is set. */
+int
+pyc_future_leave(pyc_future *self)
+{
+    PyObject *pending = pyc_take_exception();
+    PyObject *done =
+        PyObject_CallMethodNoArgs(self->condition, self->module->str_release);
+    Py_XDECREF(done);
+    if (pending != NULL) {
+        pyc_put_exception(pending);
+    }
+    return done == NULL || pending != NULL ? -1 : 0;
+}
+
+static void
+wake(pyc_future *self)
+{
+    if (atomic_load(&self->sleepers) != 0) {
+        pyc_futex_wake(&self->state, INT_MAX);
+    }
+}
+
+/* The part of a change that nobody may see half done. Returns the old state,
+ * which is in `from` if the change was made. */
+static uint32_t
+apply(pyc_future *self, uint32_t from, change *what)
+{
+    uint32_t old = atomic_load(&self->state);
+    if (!(IN(old) & from)) {
+        return old;
+    }
+    if (what->to == PYC_FINISHED) {
+        Py_XSETREF(self->result, Py_XNewRef(what->result));
+        Py_XSETREF(self->exception, Py_XNewRef(what->exception));
+    }
+    if (what->to == PYC_FINISHED || what->to == PYC_CANCELLED) {
+        what->callbacks = self->callbacks;
+        self->callbacks = NULL;
+    }
+    atomic_store(&self->state, what->to);
+    return old;
+}
+
+/* Tells those whom concurrent.futures.wait and as_completed put into
+ * `_waiters`, and who waits on the Condition; its lock is held. */
+static int
+tell(pyc_future *self, change *what)
+{
+    pyc_state *module = self->module;
+    PyObject *name = what->to == PYC_NOTIFIED  ? module->str_add_cancelled
+                     : what->exception == NULL ? module->str_add_result
+                                               : module->str_add_exception;
+    PyObject *waiters = what->to == PYC_CANCELLED || what->to == PYC_RUNNING
+                            ? NULL
+                            : Py_XNewRef(self->waiters);
+    int rc = -1;
+    for (Py_ssize_t i = 0; waiters != NULL && i < PyList_GET_SIZE(waiters);
+         i++) {
+        PyObject *waiter = Py_NewRef(PyList_GET_ITEM(waiters, i));
+        PyObject *told =
+            PyObject_CallMethodOneArg(waiter, name, (PyObject *)self);
+        Py_DECREF(waiter);
+        if (told == NULL) {
+            goto done;
+        }
+        Py_DECREF(told);
+    }
+    if (what->to == PYC_FINISHED || what->to == PYC_CANCELLED) {
+        PyObject *told =
+            PyObject_CallMethodNoArgs(self->condition, module->str_notify_all);
+        if (told == NULL) {
+            goto done;
+        }
+        Py_DECREF(told);
+    }
+    rc = 0;
+done:
+    Py_XDECREF(waiters);
+    return rc;
+}
+
+/* Makes the change if the state is one of `from`. Stores the old state; -1
+ * with an exception set if a lock or a waiter raised. */
+static int
+move(pyc_future *self, uint32_t from, change *what, uint32_t *old)
+{
+    int entered, stale;
+    do {
+        entered = pyc_future_enter(self);
+        if (entered < 0) {
+            return -1;
+        }
+        PYC_BEGIN_CRITICAL_SECTION(self);
+        /* Somebody may have asked for the Condition meanwhile. */
+        stale = !entered && self->condition != NULL;
+        if (!stale) {
+            *old = apply(self, from, what);
+        }
+        PYC_END_CRITICAL_SECTION();
+    } while (stale);
+    int rc = 0;
+    if (entered) {
+        if (IN(*old) & from) {
+            rc = tell(self, what);
+        }
+        rc = pyc_future_leave(self) < 0 ? -1 : rc;
+    }
+    if (what->to != PYC_RUNNING) {
+        wake(self);
+    }
+    return rc;
+}
+
+int
+pyc_future_call(pyc_future *self, PyObject *callback)
+{
+    PyObject *result = PyObject_CallOneArg(callback, (PyObject *)self);
+    if (result != NULL) {
+        Py_DECREF(result);
+        return 0;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+        return -1;
+    }
+    PyObject *exception = pyc_take_exception();
+    PyObject *args = Py_BuildValue("(sO)", "exception calling callback for %r",
+                                   (PyObject *)self);
+    PyObject *kwargs = Py_BuildValue("{sO}", "exc_info", exception);
+    PyObject *error =
+        PyObject_GetAttrString(self->module->base_logger, "error");
+    if (args != NULL && kwargs != NULL && error != NULL) {
+        result = PyObject_Call(error, args, kwargs);
+    }
+    if (result == NULL) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(error);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(args);
+    Py_XDECREF(exception);
+    return 0;
+}
+
+/* Steals the list; calls nothing after the first exception that is no
+ * Exception, as concurrent.futures. */
+static int
+call_all(pyc_future *self, PyObject *callbacks)
+{
+    if (callbacks == NULL) {
+        return 0;
+    }
+    int rc = 0;
+    for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(callbacks); i++) {
+        PyObject *callback = Py_NewRef(PyList_GET_ITEM(callbacks, i));
+        rc = pyc_future_call(self, callback);
+        Py_DECREF(callback);
+    }
+    Py_DECREF(callbacks);
+    return rc;
+}
+
+static void
+critical(pyc_future *self)
+{
+    PyObject *id = PyLong_FromVoidPtr(self);
+    PyObject *logged =
+        id == NULL
+            ? NULL
+            : PyObject_CallMethod(self->module->base_logger, "critical", "sOs",
+                                  "Future %s in unexpected state: %s", id,
+                                  pyc_future_state_name(self));
+    Py_XDECREF(id);
+    if (logged == NULL) {
+        PyErr_WriteUnraisable((PyObject *)self);
+        return;
+    }
+    Py_DECREF(logged);
+}
+
+int
+pyc_future_begin(pyc_future *self)
+{
+    uint32_t old;
+    change run = {.to = PYC_RUNNING};
+    if (move(self, IN(PYC_PENDING), &run, &old) < 0) {
+        return -1;
+    }
+    if (old == PYC_PENDING) {
+        return 1;
+    }
+    change notify = {.to = PYC_NOTIFIED};
+    if (old == PYC_CANCELLED &&
+        move(self, IN(PYC_CANCELLED), &notify, &old) < 0) {
+        return -1;
+    }
+    if (old == PYC_CANCELLED) {
+        return 0;
+    }
+    critical(self);
+    PyErr_SetString(PyExc_RuntimeError, "Future in unexpected state");
+    return -1;
+}
+
+int
+pyc_future_finish(pyc_future *self, PyObject *value, int failed)
+{
+    uint32_t old, from = IN(PYC_PENDING) | IN(PYC_RUNNING);
+    change end = {.to = PYC_FINISHED};
+    *(failed ? &end.exception : &end.result) = value;
+    int rc = move(self, from, &end, &old);
+    if (rc == 0 && !(IN(old) & from)) {
+        PyErr_Format(self->module->base_InvalidStateError, "%s: %R",
+                     pyc_future_state_name(self), self);
+        rc = -1;
+    }
+    if (rc < 0) {
+        Py_XDECREF(end.callbacks);
+        return -1;
+    }
+    return call_all(self, end.callbacks);
+}
+
+int
+pyc_future_cancel(pyc_future *self)
+{
+    uint32_t old;
+    change cancel = {.to = PYC_CANCELLED};
+    if (move(self, IN(PYC_PENDING), &cancel, &old) < 0) {
+        Py_XDECREF(cancel.callbacks);
+        return -1;
+    }
+    if (old == PYC_RUNNING || old == PYC_FINISHED) {
+        return 0;
+    }
+    return call_all(self, cancel.callbacks) < 0 ? -1 : 1;
+}
+
+void
+pyc_future_abandon(pyc_future *self, PyObject *exception)
+{
+    change end = {.to = PYC_FINISHED, .exception = exception};
+    apply(self, IN(PYC_PENDING) | IN(PYC_RUNNING), &end);
+    Py_XDECREF(end.callbacks);
+}
+
+int
+pyc_future_add_callback(pyc_future *self, PyObject *callback)
+{
+    int rc = -1;
+    PYC_BEGIN_CRITICAL_SECTION(self);
+    if (pyc_future_done(self)) {
+        rc = 0;
+    }
+    else if (self->callbacks != NULL ||
+             (self->callbacks = PyList_New(0)) != NULL) {
+        rc = PyList_Append(self->callbacks, callback) < 0 ? -1 : 1;
+    }
+    PYC_END_CRITICAL_SECTION();
+    return rc;
+}
+
+void
+pyc_future_force(pyc_future *self, uint32_t state)
+{
+    atomic_store(&self->state, state);
+    wake(self);
+}
+
+/* Whether somebody who holds the Condition is still setting the outcome: wait
+ * for it. */
+static int
+settle(pyc_future *self)
+{
+    int entered = pyc_future_enter(self);
+    return entered > 0 ? pyc_future_leave(self) : entered;
+}
+
+int
+pyc_future_wait(pyc_future *self, int64_t deadline)
+{
+    int rc = 0;
+    /* Before the state is looked at: who ends the Future looks at the two in
+     * the opposite order, so one of us sees the other. */
+    atomic_fetch_add(&self->sleepers, 1);
+    for (;;) {
+        uint32_t state = atomic_load(&self->state);
+        if (state >= PYC_CANCELLED || rc == -ETIMEDOUT) {
+            rc = state >= PYC_CANCELLED;
+            break;
+        }
+        Py_BEGIN_ALLOW_THREADS
+        rc = pyc_futex_wait(&self->state, state, deadline);
+        Py_END_ALLOW_THREADS
+        if (PyErr_CheckSignals() < 0) {
+            rc = -1;
+            break;
+        }
+    }
+    atomic_fetch_sub(&self->sleepers, 1);
+    return rc == 1 && settle(self) < 0 ? -1 : rc;
+}

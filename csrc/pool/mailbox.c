@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: MIT */
+#include "pool/mailbox.h"
+
+/* What asyncio's futures are given for an exception of concurrent.futures:
+ * asyncio's own of the same name. A new reference, NULL with an exception. */
+static PyObject *
+convert(pyc_state *module, PyObject *exception)
+{
+    PyObject *type = (PyObject *)Py_TYPE(exception);
+    PyObject *other = type == module->base_CancelledError
+                          ? module->CancelledError
+                      : type == module->base_InvalidStateError
+                          ? module->asyncio_InvalidStateError
+                          : NULL;
+    if (other != NULL) {
+        PyObject *args = PyObject_GetAttrString(exception, "args");
+        PyObject *converted =
+            args == NULL ? NULL : PyObject_Call(other, args, NULL);
+        Py_XDECREF(args);
+        return converted;
+    }
+    if (!PyErr_GivenExceptionMatches(type, PyExc_StopIteration)) {
+        return Py_NewRef(exception);
+    }
+    /* An asyncio future refuses it: it would end the awaiting coroutine. */
+    PyObject *converted = PyObject_CallFunction(
+        PyExc_RuntimeError, "s",
+        "StopIteration interacts badly with generators and cannot be raised "
+        "into a Future");
+    if (converted != NULL) {
+        PyException_SetCause(converted, Py_NewRef(exception));
+        PyException_SetContext(converted, Py_NewRef(exception));
+    }
+    return converted;
+}
+
+/* Sets the asyncio future, in its loop's thread, unless it is done. */
+static int
+deliver(pyc_state *module, const pyc_letter *letter)
+{
+    PyObject *done =
+        PyObject_CallMethodNoArgs(letter->future, module->str_done);
+    if (done == NULL) {
+        return -1;
+    }
+    int already = done == Py_True;
+    Py_DECREF(done);
+    if (already) {
+        return 0;
+    }
+    PyObject *set = NULL;
+    if (letter->outcome == PYC_CANCEL) {
+        set = PyObject_CallMethodNoArgs(letter->future, module->str_cancel);
+    }
+    else if (letter->outcome == PYC_RESULT) {
+        set = PyObject_CallMethodOneArg(letter->future, module->str_set_result,
+                                        letter->value);
+    }
+    else {
+        PyObject *exception = convert(module, letter->value);
+        if (exception != NULL) {
+            set = PyObject_CallMethodOneArg(
+                letter->future, module->str_set_exception, exception);
+            Py_DECREF(exception);
+        }
+    }
+    Py_XDECREF(set);
+    return set == NULL ? -1 : 0;
+}
+
+static void
+drop_letters(pyc_letter *letters, Py_ssize_t count)
+{
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Py_DECREF(letters[i].future);
+        Py_XDECREF(letters[i].value);
+    }
+    PyMem_Free(letters);
+}
+
+static pyc_letter *
+take_letters(pyc_mailbox *self, Py_ssize_t *count)
+{
+    pyc_lock_take(&self->lock);
+    pyc_letter *letters = self->letters;
+    *count = self->count;
+    self->letters = NULL;
+    self->count = self->size = 0;
+    self->announced = 0;
+    pyc_lock_give(&self->lock);
+    return letters;
+}
+
+/* The loop calls the mailbox. */
+static PyObject *
+mailbox_call(PyObject *op, PyObject *Py_UNUSED(args),
+             PyObject *Py_UNUSED(kwargs))
+{
+    pyc_mailbox *self = (pyc_mailbox *)op;
+    Py_ssize_t count;
+    pyc_letter *letters = take_letters(self, &count);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (deliver(self->module, &letters[i]) < 0) {
+            PyErr_WriteUnraisable(letters[i].future);
+        }
+    }
+    drop_letters(letters, count);
+    Py_RETURN_NONE;
+}
+
+/* Whether the loop refused to be called because it is closed. */
+static int
+loop_is_closed(pyc_state *module, PyObject *loop)
+{
+    if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+        return 0;
+    }
+    PyObject *pending = pyc_take_exception();
+    PyObject *closed = PyObject_CallMethodNoArgs(loop, module->str_is_closed);
+    int yes = closed == Py_True;
+    Py_XDECREF(closed);
+    pyc_put_exception(pending);
+    return yes;
+}
+
+static void
+announce(pyc_mailbox *self)
+{
+    PyObject *loop = pyc_weakref_get(self->loop);
+    PyObject *told = NULL;
+    if (loop != NULL) {
+        told = PyObject_CallMethodOneArg(
+            loop, self->module->str_call_soon_threadsafe, (PyObject *)self);
+        if (told == NULL) {
+            if (loop_is_closed(self->module, loop)) {
+                PyErr_Clear();
+            }
+            else {
+                PyErr_WriteUnraisable(loop);
+            }
+        }
+        Py_DECREF(loop);
+    }
+    if (told == NULL) {
+        Py_ssize_t count;
+        pyc_letter *letters = take_letters(self, &count);
+        drop_letters(letters, count);
+    }
+    Py_XDECREF(told);
+}
+
+void
+pyc_mailbox_put(pyc_mailbox *self, PyObject *future, pyc_outcome outcome,
+                PyObject *value)
+{
+    int first = 0, full = 0;
+    pyc_lock_take(&self->lock);
+    if (self->count == self->size) {
+        Py_ssize_t size = self->size == 0 ? 16 : self->size * 2;
+        pyc_letter *grown =
+            PyMem_Realloc(self->letters, (size_t)size * sizeof(*grown));
+        full = grown == NULL;
+        if (!full) {
+            self->letters = grown;
+            self->size = size;
+        }
+    }
+    if (!full) {
+        self->letters[self->count++] =
+            (pyc_letter){Py_NewRef(future), Py_XNewRef(value), outcome};
+        first = !self->announced;
+        self->announced = 1;
+    }
+    pyc_lock_give(&self->lock);
+    if (full) {
+        PyErr_NoMemory();
+        PyErr_WriteUnraisable(future);
+    }
+    if (first) {
+        announce(self);
+    }
+}
+
+int
+pyc_mailbox_serves(pyc_mailbox *self, PyObject *loop)
+{
+    PyObject *mine = pyc_weakref_get(self->loop);
+    Py_XDECREF(mine);
+    return mine == loop;
+}
+
+static pyc_mailbox *
+mailbox_new(pyc_state *module, PyObject *loop)
+{
+    PyTypeObject *type = module->mailbox_type;
+    pyc_mailbox *self = (pyc_mailbox *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->module = module;
+    self->loop = PyWeakref_NewRef(loop, NULL);
+    if (self->loop == NULL) {
+        Py_CLEAR(self);
+    }
+    return self;
+}
+
+pyc_mailbox *
+pyc_mailbox_of(pyc_state *module, PyObject *loop)
+{
+    PyObject *found =
+        PyObject_CallMethodOneArg(module->mailboxes, module->str_get, loop);
+    if (found == NULL || found != Py_None) {
+        return (pyc_mailbox *)found;
+    }
+    Py_DECREF(found);
+    PyObject *fresh = (PyObject *)mailbox_new(module, loop);
+    if (fresh == NULL) {
+        return NULL;
+    }
+    /* Another thread may have been quicker. */
+    found = PyObject_CallMethodObjArgs(
+        module->mailboxes, module->str_setdefault, loop, fresh, NULL);
+    Py_DECREF(fresh);
+    return (pyc_mailbox *)found;
+}
+
+static int
+mailbox_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    pyc_mailbox *self = (pyc_mailbox *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->loop);
+    for (Py_ssize_t i = 0; i < self->count; i++) {
+        Py_VISIT(self->letters[i].future);
+        Py_VISIT(self->letters[i].value);
+    }
+    return 0;
+}
+
+static int
+mailbox_clear(PyObject *op)
+{
+    pyc_mailbox *self = (pyc_mailbox *)op;
+    Py_ssize_t count;
+    pyc_letter *letters = take_letters(self, &count);
+    drop_letters(letters, count);
+    Py_CLEAR(self->loop);
+    return 0;
+}
+
+static void
+object_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    type->tp_clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyType_Slot mailbox_slots[] = {
+    {Py_tp_call, mailbox_call},
+    {Py_tp_traverse, mailbox_traverse},
+    {Py_tp_clear, mailbox_clear},
+    {Py_tp_dealloc, object_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec mailbox_spec = {
+    .name = "pyconc._core.Mailbox",
+    .basicsize = sizeof(pyc_mailbox),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = mailbox_slots,
+};
+
+/* Between a Future and an asyncio future: the done callback of both. */
+typedef struct {
+    PyObject_HEAD
+    pyc_future *source;
+    PyObject *target;
+    pyc_mailbox *mailbox;
+} bridge;
+
+static pyc_letter
+outcome_of(pyc_future *source, PyObject *target)
+{
+    pyc_letter letter = {target, NULL, PYC_CANCEL};
+    if (pyc_future_state(source) == PYC_FINISHED) {
+        letter.outcome = source->exception ? PYC_EXCEPTION : PYC_RESULT;
+        letter.value = source->exception ? source->exception
+                       : source->result  ? source->result
+                                         : Py_None;
+    }
+    return letter;
+}
+
+static PyObject *
+bridge_call(PyObject *op, PyObject *args, PyObject *Py_UNUSED(kwargs))
+{
+    bridge *self = (bridge *)op;
+    PyObject *ended;
+    if (!PyArg_UnpackTuple(args, "bridge", 1, 1, &ended)) {
+        return NULL;
+    }
+    if (ended == (PyObject *)self->source) {
+        pyc_letter letter = outcome_of(self->source, self->target);
+        pyc_mailbox_put(self->mailbox, letter.future, letter.outcome,
+                        letter.value);
+        Py_RETURN_NONE;
+    }
+    PyObject *cancelled =
+        PyObject_CallMethodNoArgs(ended, self->mailbox->module->str_cancelled);
+    if (cancelled == Py_True && pyc_future_cancel(self->source) < 0) {
+        Py_CLEAR(cancelled);
+    }
+    Py_XDECREF(cancelled);
+    if (cancelled == NULL) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* Calls `bridge` when either of the two ends. */
+static int
+join(bridge *self, pyc_state *module)
+{
+    PyObject *added = PyObject_CallMethodOneArg(
+        self->target, module->str_add_done_callback, (PyObject *)self);
+    if (added == NULL) {
+        return -1;
+    }
+    Py_DECREF(added);
+    int rc = pyc_future_add_callback(self->source, (PyObject *)self);
+    if (rc == 0) { /* it ended meanwhile */
+        pyc_letter letter = outcome_of(self->source, self->target);
+        return deliver(module, &letter);
+    }
+    return rc < 0 ? -1 : 0;
+}
+
+PyObject *
+pyc_future_wrap(pyc_future *source, PyObject *loop)
+{
+    pyc_state *module = source->module;
+    PyObject *target =
+        PyObject_CallMethodNoArgs(loop, module->str_create_future);
+    if (target == NULL) {
+        return NULL;
+    }
+    int rc = -1;
+    if (pyc_future_done(source)) {
+        pyc_letter letter = outcome_of(source, target);
+        rc = deliver(module, &letter);
+        goto done;
+    }
+    PyTypeObject *type = module->bridge_type;
+    bridge *self = (bridge *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        goto done;
+    }
+    self->source = (pyc_future *)Py_NewRef(source);
+    self->target = Py_NewRef(target);
+    self->mailbox = pyc_mailbox_of(module, loop);
+    if (self->mailbox != NULL) {
+        rc = join(self, module);
+    }
+    Py_DECREF(self);
+done:
+    if (rc < 0) {
+        Py_CLEAR(target);
+    }
+    return target;
+}
+
+static int
+bridge_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    bridge *self = (bridge *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->source);
+    Py_VISIT(self->target);
+    Py_VISIT(self->mailbox);
+    return 0;
+}
+
+static int
+bridge_clear(PyObject *op)
+{
+    bridge *self = (bridge *)op;
+    Py_CLEAR(self->source);
+    Py_CLEAR(self->target);
+    Py_CLEAR(self->mailbox);
+    return 0;
+}
+
+static PyType_Slot bridge_slots[] = {
+    {Py_tp_call, bridge_call},
+    {Py_tp_traverse, bridge_traverse},
+    {Py_tp_clear, bridge_clear},
+    {Py_tp_dealloc, object_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec bridge_spec = {
+    .name = "pyconc._core.Bridge",
+    .basicsize = sizeof(bridge),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = bridge_slots,
+};
+
+int
+pyc_mailbox_register(PyObject *module, pyc_state *state)
+{
+    state->mailboxes = PyObject_CallNoArgs(state->weak_dict);
+    if (state->mailboxes == NULL ||
+        pyc_add_type(module, &mailbox_spec, NULL, &state->mailbox_type) < 0) {
+        return -1;
+    }
+    return pyc_add_type(module, &bridge_spec, NULL, &state->bridge_type);
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/* Outcomes on their way to the futures of an event loop, any asyncio loop:
+ * the first wakes the loop, those that follow before it looks ride along. */
+#ifndef PYC_POOL_MAILBOX_H
+#define PYC_POOL_MAILBOX_H
+
+#include "pool/future.h"
+#include "py/lock.h"
+
+typedef enum { PYC_RESULT, PYC_EXCEPTION, PYC_CANCEL } pyc_outcome;
+
+typedef struct {
+    PyObject *future; /* of asyncio */
+    PyObject *value;  /* NULL for PYC_CANCEL */
+    pyc_outcome outcome;
+} pyc_letter;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *loop; /* a weak reference */
+    pyc_letter *letters;
+    Py_ssize_t count;
+    Py_ssize_t size;
+    int announced; /* the loop has been told to come */
+    pyc_lock lock;
+    pyc_state *module;
+} pyc_mailbox;
+
+/* The mailbox of `loop`: a new reference. */
+pyc_mailbox *pyc_mailbox_of(pyc_state *module, PyObject *loop);
+
+/* Whether this is the mailbox of `loop`. */
+int pyc_mailbox_serves(pyc_mailbox *self, PyObject *loop);
+
+/* Sends an outcome to `future`. From any thread; never fails: what cannot be
+ * delivered, because the loop is closed, is dropped. */
+void pyc_mailbox_put(pyc_mailbox *self, PyObject *future, pyc_outcome outcome,
+                     PyObject *value);
+
+/* An asyncio future of `loop` that ends as `source` does; cancelling it
+ * cancels `source`. */
+PyObject *pyc_future_wrap(pyc_future *source, PyObject *loop);
+
+int pyc_mailbox_register(PyObject *module, pyc_state *state);
+
+#endif

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: MIT
+"""concurrent.futures with pyconc's thread pool and Future."""
+import concurrent.futures as _standard
+from concurrent.futures import *  # noqa: F403
+
+from pyconc.concurrent.futures._base import Future
+from pyconc.concurrent.futures.thread import BrokenThreadPool, ThreadPoolExecutor
+
+__all__ = [*_standard.__all__, "BrokenThreadPool"]
+
+
+def __getattr__(name):
+    # What the standard package imports when it is first asked for.
+    return getattr(_standard, name)
+
+
+def __dir__():
+    return sorted({*globals(), *dir(_standard)})

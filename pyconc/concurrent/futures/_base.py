@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""The Future of pyconc's executors."""
+import concurrent.futures
+import threading
+
+from pyconc import _core
+
+
+class Condition(type(threading.RLock())):
+    """A Condition that is only its lock until somebody waits on it.
+
+    concurrent.futures.wait and as_completed, which take the condition of every Future, never do.
+    """
+
+    _real = None
+
+    def _condition(self):
+        if self._real is None:
+            self._real = threading.Condition(self)
+        return self._real
+
+    def notify_all(self):
+        if self._real is not None:
+            self._real.notify_all()
+
+    def __getattr__(self, name):
+        return getattr(self._condition(), name)
+
+
+class Future(_core.FutureBase, concurrent.futures.Future):
+    """A concurrent.futures.Future that is awaitable in any asyncio loop.
+
+    It has no lock: threads that wait in result() sleep until they are woken by the one that ends it, and loops that await
+    many Futures are woken once for all that end meanwhile. Source: concurrent.futures.Future.
+    """
+
+    __slots__ = ()
+    _new_condition = staticmethod(Condition)

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""What a thread pool does once in its life; what it does for each job is in csrc/pool."""
+import concurrent.futures
+import itertools
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from concurrent.futures._base import LOGGER
+from concurrent.futures.thread import BrokenThreadPool
+
+from pyconc import _core
+from pyconc.concurrent.futures._base import Future
+
+_cpu_count = getattr(os, "process_cpu_count", os.cpu_count)
+_counter = itertools.count()
+_executors = weakref.WeakSet()
+_queues = weakref.WeakKeyDictionary()  # thread: what it works on
+_exiting = False
+# Held while a thread is started, so that the interpreter's exit misses none.
+_lock = threading.Lock()
+
+
+def _at_exit():
+    """Lets the workers finish what is queued, before threading waits for all threads."""
+    global _exiting
+    with _lock:
+        _exiting = True
+    workers = list(_queues.items())
+    for _, queue in workers:
+        queue.close(True)
+    for thread, _ in workers:
+        thread.join()
+
+
+def _after_fork_in_child():
+    _lock._at_fork_reinit()
+    lost = BrokenThreadPool("the process was forked: the thread that ran this job is in the parent")
+    queues = set(_queues.values())
+    _queues.clear()
+    for executor in list(_executors):
+        executor._reset()
+        queues.add(executor._work_queue)
+    for queue in queues:
+        queue.after_fork(lost)
+
+
+threading._register_atexit(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork_in_child)
+
+
+def _worker(queue, initializer, initargs):
+    if initializer is not None:
+        try:
+            initializer(*initargs)
+        except BaseException:
+            LOGGER.critical("Exception in initializer:", exc_info=True)
+            queue.break_("A thread initializer failed, the thread pool is not usable anymore")
+            return
+    queue.work()
+
+
+def _take_result(future, end):
+    """The result, waited for until `end`; whatever happens, the future is not left to run for nobody."""
+    try:
+        return future.result(None if end is None else end - time.monotonic())
+    finally:
+        future.cancel()
+        del future  # the exception's traceback holds this frame
+
+
+class ThreadPoolExecutor(_core.ThreadPoolBase, concurrent.futures.ThreadPoolExecutor):
+    """Runs calls in threads.
+
+    max_workers: the most threads, by default the number of CPUs plus 4 and at most 32. They start when they are needed.
+    thread_name_prefix: the threads are called PREFIX_0, PREFIX_1, ...
+    initializer, initargs: called in each thread before its first job; if it raises, the pool is broken and every job that
+    waits, as every submit() from then on, raises BrokenThreadPool.
+
+    Every job runs in a copy of the context variables of the one who submitted it. Source:
+    concurrent.futures.ThreadPoolExecutor.
+    """
+
+    def __init__(self, max_workers=None, thread_name_prefix="", initializer=None, initargs=()):
+        if max_workers is None:
+            max_workers = min(32, (_cpu_count() or 1) + 4)
+        if max_workers <= 0:
+            raise ValueError(f"max_workers must be greater than 0, not {max_workers!r}")
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be a callable, not {initializer!r}")
+        self._max_workers = max_workers
+        self._thread_name_prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_counter)}"
+        self._initializer = initializer
+        self._initargs = initargs
+        self._reset()
+        self._open(_core.JobQueue(max_workers), Future)
+        _executors.add(self)
+
+    def _reset(self):
+        self._threads = set()
+        self._shutdown_lock = threading.Lock()
+
+    _shutdown = property(lambda self: self._work_queue.closed)
+    _broken = property(lambda self: self._work_queue.broken)
+
+    def _start_worker(self, number):
+        """Called by submit() when nobody is idle."""
+        with self._shutdown_lock, _lock:
+            if _exiting:
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+            thread = threading.Thread(name=f"{self._thread_name_prefix}_{number}", target=_worker,
+                                      args=(self._work_queue, self._initializer, self._initargs))
+            thread.start()
+            self._threads.add(thread)
+            _queues[thread] = self._work_queue
+
+    def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
+        """The results of fn(*items) for the items of the iterables, in order.
+
+        timeout: seconds, counted from this call, in which all results must have been taken, else TimeoutError.
+        chunksize: accepted for the sake of other executors.
+        buffersize: at most so many calls are submitted whose results have not been taken; None submits all at once.
+
+        Source: concurrent.futures.Executor.map.
+        """
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError(f"buffersize must be an integer or None, not {buffersize!r}")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError(f"buffersize must be None or > 0, not {buffersize!r}")
+        end = None if timeout is None else timeout + time.monotonic()
+        items = zip(*iterables)
+        futures = deque(self.submit(fn, *args) for args in itertools.islice(items, buffersize))
+        # The generator must not keep the pool alive.
+        pool = weakref.ref(self) if buffersize is not None else lambda: None
+
+        def results():
+            try:
+                while futures:
+                    if (executor := pool()) is not None and (args := next(items, None)) is not None:
+                        futures.append(executor.submit(fn, *args))
+                    del executor
+                    yield _take_result(futures.popleft(), end)
+            finally:
+                for future in futures:
+                    future.cancel()
+
+        return results()
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        """Takes no more jobs.
+
+        wait: returns when all threads have ended, which they do when no job is left.
+        cancel_futures: cancels the jobs that wait.
+
+        Source: concurrent.futures.Executor.shutdown.
+        """
+        with self._shutdown_lock:
+            self._work_queue.close(False)
+            threads = list(self._threads)
+        if cancel_futures:
+            self._work_queue.cancel()
+        if wait:
+            for thread in threads:
+                thread.join()
