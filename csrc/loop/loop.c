@@ -132,6 +132,8 @@ loop_call_soon(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
     if (handle == NULL) {
         return NULL;
     }
+    /* What another thread has scheduled before runs before. */
+    pyc_inbox_drain(self);
     if (pyc_ring_push(&self->ready, NULL, handle) < 0) {
         Py_DECREF(handle);
         return PyErr_NoMemory();

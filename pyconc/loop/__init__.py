@@ -2,11 +2,10 @@
 
 What runs once per connection or loop is Python: the mixins of this folder, and asyncio's own loop for what
 none of them overrides."""
-import asyncio
 import signal
 import sys
 import threading
-from asyncio import base_events, events, format_helpers
+from asyncio import SelectorEventLoop, base_events, events, format_helpers
 from asyncio.log import logger
 
 from pyconc import _core
@@ -20,11 +19,15 @@ _describe_takes_debug = "debug" in (_describe_callback.__kwdefaults__ or ())
 class _NoSelector:
     """Stands where asyncio's loop keeps its selector: pyconc's polls through libuv."""
 
+    def get_key(self, fileobj):
+        """Nothing is registered: KeyError."""
+        raise KeyError(fileobj)
+
     def close(self):
         """Nothing was opened."""
 
 
-class Loop(_core.Loop, asyncio.SelectorEventLoop):
+class Loop(_core.Loop, SelectorEventLoop):
     """An event loop on libuv, in the place of asyncio's own.
 
     Source: asyncio.AbstractEventLoop
@@ -32,7 +35,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):
 
     def __init__(self):
         _core.Loop.__init__(self)
-        asyncio.SelectorEventLoop.__init__(self, _NoSelector())
+        SelectorEventLoop.__init__(self, _NoSelector())
 
     # ---- running
 
@@ -74,40 +77,18 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):
 
     # ---- signals
 
-    def _make_self_pipe(self):
-        self._ssock = self._csock = None        # made when signals are first watched
-
-    def _close_self_pipe(self):
-        if self._csock is not None:
-            super()._close_self_pipe()
-
-    def _wakeup_fd(self):
-        if self._csock is None:
-            super()._make_self_pipe()
-        return self._csock.fileno()
-
     def _take_wakeup_fd(self):
         """Have signals end the poll; the descriptor to restore, or None outside the main thread."""
         if threading.get_ident() != threading.main_thread().ident:
             return None
         try:
-            return signal.set_wakeup_fd(self._wakeup_fd())
+            return signal.set_wakeup_fd(self._csock.fileno())
         except ValueError:                      # a subinterpreter's main thread
             return None
 
     def _give_wakeup_fd_back(self, before):
         if before is not None and not self._signal_handlers:
             signal.set_wakeup_fd(before)
-
-    def add_signal_handler(self, sig, callback, *args):
-        """Call callback(*args) on signal number `sig`; main thread only.
-
-        Raises ValueError for no valid signal or in another thread, RuntimeError for one that can't be caught.
-        Source: asyncio.loop.add_signal_handler
-        """
-        if not self.is_closed():
-            self._wakeup_fd()
-        super().add_signal_handler(sig, callback, *args)
 
     def remove_signal_handler(self, sig):
         """Undo add_signal_handler(); whether there was something to undo.
@@ -116,7 +97,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):
         """
         removed = super().remove_signal_handler(sig)
         if removed and not self._signal_handlers and self.is_running():
-            signal.set_wakeup_fd(self._wakeup_fd())
+            signal.set_wakeup_fd(self._csock.fileno())
         return removed
 
     # ---- asyncio's own queue of callbacks, which this loop has not
@@ -130,7 +111,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):
 
     # ---- what the C half asks for
 
-    _create_task_by_factory = asyncio.SelectorEventLoop.create_task
+    _create_task_by_factory = SelectorEventLoop.create_task
 
     def _callback_failed(self, handle, exc):
         debug = {"debug": self._debug} if _describe_takes_debug else {}
