@@ -30,6 +30,9 @@ void pyc_inbox_free(pyc_inbox *inbox);
 /* watcher.c */
 void pyc_watcher_check_fresh(pyc_loop *loop);
 void pyc_watcher_close_all(pyc_loop *loop);
+int pyc_watcher_traverse(pyc_loop *loop, visitproc visit, void *arg);
+/* Lets go of what the watchers keep alive. */
+void pyc_watcher_clear(pyc_loop *loop);
 
 /* Drops the items of a ring of callbacks without running them. */
 void pyc_ready_clear(pyc_ring *ring);

@@ -477,6 +477,9 @@ loop_traverse(pyc_loop *self, visitproc visit, void *arg)
     for (size_t i = 0; stop == 0 && i < self->timers.len; i++) {
         Py_VISIT((PyObject *)self->timers.items[i].what);
     }
+    if (stop == 0) {
+        stop = pyc_watcher_traverse(self, visit, arg);
+    }
     return stop != 0 ? stop : pyc_readers_traverse(self, visit, arg);
 }
 
@@ -485,6 +488,7 @@ loop_clear(pyc_loop *self)
 {
     Py_CLEAR(self->task_factory);
     Py_CLEAR(self->failure);
+    pyc_watcher_clear(self);
     pyc_readers_close(self);
     pyc_ready_clear(&self->ready);
     pyc_ready_clear(&self->inbox.items);

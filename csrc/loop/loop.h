@@ -39,6 +39,8 @@ struct pyc_watcher {
      * watcher. NULL: the loop just lets it watch nothing. */
     void (*gone)(pyc_watcher *watcher);
     void *owner;
+    /* Owned: what lives as long as the loop or this does; or NULL. */
+    PyObject *keep;
     int fd;         /* -1 once a new descriptor has taken its number */
     int events;     /* asked for, as libuv knows it */
     pyc_link fresh; /* in loop->fresh until the next poll */

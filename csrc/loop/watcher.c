@@ -54,6 +54,16 @@ retire(pyc_watcher *self)
     self->fd = -1;
 }
 
+/* To let go of when the watcher is not needed any more: its owner may end with
+ * it. */
+static PyObject *
+take_keep(pyc_watcher *self)
+{
+    PyObject *keep = self->keep;
+    self->keep = NULL;
+    return keep;
+}
+
 static int
 make_room(pyc_loop *loop, int fd)
 {
@@ -88,7 +98,9 @@ pyc_watcher_open(pyc_loop *loop, int fd, pyc_watcher_fn ready, void *owner)
     }
     pyc_watcher *stale = loop->watchers[fd];
     if (stale != NULL) {
+        PyObject *keep = take_keep(stale);
         (stale->gone != NULL ? stale->gone : retire)(stale);
+        Py_XDECREF(keep);
     }
     pyc_watcher *self = calloc(1, sizeof(*self));
     if (self == NULL) {
@@ -135,10 +147,12 @@ pyc_watcher_close(pyc_watcher *self)
         free(self);
         return;
     }
+    PyObject *keep = take_keep(self);
     if (self->fd >= 0) {
         retire(self);
     }
     uv_close((uv_handle_t *)&self->poll, on_closed);
+    Py_XDECREF(keep);
 }
 
 /* libuv registers new polls when it polls, and aborts the process when one of
@@ -170,8 +184,30 @@ close_by_loop(uv_handle_t *handle, void *unused)
     }
 }
 
+int
+pyc_watcher_traverse(pyc_loop *loop, visitproc visit, void *arg)
+{
+    for (size_t fd = 0; fd < loop->watchers_size; fd++) {
+        if (loop->watchers[fd] != NULL) {
+            Py_VISIT(loop->watchers[fd]->keep);
+        }
+    }
+    return 0;
+}
+
+void
+pyc_watcher_clear(pyc_loop *loop)
+{
+    for (size_t fd = 0; fd < loop->watchers_size; fd++) {
+        if (loop->watchers[fd] != NULL) {
+            Py_XDECREF(take_keep(loop->watchers[fd]));
+        }
+    }
+}
+
 void
 pyc_watcher_close_all(pyc_loop *loop)
 {
+    pyc_watcher_clear(loop);
     uv_walk(&loop->uv, close_by_loop, NULL);
 }

@@ -4,6 +4,7 @@
 #include "py/state.h"
 #include "pool/pool.h"
 #include "loop/loop.h"
+#include "net/net.h"
 
 static int
 import_name(PyObject **slot, const char *module_name, const char *name)
@@ -46,7 +47,8 @@ core_exec(PyObject *module)
 {
     pyc_state *state = pyc_state_of_module(module);
     if (fill_state(state) < 0 || pyc_pool_register(module, state) < 0 ||
-        pyc_loop_register(module, state) < 0) {
+        pyc_loop_register(module, state) < 0 ||
+        pyc_net_register(module, state) < 0) {
         return -1;
     }
     return PyModule_AddStringConstant(module, "libuv_version",

@@ -110,6 +110,7 @@ datagram_new(PyTypeObject *type, PyObject *positional, PyObject *keywords)
         Py_DECREF(self);
         return NULL;
     }
+    self->watcher->keep = Py_NewRef(self);
     return (PyObject *)self;
 }
 
@@ -163,10 +164,7 @@ static int
 datagram_clear(PyObject *op)
 {
     pyc_datagram *self = (pyc_datagram *)op;
-    if (self->watcher != NULL) {
-        pyc_watcher_close(self->watcher);
-        self->watcher = NULL;
-    }
+    pyc_datagram_close_watcher(self);
     pyc_datagram_clear_queue(self);
     pyc_peers_clear(&self->peers);
     Py_CLEAR(self->extra);

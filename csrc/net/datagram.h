@@ -50,6 +50,7 @@ int pyc_datagram_close(pyc_datagram *self);
 int pyc_datagram_force_close(pyc_datagram *self, PyObject *error);
 void pyc_datagram_maybe_pause(pyc_datagram *self);
 void pyc_datagram_clear_queue(pyc_datagram *self);
+void pyc_datagram_close_watcher(pyc_datagram *self);
 /* The watcher and the socket. */
 void pyc_datagram_close_socket(pyc_datagram *self);
 

@@ -80,14 +80,21 @@ pyc_datagram_clear_queue(pyc_datagram *self)
 }
 
 void
+pyc_datagram_close_watcher(pyc_datagram *self)
+{
+    pyc_watcher *watcher = self->watcher;
+    self->watcher = NULL;
+    if (watcher != NULL) {
+        pyc_watcher_close(watcher);
+    }
+}
+
+void
 pyc_datagram_close_socket(pyc_datagram *self)
 {
-    if (self->watcher != NULL) {
-        pyc_watcher_close(self->watcher);
-        self->watcher = NULL;
-    }
     PyObject *sock = self->sock;
     self->sock = NULL;
+    pyc_datagram_close_watcher(self);
     PyObject *result = PyObject_CallMethod(sock, "close", NULL);
     Py_DECREF(sock);
     if (result == NULL) {
@@ -103,6 +110,8 @@ connection_lost(pyc_loop *loop, PyObject *op)
     if (self->sock == NULL) {
         return;
     }
+    /* The watcher, too, had a reference. */
+    Py_INCREF(self);
     PyObject *error = self->error == NULL ? Py_NewRef(Py_None) : self->error;
     self->error = NULL;
     int entered = enter_context(self);
@@ -115,6 +124,7 @@ connection_lost(pyc_loop *loop, PyObject *op)
     pyc_datagram_close_socket(self);
     pyc_peers_clear(&self->peers);
     Py_CLEAR(self->protocol);
+    Py_DECREF(self);
 }
 
 /* Has connection_lost() called soon, with `error` (stolen; may be NULL). */

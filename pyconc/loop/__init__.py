@@ -9,6 +9,7 @@ from asyncio import SelectorEventLoop, base_events, events, format_helpers
 from asyncio.log import logger
 
 from pyconc import _core
+from pyconc.loop.datagram import Datagrams
 
 __all__ = ["Loop", "new_event_loop"]
 
@@ -27,7 +28,7 @@ class _NoSelector:
         """Nothing was opened."""
 
 
-class Loop(_core.Loop, SelectorEventLoop):
+class Loop(_core.Loop, Datagrams, SelectorEventLoop):
     """An event loop on libuv, in the place of asyncio's own.
 
     Source: asyncio.AbstractEventLoop
