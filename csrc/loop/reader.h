@@ -33,33 +33,37 @@ int pyc_readers_traverse(pyc_loop *loop, visitproc visit, void *arg);
      "Call callback(*args) whenever `fd`, a descriptor or an object with "     \
      "fileno(), is readable.\n\nValueError for no descriptor, RuntimeError "   \
      "for one that a transport uses.\n\nSource: asyncio.loop.add_reader"},     \
-    {"add_writer", PYC_FASTCALL(pyc_loop_add_writer),                          \
-     "add_writer($self, fd, callback, /, *args)\n--\n\n"                       \
-     "Call callback(*args) whenever `fd` is writable.\n\n"                     \
-     "Source: asyncio.loop.add_writer"},                                       \
-    {"remove_reader", (PyCFunction)pyc_loop_remove_reader, METH_O,             \
-     "remove_reader($self, fd, /)\n--\n\n"                                     \
-     "Undo add_reader(); whether there was something to undo.\n\n"             \
-     "Source: asyncio.loop.remove_reader"},                                    \
-    {"remove_writer", (PyCFunction)pyc_loop_remove_writer, METH_O,             \
-     "remove_writer($self, fd, /)\n--\n\n"                                     \
-     "Undo add_writer(); whether there was something to undo.\n\n"             \
-     "Source: asyncio.loop.remove_writer"},                                    \
-    {"_add_reader", PYC_FASTCALL(pyc_loop_add_reader_unchecked),               \
-     "_add_reader($self, fd, callback, /, *args)\n--\n\n"                      \
-     "add_reader() for a transport's own descriptor; returns the Handle."},    \
-    {"_add_writer", PYC_FASTCALL(pyc_loop_add_writer_unchecked),               \
-     "_add_writer($self, fd, callback, /, *args)\n--\n\n"                      \
-     "add_writer() for a transport's own descriptor; returns the Handle."},    \
-    {"_remove_reader", (PyCFunction)pyc_loop_remove_reader_unchecked, METH_O,  \
-     "_remove_reader($self, fd, /)\n--\n\n"                                    \
-     "remove_reader() for a transport's own descriptor."},                     \
-    {"_remove_writer", (PyCFunction)pyc_loop_remove_writer_unchecked, METH_O,  \
-     "_remove_writer($self, fd, /)\n--\n\n"                                    \
-     "remove_writer() for a transport's own descriptor."},                     \
-    {"_ensure_fd_no_transport", (PyCFunction)pyc_loop_check_descriptor,        \
-     METH_O,                                                                   \
-     "_ensure_fd_no_transport($self, fd, /)\n--\n\n"                           \
-     "RuntimeError when a transport uses `fd`."},
+        {"add_writer", PYC_FASTCALL(pyc_loop_add_writer),                      \
+         "add_writer($self, fd, callback, /, *args)\n--\n\n"                   \
+         "Call callback(*args) whenever `fd` is writable.\n\n"                 \
+         "Source: asyncio.loop.add_writer"},                                   \
+        {"remove_reader", (PyCFunction)pyc_loop_remove_reader, METH_O,         \
+         "remove_reader($self, fd, /)\n--\n\n"                                 \
+         "Undo add_reader(); whether there was something to undo.\n\n"         \
+         "Source: asyncio.loop.remove_reader"},                                \
+        {"remove_writer", (PyCFunction)pyc_loop_remove_writer, METH_O,         \
+         "remove_writer($self, fd, /)\n--\n\n"                                 \
+         "Undo add_writer(); whether there was something to undo.\n\n"         \
+         "Source: asyncio.loop.remove_writer"},                                \
+        {"_add_reader", PYC_FASTCALL(pyc_loop_add_reader_unchecked),           \
+         "_add_reader($self, fd, callback, /, *args)\n--\n\n"                  \
+         "add_reader() for a transport's own descriptor; returns the "         \
+         "Handle."},                                                           \
+        {"_add_writer", PYC_FASTCALL(pyc_loop_add_writer_unchecked),           \
+         "_add_writer($self, fd, callback, /, *args)\n--\n\n"                  \
+         "add_writer() for a transport's own descriptor; returns the "         \
+         "Handle."},                                                           \
+        {"_remove_reader", (PyCFunction)pyc_loop_remove_reader_unchecked,      \
+         METH_O,                                                               \
+         "_remove_reader($self, fd, /)\n--\n\n"                                \
+         "remove_reader() for a transport's own descriptor."},                 \
+        {"_remove_writer", (PyCFunction)pyc_loop_remove_writer_unchecked,      \
+         METH_O,                                                               \
+         "_remove_writer($self, fd, /)\n--\n\n"                                \
+         "remove_writer() for a transport's own descriptor."},                 \
+        {"_ensure_fd_no_transport", (PyCFunction)pyc_loop_check_descriptor,    \
+         METH_O,                                                               \
+         "_ensure_fd_no_transport($self, fd, /)\n--\n\n"                       \
+         "RuntimeError when a transport uses `fd`."},
 
 #endif

@@ -162,8 +162,7 @@ void
 pyc_watcher_check_fresh(pyc_loop *loop)
 {
     while (!pyc_link_alone(&loop->fresh)) {
-        pyc_watcher *self =
-            pyc_container(loop->fresh.next, pyc_watcher, fresh);
+        pyc_watcher *self = pyc_container(loop->fresh.next, pyc_watcher, fresh);
         pyc_link_remove(&self->fresh);
         if (fcntl(self->fd, F_GETFD) < 0) {
             uv_poll_stop(&self->poll);
