@@ -113,24 +113,33 @@ def run_workers(suite, command, env, work, folder):
             dead.add(now.unit)
 
 
-def run(suite_name, impl, python, only=()):
-    """{test: record} of one suite on one implementation; None when it has nothing that the suite tests."""
-    suite = SUITES[suite_name]
+def environment(suite, impl, log):
+    """That of a worker: `impl` in the place of what the suite tests."""
     table = json.loads((HERE / "impls.json").read_text())
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "PYTHON"))}
+    return {**kept, **table[impl].get("env", {}), "CONFORMANCE_IMPL": impl, "CONFORMANCE_PATCH": suite["patch"],
+            "CONFORMANCE_WORKER": "1", "CONFORMANCE_LOG": log, "PYTHONPATH": str(HERE / "lib"),
+            "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def offered(suite, impl, python):
+    """Whether the implementation has anything that the suite tests."""
+    probe = ("import sys, conformance_subst as c; done = c.install(); "
+             f"sys.exit({NOT_OFFERED} if 'modules' in c.WHAT and c.spec() and not done.get('modules') else 0)")
+    probed = subprocess.run([python, "-c", probe], env=environment(suite, impl, ""), cwd=tempfile.gettempdir(),
+                            capture_output=True, text=True, timeout=60)
+    if probed.returncode not in (0, NOT_OFFERED):
+        sys.exit(f"{impl} does not start: {probed.stderr.strip()[-2000:]}")
+    return probed.returncode == 0
+
+
+def run(suite_name, impl, python, only=()):
+    """{test: record} of one suite on one implementation."""
+    suite = SUITES[suite_name]
     with tempfile.TemporaryDirectory(prefix="conformance-") as temporary:
         folder = Path(temporary) / "cwd"
         folder.mkdir()
-        env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "PYTHON"))}
-        env.update(table[impl].get("env", {}), CONFORMANCE_IMPL=impl, CONFORMANCE_PATCH=suite["patch"],
-                   CONFORMANCE_WORKER="1", CONFORMANCE_LOG=f"{temporary}/log", PYTHONPATH=str(HERE / "lib"),
-                   PYTHONDONTWRITEBYTECODE="1")
-        probe = ("import sys, conformance_subst as c; done = c.install(); "
-                 "sys.exit(3 if 'modules' in c.WHAT and c.spec() and not done.get('modules') else 0)")
-        probed = subprocess.run([python, "-c", probe], env=env, cwd=folder, capture_output=True, text=True, timeout=60)
-        if probed.returncode == NOT_OFFERED:
-            return None
-        if probed.returncode:
-            sys.exit(f"{impl} does not start: {probed.stderr.strip()[-800:]}")
+        env = environment(suite, impl, f"{temporary}/log")
         work = {"journal": f"{temporary}/journal", "log": f"{temporary}/log", "units": suite["units"],
                 "fallback": suite.get("fallback", []), "exclude": suite.get("exclude", []),
                 "timeout": suite["timeout"], "only": list(only)}
@@ -184,13 +193,13 @@ def compare(suite, mine, base):
 
 def check(suite, impl, python, only=()):
     """True when every test of the suite that passes with the standard library passes with `impl`."""
+    if not offered(SUITES[suite], impl, python):
+        print(f"{suite} {impl}: not offered")
+        return True
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         base = pool.submit(baseline, suite, python, only)
         mine = pool.submit(run, suite, impl, python, only).result()
         base = base.result()
-    if mine is None:
-        print(f"{suite} {impl}: not offered")
-        return True
     lost = compare(suite, mine, base)
     if lost and len(lost) <= 20:  # a machine under load loses tests that look at the clock
         print("a second try of these alone:")
