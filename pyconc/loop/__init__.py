@@ -9,7 +9,9 @@ from asyncio import SelectorEventLoop, base_events, events, format_helpers
 from asyncio.log import logger
 
 from pyconc import _core
+from pyconc.loop.connection import Connections
 from pyconc.loop.datagram import Datagrams
+from pyconc.loop.resolve import Resolving
 
 __all__ = ["Loop", "new_event_loop"]
 
@@ -28,7 +30,7 @@ class _NoSelector:
         """Nothing was opened."""
 
 
-class Loop(_core.Loop, Datagrams, SelectorEventLoop):
+class Loop(_core.Loop, Connections, Datagrams, Resolving, SelectorEventLoop):
     """An event loop on libuv, in the place of asyncio's own.
 
     Source: asyncio.AbstractEventLoop

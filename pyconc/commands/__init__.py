@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""python -m pyconc: a program on pyconc's loop, or the demonstration."""
+import sys
+
+USAGE = """\
+usage: python -m pyconc SCRIPT [ARGUMENT]...      run a script (or folder, or zip file) on pyconc's event loop
+       python -m pyconc -m MODULE [ARGUMENT]...   the same with a module
+       python -m pyconc -c COMMAND [ARGUMENT]...  the same with a command
+       python -m pyconc demo [OPTION]...          pyconc beside the standard library on this machine (demo --help)
+       python -m pyconc --version | --help
+
+The program runs as under python itself: asyncio.run() and asyncio.new_event_loop() make pyconc's loop.
+"""
+
+
+def main(args=None):
+    """The command line; `args` are what follows the program's name, sys.argv[1:] by default."""
+    args = sys.argv[1:] if args is None else list(args)
+    first = args[0] if args else None
+    if first in ("--help", "-h"):
+        print(USAGE, end="")
+    elif first in ("--version", "-V"):
+        from pyconc import __version__
+        print(f"pyconc {__version__}")
+    elif first == "demo":
+        from pyconc.commands.demo import main as demo
+        demo(args[1:])
+    elif first in ("-m", "-c") and len(args) > 1:
+        from pyconc.commands import run
+        (run.module if first == "-m" else run.command)(args[1], args[2:])
+    elif first is not None and not first.startswith("-"):
+        from pyconc.commands import run
+        run.script(first, args[1:])
+    elif first is None:
+        sys.exit(USAGE.rstrip())
+    else:
+        what = "needs an argument" if first in ("-m", "-c") else "is no option"
+        print(f"python -m pyconc: {first} {what}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""python -m pyconc PROGRAM does what python PROGRAM does, on another loop."""
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+LOOK = '''"""A docstring."""
+import sys
+here = globals()
+for name in sorted(here):
+    value = here[name]
+    if name == "__spec__" and value is not None:
+        value = value.name
+    elif name == "__loader__":
+        value = getattr(value, "__name__", type(value).__name__)
+    elif name in ("here", "__builtins__"):
+        value = type(value)
+    print(name, value)
+print(sys.argv, sys.path[:2], sys.modules["__main__"].__dict__ is here)
+'''
+WHICH_LOOP = """import asyncio
+async def main():
+    return type(asyncio.get_running_loop())
+made = asyncio.new_event_loop()
+print(asyncio.run(main()), type(made))
+made.close()
+"""
+PROGRAMS = {
+    "look.py": LOOK,
+    "package/__init__.py": "",
+    "package/__main__.py": LOOK,
+    "empty/__init__.py": "",
+    "error.py": "def f():\n    1 / 0\n\nf()\n",
+    "chain.py": "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    raise ValueError('x') from error\n",
+    "syntax.py": "def (",
+    "three.py": "import sys; sys.exit(3)",
+    "bye.py": "import sys; sys.exit('bye')",
+    "interrupt.py": "import atexit; atexit.register(print, 'at exit'); raise KeyboardInterrupt",
+    "thread.py": "import threading, time\nword = 'still there'\ndef late():\n    time.sleep(0.05)\n    print(word)\n"
+                 "threading.Thread(target=late).start()",
+    "pickled.py": "import pickle\nclass C: pass\nprint(type(pickle.loads(pickle.dumps(C()))) is C)",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("programs")
+    for name, text in PROGRAMS.items():
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text(text)
+    with zipfile.ZipFile(path / "app.zip", "w") as archive:
+        archive.writestr("__main__.py", LOOK)
+    (path / "which.py").write_text(WHICH_LOOP)
+    (path / "link.py").symlink_to(path / "package" / "__main__.py")
+    return path
+
+
+def python(folder, *args, **kwargs):
+    done = subprocess.run([sys.executable, *args], cwd=folder, capture_output=True, text=True, timeout=60,
+                          stdin=subprocess.DEVNULL, **kwargs)
+    # python -m's own frames are not part of the program's error
+    errors = [line for line in done.stderr.splitlines() if "<frozen runpy>" not in line]
+    return done.returncode, done.stdout, errors
+
+
+@pytest.mark.parametrize("line", [
+    "look.py a -m --help", "package x", "app.zip y", "link.py", "-m look 1 -c", "-m package 2", "-m look.nothing",
+    "-m empty", "empty", "error.py", "chain.py", "syntax.py", "-m error", "three.py", "bye.py", "interrupt.py",
+    "missing.py", "-m missing", "-m missing.part", "thread.py", "pickled.py"])
+def test_same_as_python(folder, line):
+    args = line.split()
+    assert python(folder, "-m", "pyconc", *args) == python(folder, *args)
+
+
+def test_command_is_the_same_as_under_python(folder):
+    assert python(folder, "-m", "pyconc", "-c", LOOK, "x", "-y") == python(folder, "-c", LOOK, "x", "-y")
+    assert python(folder, "-m", "pyconc", "-c", "1 / 0")[0] == 1
+
+
+def test_safe_path(folder):
+    assert python(folder, "-P", "-m", "pyconc", "look.py") == python(folder, "-P", "look.py")
+
+
+@pytest.mark.parametrize("args", [["which.py"], ["-m", "which"], ["-c", WHICH_LOOP]])
+def test_program_gets_our_loop(folder, args):
+    ours = "<class 'pyconc.loop.Loop'>"
+    assert python(folder, "-W", "error", "-m", "pyconc", *args) == (0, f"{ours} {ours}\n", [])
+
+
+@pytest.mark.parametrize("text", ["import time; print('on', flush=True); time.sleep(60)",
+                                  "import asyncio; print('on', flush=True); asyncio.run(asyncio.sleep(60))"])
+def test_ctrl_c(folder, text):
+    with subprocess.Popen([sys.executable, "-m", "pyconc", "-c", text], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout.readline() == "on\n"
+            os.kill(child.pid, signal.SIGINT)
+            _, errors = child.communicate(timeout=30)
+        finally:
+            child.kill()
+    assert child.returncode == -signal.SIGINT
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert "pyconc" not in errors.replace(os.path.sep.join(["pyconc", "loop"]), "")
+
+
+def test_version_help_and_mistakes(folder):
+    import pyconc
+    assert python(folder, "-m", "pyconc", "--version") == (0, f"pyconc {pyconc.__version__}\n", [])
+    status, out, errors = python(folder, "-m", "pyconc", "--help")
+    assert status == 0 and out.startswith("usage: python -m pyconc SCRIPT") and not errors
+    assert python(folder, "-m", "pyconc")[0] == 1
+    assert python(folder, "-m", "pyconc", "-m") == (2, "", ["python -m pyconc: -m needs an argument"])
+    assert python(folder, "-m", "pyconc", "--nonsense") == (2, "", ["python -m pyconc: --nonsense is no option"])
