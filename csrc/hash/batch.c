@@ -1,0 +1,587 @@
+/* SPDX-License-Identifier: MIT */
+#include "hash/batch.h"
+#include <errno.h>
+#include <openssl/err.h>
+
+/* Below this much work a batch keeps the GIL: giving it up can cost the 5 ms
+ * of the switch interval, and this is over in some 50 microseconds. */
+#define TINY_WORK ((size_t)64 << 10)
+/* What makes it worth while to wake one thread (more). */
+#define THREAD_WORK ((size_t)256 << 10)
+/* Hashing nothing takes as long as hashing this many bytes. */
+#define ITEM_WORK ((size_t)128)
+
+#define ATTEND_MS 50
+
+pyc_batch *
+pyc_batch_new(PyObject *module,
+              pyc_fault (*item)(pyc_job *, size_t, pyc_scratch *))
+{
+    pyc_hash_state *state = PyModule_GetState(module);
+    pyc_batch *self =
+        (pyc_batch *)state->batch_type->tp_alloc(state->batch_type, 0);
+    if (self != NULL) {
+        self->state = state;
+        self->job.item = item;
+        self->job.fd = -1;
+    }
+    return self;
+}
+
+int
+pyc_expect_args(const char *function, Py_ssize_t count, Py_ssize_t wanted)
+{
+    if (count == wanted) {
+        return 0;
+    }
+    PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments, not %zd", function,
+                 wanted, count);
+    return -1;
+}
+
+PyObject *
+pyc_raise_crypto(unsigned long code, const char *otherwise)
+{
+    const char *library = code ? ERR_lib_error_string(code) : NULL;
+    const char *reason = code ? ERR_reason_error_string(code) : NULL;
+    ERR_clear_error();
+    if (ERR_GET_REASON(code) == ERR_R_MALLOC_FAILURE) {
+        return PyErr_NoMemory();
+    }
+    if (library == NULL || reason == NULL) {
+        PyErr_SetString(PyExc_ValueError, reason ? reason : otherwise);
+        return NULL;
+    }
+    return PyErr_Format(PyExc_ValueError, "[%s] %s", library, reason);
+}
+
+pyc_fault
+pyc_crypto_fault(void)
+{
+    unsigned long code = ERR_peek_last_error();
+    ERR_clear_error();
+    return PYC_FAULT_CRYPTO | (uint32_t)code;
+}
+
+/* One buffer into *span; `index` is -1 when `what` is a single object. */
+static int
+hold_buffer(pyc_batch *self, PyObject *object, pyc_span *span, Py_buffer *view,
+            const char *what, Py_ssize_t index)
+{
+    if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) == 0) {
+        self->view_count++;
+        span->data = view->buf;
+        span->size = (size_t)view->len;
+        return 0;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) {
+        return -1;
+    }
+    const char *type = Py_TYPE(object)->tp_name;
+    if (index < 0) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s: a bytes-like object is required, not '%.100s'", what,
+                     type);
+    }
+    else {
+        PyErr_Format(PyExc_TypeError,
+                     "%s[%zd]: a bytes-like object is required, not '%.100s'",
+                     what, index, type);
+    }
+    return -1;
+}
+
+/* The spans of a tuple's buffers. Bytes objects need no view: whoever holds
+ * the tuple holds their memory. NULL with an exception set. */
+static pyc_span *
+hold_buffers(pyc_batch *self, PyObject *tuple, const char *what)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(tuple);
+    pyc_span *spans = PyMem_New(pyc_span, count);
+    Py_buffer *views = NULL;
+    if (spans == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *item = PyTuple_GET_ITEM(tuple, i);
+        if (PyBytes_CheckExact(item)) {
+            spans[i].data = PyBytes_AS_STRING(item);
+            spans[i].size = (size_t)PyBytes_GET_SIZE(item);
+            continue;
+        }
+        if (views == NULL) {
+            size_t most = self->view_count + (size_t)(count - i);
+            views = PyMem_Realloc(self->views, most * sizeof(*views));
+            if (views == NULL) {
+                PyErr_NoMemory();
+                goto fail;
+            }
+            self->views = views;
+        }
+        if (hold_buffer(self, item, &spans[i], &views[self->view_count], what,
+                        i) < 0) {
+            goto fail;
+        }
+    }
+    return spans;
+
+fail:
+    PyMem_Free(spans);
+    return NULL;
+}
+
+int
+pyc_batch_hold_inputs(pyc_batch *self, PyObject *buffers, const char *what)
+{
+    self->owners = PySequence_Tuple(buffers);
+    if (self->owners == NULL) {
+        return -1;
+    }
+    self->inputs = hold_buffers(self, self->owners, what);
+    if (self->inputs == NULL) {
+        return -1;
+    }
+    self->job.total = (size_t)PyTuple_GET_SIZE(self->owners);
+    for (size_t i = 0; i < self->job.total; i++) {
+        self->work += ITEM_WORK + self->inputs[i].size;
+    }
+    return 0;
+}
+
+int
+pyc_batch_hold_salts(pyc_batch *self, PyObject *salt)
+{
+    if (!PyList_Check(salt) && !PyTuple_Check(salt)) {
+        self->salts = PyTuple_Pack(1, salt);
+    }
+    else {
+        self->salts = PySequence_Tuple(salt);
+    }
+    if (self->salts == NULL) {
+        return -1;
+    }
+    self->salt_count = (size_t)PyTuple_GET_SIZE(self->salts);
+    if (PyList_Check(salt) || PyTuple_Check(salt)) {
+        if (self->salt_count != self->job.total) {
+            PyErr_Format(PyExc_ValueError,
+                         "salt has %zu items for %zu passwords",
+                         self->salt_count, self->job.total);
+            return -1;
+        }
+    }
+    self->salt_spans = hold_buffers(self, self->salts, "salt");
+    return self->salt_spans == NULL ? -1 : 0;
+}
+
+int
+pyc_batch_make_results(pyc_batch *self, size_t size)
+{
+    Py_ssize_t total = (Py_ssize_t)self->job.total;
+    self->results = PyList_New(total);
+    for (Py_ssize_t i = 0; self->results != NULL && i < total; i++) {
+        PyObject *result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+        if (result == NULL) {
+            return -1;
+        }
+        PyList_SET_ITEM(self->results, i, result);
+    }
+    return self->results == NULL ? -1 : 0;
+}
+
+static bool
+is_orphan(pyc_batch *self)
+{
+    return self->job.crew != NULL && pyc_crew_is_orphan(self->job.crew);
+}
+
+/* The interpreter's crew; a forked child leaves its parent's alone, with
+ * whatever state its locks are in, and makes its own. */
+static pyc_crew *
+get_crew(pyc_hash_state *state)
+{
+    pyc_crew *crew = atomic_load(&state->crew);
+    if (crew != NULL && !pyc_crew_is_orphan(crew)) {
+        return crew;
+    }
+    pyc_crew *fresh = pyc_crew_new();
+    if (fresh == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    if (atomic_compare_exchange_strong(&state->crew, &crew, fresh)) {
+        return fresh;
+    }
+    pyc_crew_free(fresh);
+    return crew;
+}
+
+static int
+begin(pyc_batch *self, PyObject *threads, int fd)
+{
+    size_t most = PyLong_AsSize_t(threads);
+    if (most == (size_t)-1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (atomic_exchange(&self->started, true)) {
+        PyErr_SetString(PyExc_RuntimeError, "a batch runs once");
+        return -1;
+    }
+    pyc_job *job = &self->job;
+    job->threads = most > 0 ? most : 1;
+    job->width = job->threads < job->total ? job->threads : job->total;
+    if (self->work / THREAD_WORK < job->width) {
+        job->width = self->work / THREAD_WORK + 1;
+    }
+    job->width = job->width > 0 ? job->width : 1;
+    /* At least eight turns each, so that the last to finish is not late. */
+    size_t turns = self->work / THREAD_WORK + 1;
+    size_t even = job->width * 8;
+    turns = turns > even ? turns : even;
+    job->chunk = job->total / turns + 1;
+    job->fd = fd;
+    atomic_store(&job->end, job->total);
+    return 0;
+}
+
+static int
+submit(pyc_batch *self)
+{
+    pyc_crew *crew = get_crew(self->state);
+    int err = crew != NULL ? pyc_crew_submit(crew, &self->job) : -1;
+    if (err > 0) {
+        self->job.finished = true;
+        PyErr_Format(PyExc_RuntimeError, "can't start a hashing thread: %s",
+                     err == ECANCELED ? "the interpreter is shutting down"
+                                      : strerror(err));
+    }
+    return err == 0 ? 0 : -1;
+}
+
+/* Waits without the GIL; negative for ever. */
+static bool
+wait_for(pyc_batch *self, int milliseconds)
+{
+    bool over;
+    Py_BEGIN_ALLOW_THREADS
+    over = pyc_job_wait(&self->job, milliseconds);
+    Py_END_ALLOW_THREADS
+    return over;
+}
+
+/* Cancels what was begun and waits until no thread works on it. */
+static void
+abandon(pyc_batch *self)
+{
+    if (self->job.crew == NULL || is_orphan(self)) {
+        return;
+    }
+    pyc_job_cancel(&self->job);
+    wait_for(self, -1);
+}
+
+static int
+report(PyObject *progress, size_t done, size_t total)
+{
+    if (Py_IsNone(progress)) {
+        return 0;
+    }
+    PyObject *answer = PyObject_CallFunction(progress, "nn", (Py_ssize_t)done,
+                                             (Py_ssize_t)total);
+    Py_XDECREF(answer);
+    return answer == NULL ? -1 : 0;
+}
+
+/* A signal's handler or the callback may have forked: there is nothing to wait
+ * for in the child. */
+static int
+check_owner(pyc_batch *self)
+{
+    if (!is_orphan(self)) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_RuntimeError,
+                    "the batch belongs to the parent process");
+    return -1;
+}
+
+/* Waits for the crew, answers signals and tells about the progress. */
+static int
+attend(pyc_batch *self, PyObject *progress)
+{
+    size_t told = 0;
+    while (!wait_for(self, ATTEND_MS)) {
+        if (PyErr_CheckSignals() < 0 || check_owner(self) < 0) {
+            return -1;
+        }
+        size_t done = pyc_job_done(&self->job);
+        if (done > told && report(progress, done, self->job.total) < 0) {
+            return -1;
+        }
+        if (check_owner(self) < 0) {
+            return -1;
+        }
+        told = done;
+    }
+    return 0;
+}
+
+static void
+run_in_place(pyc_batch *self)
+{
+    if (self->work <= TINY_WORK) {
+        pyc_job_run_here(&self->job);
+        return;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    pyc_job_run_here(&self->job);
+    Py_END_ALLOW_THREADS
+}
+
+static PyObject *
+error_of_file(pyc_batch *self, size_t index, int code)
+{
+    PyObject *path = PyTuple_GET_ITEM(self->paths, (Py_ssize_t)index);
+    errno = code;
+    PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path);
+    return NULL;
+}
+
+static PyObject *
+raise_fault(pyc_batch *self)
+{
+    unsigned long code = PYC_FAULT_CODE(self->job.fault);
+    if (PYC_FAULT_KIND(self->job.fault) == PYC_FAULT_CRYPTO) {
+        return pyc_raise_crypto(code, "libcrypto failed without a reason");
+    }
+    if (self->errnos != NULL) {
+        return error_of_file(self, self->job.end, (int)code);
+    }
+    errno = (int)code;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+/* Puts the exceptions of unreadable files in place of their digests. */
+static int
+place_errors(pyc_batch *self)
+{
+    for (size_t i = 0; i < self->job.total; i++) {
+        if (self->errnos[i] != 0) {
+            error_of_file(self, i, self->errnos[i]);
+            PyObject *error = pyc_take_exception();
+            if (PyList_SetItem(self->results, (Py_ssize_t)i, error) < 0) {
+                return -1;
+            }
+        }
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(result_doc, "result($self, /)\n--\n\n"
+                         "The results in order, once the batch is over.\n\n"
+                         "Can be had once. RuntimeError when the batch is not "
+                         "over or was cancelled;\nOSError or ValueError when "
+                         "an item failed.");
+
+static PyObject *
+batch_result(pyc_batch *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->job.crew != NULL && !is_orphan(self) &&
+        !pyc_job_wait(&self->job, 0)) {
+        PyErr_SetString(PyExc_RuntimeError, "the batch is not over");
+        return NULL;
+    }
+    if (self->job.fault != 0) {
+        return raise_fault(self);
+    }
+    if (self->results == NULL || self->job.done < self->job.total) {
+        PyErr_SetString(PyExc_RuntimeError, "the batch was not run to its end");
+        return NULL;
+    }
+    if (self->return_errors && place_errors(self) < 0) {
+        return NULL;
+    }
+    PyObject *results;
+    PYC_BEGIN_CRITICAL_SECTION(self);
+    results = self->results;
+    self->results = NULL;
+    PYC_END_CRITICAL_SECTION();
+    return results;
+}
+
+PyDoc_STRVAR(run_doc,
+             "run($self, threads, progress, /)\n--\n\n"
+             "Work through the batch on at most that many threads and return "
+             "the results.\n\n"
+             "progress(done, total), or None, is called in this thread about "
+             "every 50 ms\nand at the end; what it raises, or a signal's "
+             "handler, cancels the batch.");
+
+static PyObject *
+batch_run(pyc_batch *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (pyc_expect_args("run", count, 2) < 0 || begin(self, args[0], -1) < 0) {
+        return NULL;
+    }
+    if (self->work < THREAD_WORK) {
+        run_in_place(self);
+    }
+    else if (submit(self) < 0) {
+        return NULL;
+    }
+    else if (attend(self, args[1]) < 0) {
+        goto fail;
+    }
+    size_t total = self->job.total;
+    if (self->job.fault == 0 && report(args[1], total, total) < 0) {
+        goto fail;
+    }
+    return batch_result(self, NULL);
+
+fail:;
+    PyObject *error = pyc_take_exception();
+    abandon(self);
+    pyc_put_exception(error);
+    return NULL;
+}
+
+PyDoc_STRVAR(start_doc,
+             "start($self, threads, fd, /)\n--\n\n"
+             "Begin to work through the batch on at most that many threads.\n\n"
+             "A byte is written to the file descriptor when the batch is over, "
+             "for whatever\nreason; it must stay open until then.");
+
+static PyObject *
+batch_start(pyc_batch *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (pyc_expect_args("start", count, 2) < 0) {
+        return NULL;
+    }
+    int fd = PyObject_AsFileDescriptor(args[1]);
+    if (fd < 0 || begin(self, args[0], fd) < 0 || submit(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(cancel_doc, "cancel($self, /)\n--\n\n"
+                         "Begin no further item. Does not wait for those that "
+                         "are being worked on.");
+
+static PyObject *
+batch_cancel(pyc_batch *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->job.crew != NULL && !is_orphan(self)) {
+        pyc_job_cancel(&self->job);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
+                        "Cancel, and wait until no thread works on the batch.");
+
+static PyObject *
+batch_close(pyc_batch *self, PyObject *Py_UNUSED(ignored))
+{
+    abandon(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+batch_get_done(pyc_batch *self, void *Py_UNUSED(closure))
+{
+    bool shared = self->job.crew != NULL && !is_orphan(self);
+    return PyLong_FromSize_t(shared ? pyc_job_done(&self->job)
+                                    : self->job.done);
+}
+
+static PyObject *
+batch_get_total(pyc_batch *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSize_t(self->job.total);
+}
+
+static PyObject *
+batch_get_short(pyc_batch *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->work <= TINY_WORK);
+}
+
+static int
+batch_traverse(pyc_batch *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->owners);
+    Py_VISIT(self->salts);
+    Py_VISIT(self->paths);
+    Py_VISIT(self->results);
+    for (size_t i = 0; i < self->view_count; i++) {
+        Py_VISIT(self->views[i].obj);
+    }
+    return 0;
+}
+
+static int
+batch_clear(pyc_batch *self)
+{
+    abandon(self);
+    while (self->view_count > 0) {
+        PyBuffer_Release(&self->views[--self->view_count]);
+    }
+    Py_CLEAR(self->owners);
+    Py_CLEAR(self->salts);
+    Py_CLEAR(self->paths);
+    Py_CLEAR(self->results);
+    return 0;
+}
+
+static void
+batch_dealloc(pyc_batch *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    batch_clear(self);
+    if (self->job.crew != NULL && !is_orphan(self)) {
+        pthread_cond_destroy(&self->job.over);
+    }
+    EVP_MD_free(self->md);
+    PyMem_Free(self->views);
+    PyMem_Free(self->inputs);
+    PyMem_Free(self->salt_spans);
+    PyMem_Free(self->errnos);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef batch_methods[] = {
+    {"run", (PyCFunction)(void (*)(void))batch_run, METH_FASTCALL, run_doc},
+    {"start", (PyCFunction)(void (*)(void))batch_start, METH_FASTCALL,
+     start_doc},
+    {"cancel", (PyCFunction)batch_cancel, METH_NOARGS, cancel_doc},
+    {"close", (PyCFunction)batch_close, METH_NOARGS, close_doc},
+    {"result", (PyCFunction)batch_result, METH_NOARGS, result_doc},
+    {NULL}};
+
+static PyGetSetDef batch_getset[] = {
+    {"done", (getter)batch_get_done, NULL, "Items that are worked through."},
+    {"total", (getter)batch_get_total, NULL, "Items of the batch."},
+    {"short", (getter)batch_get_short, NULL,
+     "True when a thread would take longer to wake than the work takes."},
+    {NULL}};
+
+static PyType_Slot batch_slots[] = {
+    {Py_tp_doc, "Work for threads that never take the GIL. It runs once."},
+    {Py_tp_dealloc, batch_dealloc},
+    {Py_tp_traverse, batch_traverse},
+    {Py_tp_clear, batch_clear},
+    {Py_tp_methods, batch_methods},
+    {Py_tp_getset, batch_getset},
+    {0, NULL}};
+
+PyType_Spec pyc_batch_spec = {
+    .name = "pyconc._hash.Batch",
+    .basicsize = sizeof(pyc_batch),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = batch_slots,
+};

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: MIT
+"""Many digests or derived keys at once, in C threads that never take the GIL.
+
+Each function takes a whole batch and returns its results in order, equal to what hashlib returns item by item:
+
+==================  ==========================================  =====================================
+``digest_many``     ``digest_many_async``                       ``hashlib.new(name, item).digest()``
+``file_digest_many``  ``file_digest_many_async``                ``hashlib.file_digest(file, name).digest()``
+``scrypt_many``     ``scrypt_many_async``                       ``hashlib.scrypt(password, ...)``
+``pbkdf2_many``     ``pbkdf2_many_async``                       ``hashlib.pbkdf2_hmac(name, password, ...)``
+==================  ==========================================  =====================================
+
+The plain functions block their thread, the others are coroutine functions for any asyncio loop. A batch costs one take of
+the GIL, however large it is, so that it keeps its speed beside threads that run Python code. Ctrl-C, an exception from the
+progress callback, or the cancellation of the awaiting task end a batch after the items that are being worked on.
+
+Arguments that all of them take:
+
+``threads``
+    How many threads work on the batch at most; by default as many as there are CPUs for this process.
+``progress``
+    Called as ``progress(done, total)`` about every 50 ms and when all is done, in the calling thread (the loop's, for
+    the coroutine functions).
+"""
+
+import asyncio
+import atexit
+import contextlib
+import operator
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+
+from pyconc import _hash
+from pyconc._limits import available_cores, available_memory
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    Progress: TypeAlias = Callable[[int, int], object] | None
+    Salt: TypeAlias = Buffer | list[Buffer] | tuple[Buffer, ...]
+
+__all__ = (
+    "digest_many", "digest_many_async", "file_digest_many", "file_digest_many_async",
+    "pbkdf2_many", "pbkdf2_many_async", "scrypt_many", "scrypt_many_async",
+)
+
+_PROGRESS_SECONDS = 0.05
+_INT_MAX = 2**31 - 1
+
+# Threads inside libcrypto would crash when the C library tears it down at the process's exit.
+atexit.register(_hash.stop)
+
+
+def digest_many(name: str, buffers: "Iterable[Buffer]", *, threads: int | None = None,
+                progress: "Progress" = None) -> list[bytes]:
+    """The digests of many buffers, in order.
+
+    ``name`` is a hash that ``hashlib.new`` knows and whose digests have a fixed size; ``buffers`` yields bytes-like
+    objects, which must not be resized before the end. Raises ValueError for an unknown hash, TypeError (with the index)
+    for what is not bytes-like. Like ``[hashlib.new(name, b).digest() for b in buffers]``.
+    """
+    return _run(_hash.digest_batch(name, buffers), threads, progress)
+
+
+async def digest_many_async(name: str, buffers: "Iterable[Buffer]", *, threads: int | None = None,
+                            progress: "Progress" = None) -> list[bytes]:
+    """``digest_many`` for coroutines."""
+    return await _run_async(_hash.digest_batch(name, buffers), threads, progress)
+
+
+@overload
+def file_digest_many(paths: "Iterable[Path]", name: str, *, threads: int | None = None, progress: "Progress" = None,
+                     errors: Literal["raise"] = "raise") -> list[bytes]: ...
+@overload
+def file_digest_many(paths: "Iterable[Path]", name: str, *, threads: int | None = None, progress: "Progress" = None,
+                     errors: Literal["return"]) -> list[bytes | OSError]: ...
+def file_digest_many(paths, name, *, threads=None, progress=None, errors="raise"):
+    """The digests of whole files, in order.
+
+    ``paths`` yields str, bytes or path-like objects; ``name`` is as in ``digest_many``. A file that cannot be read
+    raises the OSError that ``open`` would raise (of several, that of the first), or, with ``errors="return"``, has it in
+    the place of its digest. Like ``hashlib.file_digest`` with each file opened in turn.
+    """
+    return _run(_file_batch(paths, name, errors), threads, progress)
+
+
+@overload
+async def file_digest_many_async(paths: "Iterable[Path]", name: str, *, threads: int | None = None,
+                                 progress: "Progress" = None, errors: Literal["raise"] = "raise") -> list[bytes]: ...
+@overload
+async def file_digest_many_async(paths: "Iterable[Path]", name: str, *, threads: int | None = None,
+                                 progress: "Progress" = None, errors: Literal["return"]) -> list[bytes | OSError]: ...
+async def file_digest_many_async(paths, name, *, threads=None, progress=None, errors="raise"):
+    """``file_digest_many`` for coroutines."""
+    return await _run_async(_file_batch(paths, name, errors), threads, progress)
+
+
+def scrypt_many(passwords: "Iterable[Buffer]", *, salt: "Salt", n: int, r: int, p: int, maxmem: int = 0, dklen: int = 64,
+                threads: int | None = None, memory_limit: int | None = None, progress: "Progress" = None) -> list[bytes]:
+    """Keys of ``dklen`` bytes derived from many passwords by scrypt, in order.
+
+    ``salt`` is one bytes-like object for all, or a list or tuple of one each. A password needs 128·n·r bytes of memory
+    while it is worked on, and only as many are at once as fit into ``memory_limit`` bytes (half of the memory that is
+    available, by default); ``maxmem`` is libcrypto's own limit for a single one (0: 32 MiB). Raises what ``hashlib.scrypt``
+    raises, and ValueError when not even one fits into the limit or when there are more or fewer salts than passwords.
+    """
+    return _run(*_scrypt_batch(passwords, salt, n, r, p, maxmem, dklen, threads, memory_limit), progress)
+
+
+async def scrypt_many_async(passwords: "Iterable[Buffer]", *, salt: "Salt", n: int, r: int, p: int, maxmem: int = 0,
+                            dklen: int = 64, threads: int | None = None, memory_limit: int | None = None,
+                            progress: "Progress" = None) -> list[bytes]:
+    """``scrypt_many`` for coroutines."""
+    return await _run_async(*_scrypt_batch(passwords, salt, n, r, p, maxmem, dklen, threads, memory_limit), progress)
+
+
+def pbkdf2_many(name: str, passwords: "Iterable[Buffer]", *, salt: "Salt", iterations: int, dklen: int | None = None,
+                threads: int | None = None, progress: "Progress" = None) -> list[bytes]:
+    """Keys of ``dklen`` bytes (the digest's size, by default) derived from many passwords by PBKDF2-HMAC, in order.
+
+    ``name`` is the hash, ``salt`` as in ``scrypt_many``. Raises what ``hashlib.pbkdf2_hmac`` raises (for an unknown hash
+    a plain ValueError).
+    """
+    return _run(_pbkdf2_batch(name, passwords, salt, iterations, dklen), threads, progress)
+
+
+async def pbkdf2_many_async(name: str, passwords: "Iterable[Buffer]", *, salt: "Salt", iterations: int,
+                            dklen: int | None = None, threads: int | None = None,
+                            progress: "Progress" = None) -> list[bytes]:
+    """``pbkdf2_many`` for coroutines."""
+    return await _run_async(_pbkdf2_batch(name, passwords, salt, iterations, dklen), threads, progress)
+
+
+def _file_batch(paths: "Iterable[Path]", name: str, errors: str) -> _hash.Batch:
+    if errors not in ("raise", "return"):
+        raise ValueError(f"errors must be 'raise' or 'return', not {errors!r}")
+    return _hash.file_batch(paths, name, errors == "return")
+
+
+def _scrypt_batch(passwords: "Iterable[Buffer]", salt: "Salt", n: int, r: int, p: int, maxmem: int, dklen: int,
+                  threads: int | None, memory_limit: int | None) -> tuple[_hash.Batch, int]:
+    for name, value in (("n", n), ("r", r), ("p", p)):
+        if not isinstance(value, int):
+            raise TypeError(f"scrypt() argument '{name}' must be int, not {type(value).__name__}")
+        if not 0 <= value < 2**64:
+            raise TypeError(f"{name} is required and must be an unsigned int, not {value}")
+    if n < 2 or n & (n - 1):
+        raise ValueError(f"n must be a power of 2, not {n}.")
+    maxmem, dklen = operator.index(maxmem), operator.index(dklen)
+    if not 0 <= maxmem <= _INT_MAX:
+        raise ValueError(f"maxmem must be positive and smaller than {_INT_MAX}, not {maxmem}")
+    if not 1 <= dklen <= _INT_MAX:
+        raise ValueError(f"dklen must be greater than 0 and smaller than {_INT_MAX}, not {dklen}")
+    batch = _hash.scrypt_batch(passwords, salt, n, r, p, maxmem, dklen)
+    return batch, min(_threads(threads), _jobs_in_memory(128 * n * r, memory_limit, f"n={n}, r={r}"))
+
+
+def _jobs_in_memory(need: int, limit: int | None, what: str) -> int:
+    if limit is None:
+        available = available_memory()
+        limit = available // 2 if available is not None else need
+    jobs = operator.index(limit) // need
+    if jobs < 1:
+        raise ValueError(f"scrypt with {what} needs {need} bytes a password, the memory limit is {limit}")
+    return jobs
+
+
+def _pbkdf2_batch(name: str, passwords: "Iterable[Buffer]", salt: "Salt", iterations: int, dklen: int | None) -> _hash.Batch:
+    for what, value in (("iteration value", iterations), ("key length", 1 if dklen is None else dklen)):
+        value = operator.index(value)
+        if value < 1:
+            raise ValueError(f"{what} must be greater than 0, not {value}.")
+        if value > _INT_MAX:
+            raise OverflowError(f"{what} is too great: {value}.")
+    return _hash.pbkdf2_batch(name, passwords, salt, iterations, dklen)
+
+
+def _threads(asked: int | None) -> int:
+    if asked is None:
+        return available_cores()
+    if (threads := operator.index(asked)) < 1:
+        raise ValueError(f"threads must be at least 1, not {threads}")
+    return threads
+
+
+def _run(batch: _hash.Batch, threads: int | None, progress: "Progress") -> list[Any]:
+    return batch.run(_threads(threads), progress)
+
+
+async def _run_async(batch: _hash.Batch, threads: int | None, progress: "Progress") -> list[Any]:
+    if batch.short:
+        return batch.run(_threads(threads), progress)
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    reader, writer = os.pipe()
+    try:
+        loop.add_reader(reader, _settle, loop, reader, over)
+        batch.start(_threads(threads), writer)
+        await _watch(batch, over, progress)
+        return batch.result()
+    finally:
+        # Nothing to do unless the coroutine was closed half-way: the threads may still write to the pipe.
+        batch.close()
+        if not loop.is_closed():
+            loop.remove_reader(reader)
+        os.close(reader)
+        os.close(writer)
+
+
+def _settle(loop: asyncio.AbstractEventLoop, reader: int, over: "asyncio.Future[None]") -> None:
+    loop.remove_reader(reader)
+    if not over.done():
+        over.set_result(None)
+
+
+async def _watch(batch: _hash.Batch, over: "asyncio.Future[None]", progress: "Progress") -> None:
+    try:
+        while not over.done():
+            await asyncio.wait((over,), timeout=None if progress is None else _PROGRESS_SECONDS)
+            if progress is not None:
+                progress(batch.done, batch.total)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        batch.cancel()
+        while not over.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((over,))
+        raise
