@@ -7,15 +7,15 @@
 
 struct pyc_crew {
     pthread_mutex_t lock;
-    pthread_cond_t work;
     pyc_job *first, *last; /* all unfinished jobs */
     size_t demand;         /* the sum of their widths */
-    size_t idle;
-    size_t busy;
+    size_t live;           /* workers */
+    size_t busy;           /* those that work on an item */
+    pthread_t *leaving;    /* workers that are to be joined */
+    size_t leaving_count;
+    pthread_cond_t left; /* live became 0 */
     bool stopping;
     pid_t pid;
-    pthread_t *workers;
-    size_t live;
 };
 
 static int
@@ -68,7 +68,7 @@ unlink_job(pyc_crew *crew, pyc_job *job)
     *(job->after != NULL ? &job->after->before : &crew->last) = job->before;
 }
 
-/* The functions from here to work() are called with the lock held. */
+/* The functions from here to pick() are called with the lock held. */
 
 static void
 settle(pyc_crew *crew, pyc_job *job)
@@ -157,43 +157,56 @@ free_scratch(pyc_scratch *scratch)
     free(scratch->block);
 }
 
+/* A worker leaves when there is nothing to do: starting one costs little more
+ * than waking one, and a process that does not hash can fork as if it had no
+ * threads. */
 static void *
 work(void *arg)
 {
     pyc_crew *crew = arg;
     pyc_scratch scratch = {NULL, NULL};
+    pyc_job *job;
     pthread_mutex_lock(&crew->lock);
-    while (!crew->stopping) {
-        pyc_job *job = pick(crew);
-        if (job != NULL) {
-            run_chunk(crew, job, &scratch);
-        }
-        else {
-            crew->idle++;
-            pthread_cond_wait(&crew->work, &crew->lock);
-            crew->idle--;
-        }
+    while ((job = pick(crew)) != NULL) {
+        run_chunk(crew, job, &scratch);
+    }
+    crew->leaving[crew->leaving_count++] = pthread_self();
+    if (--crew->live == 0) {
+        pthread_cond_broadcast(&crew->left);
     }
     pthread_mutex_unlock(&crew->lock);
     free_scratch(&scratch);
     return NULL;
 }
 
+/* With the lock held, which it lets go of meanwhile. */
+static void
+join_leaving(pyc_crew *crew)
+{
+    while (crew->leaving_count > 0) {
+        pthread_t worker = crew->leaving[--crew->leaving_count];
+        pthread_mutex_unlock(&crew->lock);
+        pthread_join(worker, NULL);
+        pthread_mutex_lock(&crew->lock);
+    }
+}
+
 /* With the lock held. 0, or an errno. */
 static int
 add_worker(pyc_crew *crew)
 {
-    pthread_t *workers =
-        realloc(crew->workers, (crew->live + 1) * sizeof(*workers));
-    if (workers == NULL) {
+    size_t most = crew->live + crew->leaving_count + 1;
+    pthread_t *leaving = realloc(crew->leaving, most * sizeof(*leaving));
+    if (leaving == NULL) {
         return ENOMEM;
     }
-    crew->workers = workers;
-    /* Signals are the interpreter's threads' business. */
+    crew->leaving = leaving;
+    /* Signals are the business of the interpreter's threads. */
     sigset_t all, old;
+    pthread_t worker;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    int err = pthread_create(&workers[crew->live], NULL, work, crew);
+    int err = pthread_create(&worker, NULL, work, crew);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     crew->live += err == 0;
     return err;
@@ -209,7 +222,7 @@ pyc_crew_new(void)
     if (pthread_mutex_init(&crew->lock, NULL) != 0) {
         goto fail;
     }
-    if (init_cond(&crew->work) != 0) {
+    if (init_cond(&crew->left) != 0) {
         pthread_mutex_destroy(&crew->lock);
         goto fail;
     }
@@ -238,22 +251,20 @@ pyc_crew_stop(pyc_crew *crew)
         job->end = 0;
         settle(crew, job);
     }
-    pthread_cond_broadcast(&crew->work);
-    size_t live = crew->live;
-    crew->live = 0;
-    pthread_mutex_unlock(&crew->lock);
-    for (size_t i = 0; i < live; i++) {
-        pthread_join(crew->workers[i], NULL);
+    while (crew->live > 0) {
+        pthread_cond_wait(&crew->left, &crew->lock);
     }
+    join_leaving(crew);
+    pthread_mutex_unlock(&crew->lock);
 }
 
 void
 pyc_crew_free(pyc_crew *crew)
 {
     pyc_crew_stop(crew);
-    pthread_cond_destroy(&crew->work);
+    pthread_cond_destroy(&crew->left);
     pthread_mutex_destroy(&crew->lock);
-    free(crew->workers);
+    free(crew->leaving);
     free(crew);
 }
 
@@ -278,11 +289,6 @@ pyc_crew_submit(pyc_crew *crew, pyc_job *job)
         job->crew = crew;
         crew->demand += job->width;
         append(crew, job);
-        size_t wakes = job->width < crew->idle ? job->width : crew->idle;
-        for (size_t i = 0; i < wakes; i++) {
-            pthread_cond_signal(&crew->work);
-        }
-        settle(crew, job);
     }
     pthread_mutex_unlock(&crew->lock);
     if (err != 0) {
@@ -305,17 +311,20 @@ pyc_job_run_here(pyc_job *job)
 bool
 pyc_job_wait(pyc_job *job, int milliseconds)
 {
-    pthread_mutex_t *lock = &job->crew->lock;
+    pyc_crew *crew = job->crew;
     struct timespec deadline = deadline_in(milliseconds < 0 ? 0 : milliseconds);
     int err = 0;
-    pthread_mutex_lock(lock);
+    pthread_mutex_lock(&crew->lock);
     while (!job->finished && err != ETIMEDOUT) {
         err = milliseconds < 0
-                  ? pthread_cond_wait(&job->over, lock)
-                  : pthread_cond_timedwait(&job->over, lock, &deadline);
+                  ? pthread_cond_wait(&job->over, &crew->lock)
+                  : pthread_cond_timedwait(&job->over, &crew->lock, &deadline);
     }
     bool finished = job->finished;
-    pthread_mutex_unlock(lock);
+    if (finished) {
+        join_leaving(crew);
+    }
+    pthread_mutex_unlock(&crew->lock);
     return finished;
 }
 
