@@ -8,9 +8,6 @@
 #define TINY_WORK ((size_t)64 << 10)
 /* What makes it worth while to wake one thread (more). */
 #define THREAD_WORK ((size_t)256 << 10)
-/* Hashing nothing takes as long as hashing this many bytes. */
-#define ITEM_WORK ((size_t)128)
-
 #define ATTEND_MS 50
 
 pyc_batch *
@@ -61,132 +58,6 @@ pyc_crypto_fault(void)
     unsigned long code = ERR_peek_last_error();
     ERR_clear_error();
     return PYC_FAULT_CRYPTO | (uint32_t)code;
-}
-
-/* One buffer into *span; `index` is -1 when `what` is a single object. */
-static int
-hold_buffer(pyc_batch *self, PyObject *object, pyc_span *span, Py_buffer *view,
-            const char *what, Py_ssize_t index)
-{
-    if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) == 0) {
-        self->view_count++;
-        span->data = view->buf;
-        span->size = (size_t)view->len;
-        return 0;
-    }
-    if (!PyErr_ExceptionMatches(PyExc_TypeError)) {
-        return -1;
-    }
-    const char *type = Py_TYPE(object)->tp_name;
-    if (index < 0) {
-        PyErr_Format(PyExc_TypeError,
-                     "%s: a bytes-like object is required, not '%.100s'", what,
-                     type);
-    }
-    else {
-        PyErr_Format(PyExc_TypeError,
-                     "%s[%zd]: a bytes-like object is required, not '%.100s'",
-                     what, index, type);
-    }
-    return -1;
-}
-
-/* The spans of a tuple's buffers. Bytes objects need no view: whoever holds
- * the tuple holds their memory. NULL with an exception set. */
-static pyc_span *
-hold_buffers(pyc_batch *self, PyObject *tuple, const char *what)
-{
-    Py_ssize_t count = PyTuple_GET_SIZE(tuple);
-    pyc_span *spans = PyMem_New(pyc_span, count);
-    Py_buffer *views = NULL;
-    if (spans == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *item = PyTuple_GET_ITEM(tuple, i);
-        if (PyBytes_CheckExact(item)) {
-            spans[i].data = PyBytes_AS_STRING(item);
-            spans[i].size = (size_t)PyBytes_GET_SIZE(item);
-            continue;
-        }
-        if (views == NULL) {
-            size_t most = self->view_count + (size_t)(count - i);
-            views = PyMem_Realloc(self->views, most * sizeof(*views));
-            if (views == NULL) {
-                PyErr_NoMemory();
-                goto fail;
-            }
-            self->views = views;
-        }
-        if (hold_buffer(self, item, &spans[i], &views[self->view_count], what,
-                        i) < 0) {
-            goto fail;
-        }
-    }
-    return spans;
-
-fail:
-    PyMem_Free(spans);
-    return NULL;
-}
-
-int
-pyc_batch_hold_inputs(pyc_batch *self, PyObject *buffers, const char *what)
-{
-    self->owners = PySequence_Tuple(buffers);
-    if (self->owners == NULL) {
-        return -1;
-    }
-    self->inputs = hold_buffers(self, self->owners, what);
-    if (self->inputs == NULL) {
-        return -1;
-    }
-    self->job.total = (size_t)PyTuple_GET_SIZE(self->owners);
-    for (size_t i = 0; i < self->job.total; i++) {
-        self->work += ITEM_WORK + self->inputs[i].size;
-    }
-    return 0;
-}
-
-int
-pyc_batch_hold_salts(pyc_batch *self, PyObject *salt)
-{
-    if (!PyList_Check(salt) && !PyTuple_Check(salt)) {
-        self->salts = PyTuple_Pack(1, salt);
-    }
-    else {
-        self->salts = PySequence_Tuple(salt);
-    }
-    if (self->salts == NULL) {
-        return -1;
-    }
-    self->salt_count = (size_t)PyTuple_GET_SIZE(self->salts);
-    if (PyList_Check(salt) || PyTuple_Check(salt)) {
-        if (self->salt_count != self->job.total) {
-            PyErr_Format(PyExc_ValueError,
-                         "salt has %zu items for %zu passwords",
-                         self->salt_count, self->job.total);
-            return -1;
-        }
-    }
-    self->salt_spans = hold_buffers(self, self->salts, "salt");
-    return self->salt_spans == NULL ? -1 : 0;
-}
-
-int
-pyc_batch_make_results(pyc_batch *self, size_t size)
-{
-    Py_ssize_t total = (Py_ssize_t)self->job.total;
-    self->results = PyList_New(total);
-    for (Py_ssize_t i = 0; self->results != NULL && i < total; i++) {
-        PyObject *result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
-        if (result == NULL) {
-            return -1;
-        }
-        PyList_SET_ITEM(self->results, i, result);
-    }
-    return self->results == NULL ? -1 : 0;
 }
 
 static bool
@@ -354,7 +225,7 @@ raise_fault(pyc_batch *self)
     if (PYC_FAULT_KIND(self->job.fault) == PYC_FAULT_CRYPTO) {
         return pyc_raise_crypto(code, "libcrypto failed without a reason");
     }
-    if (self->errnos != NULL) {
+    if (self->paths != NULL) {
         return error_of_file(self, self->job.end, (int)code);
     }
     errno = (int)code;
@@ -377,20 +248,31 @@ place_errors(pyc_batch *self)
     return 0;
 }
 
+/* Lets go of everything that was held for the threads. */
+static void
+release(pyc_batch *self)
+{
+    PYC_BEGIN_CRITICAL_SECTION(self);
+    while (self->view_count > 0) {
+        PyBuffer_Release(&self->views[--self->view_count]);
+    }
+    Py_CLEAR(self->owners);
+    Py_CLEAR(self->salts);
+    Py_CLEAR(self->paths);
+    Py_CLEAR(self->results);
+    PYC_END_CRITICAL_SECTION();
+}
+
 PyDoc_STRVAR(result_doc, "result($self, /)\n--\n\n"
                          "The results in order, once the batch is over.\n\n"
                          "Can be had once. RuntimeError when the batch is not "
                          "over or was cancelled;\nOSError or ValueError when "
                          "an item failed.");
 
+/* The results of a batch that is over. */
 static PyObject *
-batch_result(pyc_batch *self, PyObject *Py_UNUSED(ignored))
+take_results(pyc_batch *self)
 {
-    if (self->job.crew != NULL && !is_orphan(self) &&
-        !pyc_job_wait(&self->job, 0)) {
-        PyErr_SetString(PyExc_RuntimeError, "the batch is not over");
-        return NULL;
-    }
     if (self->job.fault != 0) {
         return raise_fault(self);
     }
@@ -398,14 +280,27 @@ batch_result(pyc_batch *self, PyObject *Py_UNUSED(ignored))
         PyErr_SetString(PyExc_RuntimeError, "the batch was not run to its end");
         return NULL;
     }
-    if (self->return_errors && place_errors(self) < 0) {
+    if (self->errnos != NULL && place_errors(self) < 0) {
+        return NULL;
+    }
+    PyObject *results = self->results;
+    self->results = NULL;
+    return results;
+}
+
+static PyObject *
+batch_result(pyc_batch *self, PyObject *Py_UNUSED(ignored))
+{
+    bool shared = self->job.crew != NULL && !is_orphan(self);
+    if (shared ? !pyc_job_wait(&self->job, 0) : !self->job.finished) {
+        PyErr_SetString(PyExc_RuntimeError, "the batch is not over");
         return NULL;
     }
     PyObject *results;
     PYC_BEGIN_CRITICAL_SECTION(self);
-    results = self->results;
-    self->results = NULL;
+    results = take_results(self);
     PYC_END_CRITICAL_SECTION();
+    release(self);
     return results;
 }
 
@@ -525,13 +420,7 @@ static int
 batch_clear(pyc_batch *self)
 {
     abandon(self);
-    while (self->view_count > 0) {
-        PyBuffer_Release(&self->views[--self->view_count]);
-    }
-    Py_CLEAR(self->owners);
-    Py_CLEAR(self->salts);
-    Py_CLEAR(self->paths);
-    Py_CLEAR(self->results);
+    release(self);
     return 0;
 }
 

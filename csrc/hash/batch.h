@@ -39,8 +39,7 @@ typedef struct {
     size_t digest_size;
     unsigned long long n, r, p, maxmem; /* scrypt */
     int iterations;                     /* pbkdf2 */
-    int *errnos;                        /* files: one each, 0 for none */
-    bool return_errors;
+    int *errnos; /* files whose errors are results: one each, 0 for none */
 } pyc_batch;
 
 extern PyType_Spec pyc_batch_spec;

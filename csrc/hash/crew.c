@@ -289,6 +289,7 @@ pyc_crew_submit(pyc_crew *crew, pyc_job *job)
         job->crew = crew;
         crew->demand += job->width;
         append(crew, job);
+        settle(crew, job); /* it may be empty */
     }
     pthread_mutex_unlock(&crew->lock);
     if (err != 0) {

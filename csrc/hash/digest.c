@@ -37,12 +37,14 @@ pyc_batch_fetch_digest(pyc_batch *self, PyObject *name)
                      Py_TYPE(name)->tp_name);
         return -1;
     }
-    const char *text = PyUnicode_AsUTF8(name);
+    Py_ssize_t size;
+    const char *text = PyUnicode_AsUTF8AndSize(name, &size);
     char known[64];
     if (text == NULL) {
         return -1;
     }
-    if (name_for_libcrypto(text, known, sizeof(known)) == 0) {
+    if ((size_t)size == strlen(text) &&
+        name_for_libcrypto(text, known, sizeof(known)) == 0) {
         self->md = EVP_MD_fetch(NULL, known, NULL);
         ERR_clear_error();
     }

@@ -1,0 +1,464 @@
+"""How batches run: progress, cancellation, coroutines, signals, memory, exits, forks."""
+import asyncio
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+
+import pytest
+
+from pyconc import _hash, _limits, hashing
+
+SCRYPT = {"salt": b"salt", "n": 1024, "r": 8, "p": 1}
+LONG = [b"x"] * 1_000_000  # some minutes of scrypt, or a second of SHA-256
+EXPECTED = hashlib.sha256(b"x").digest()
+
+
+def run_python(code, **kwargs):
+    return subprocess.run([sys.executable, "-X", "dev", "-c", textwrap.dedent(code)], text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=60, **kwargs)
+
+
+class Mine(Exception):
+    pass
+
+
+# Progress.
+
+def test_progress():
+    calls = []
+    where = set()
+
+    def progress(done, total):
+        calls.append(done)
+        where.add(threading.get_ident())
+        assert total == 300
+
+    hashing.scrypt_many([b"x"] * 300, **SCRYPT, progress=progress)
+    assert calls == sorted(calls)
+    assert len(calls) > 1
+    assert calls[-1] == 300
+    assert where == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("count", [0, 1, 10])
+def test_progress_of_a_short_batch(count):
+    calls = []
+    hashing.digest_many("md5", [b"x"] * count, progress=lambda *args: calls.append(args))
+    assert calls == [(count, count)]
+
+
+def test_progress_that_raises_cancels(no_leaked_threads):
+    def progress(done, total):
+        raise Mine(done, total)
+
+    with pytest.raises(Mine) as caught:
+        hashing.scrypt_many(LONG, **SCRYPT, progress=progress)
+    assert caught.value.args[0] < caught.value.args[1]
+    with pytest.raises(Mine):
+        hashing.digest_many("md5", [b"x"], progress=progress)
+
+
+# Coroutines.
+
+def test_coroutine_forms(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"x")
+    many = [bytes(1000)] * 1000
+
+    async def main():
+        assert await hashing.digest_many_async("sha256", [b"x"]) == [EXPECTED]
+        assert await hashing.digest_many_async("sha256", []) == []
+        assert await hashing.digest_many_async("sha256", many) == hashing.digest_many("sha256", many)
+        assert await hashing.file_digest_many_async([path], "sha256") == [EXPECTED]
+        assert await hashing.file_digest_many_async([], "sha256") == []
+        found = await hashing.file_digest_many_async([path, tmp_path], "sha256", errors="return")
+        assert isinstance(found[1], IsADirectoryError)
+        assert await hashing.scrypt_many_async([b"x"], **SCRYPT) == [hashlib.scrypt(b"x", **SCRYPT)]
+        key = await hashing.pbkdf2_many_async("sha1", [b"x"], salt=b"s", iterations=9, dklen=30)
+        assert key == [hashlib.pbkdf2_hmac("sha1", b"x", b"s", 9, 30)]
+        with pytest.raises(FileNotFoundError, match="missing"):
+            await hashing.file_digest_many_async([tmp_path / "missing"], "sha256")
+        with pytest.raises(TypeError, match=r"buffers\[0\]"):
+            await hashing.digest_many_async("sha256", [1])
+
+    asyncio.run(main())
+
+
+def test_many_coroutines_at_once(tmp_path, no_leaked_fds, no_leaked_threads):
+    paths = []
+    for i in range(100):
+        paths.append(tmp_path / str(i))
+        paths[-1].write_bytes(os.urandom(i * 1000))
+
+    async def main():
+        return await asyncio.gather(*(hashing.file_digest_many_async([path], "sha256") for path in paths))
+
+    assert [digest for (digest,) in asyncio.run(main())] == hashing.file_digest_many(paths, "sha256")
+
+
+def test_the_loop_runs_meanwhile():
+    async def main():
+        turns = 0
+        task = asyncio.ensure_future(hashing.scrypt_many_async([b"x"] * 100, **SCRYPT))
+        while not task.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert turns > 100
+        return task.result()
+
+    assert asyncio.run(main()) == [hashlib.scrypt(b"x", **SCRYPT)] * 100
+
+
+def test_progress_comes_in_the_loop():
+    calls = []
+
+    async def main():
+        def progress(done, total):
+            calls.append((done, total))
+            assert asyncio.get_running_loop() is loop
+
+        loop = asyncio.get_running_loop()
+        await hashing.scrypt_many_async([b"x"] * 300, **SCRYPT, progress=progress)
+        await hashing.digest_many_async("md5", [b"x"], progress=progress)
+
+    asyncio.run(main())
+    assert len(calls) > 3
+    assert calls[-2:] == [(300, 300), (1, 1)]
+    assert calls[:-1] == sorted(calls[:-1])
+
+
+def test_progress_that_raises_cancels_the_coroutine(no_leaked_fds, no_leaked_threads):
+    def progress(done, total):
+        raise Mine
+
+    async def main():
+        with pytest.raises(Mine):
+            await hashing.scrypt_many_async(LONG, **SCRYPT, progress=progress)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_cancelling_the_task_cancels_the_batch(times, no_leaked_fds, no_leaked_threads):
+    async def main():
+        task = asyncio.ensure_future(hashing.scrypt_many_async(LONG, **SCRYPT))
+        await asyncio.sleep(0.01)
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+def test_timeout(no_leaked_fds, no_leaked_threads):
+    async def main():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await hashing.digest_many_async("sha256", [bytes(1 << 20)] * 100_000)
+
+    asyncio.run(main())
+
+
+def test_a_loop_that_is_closed_half_way(no_leaked_fds, no_leaked_threads):
+    loop = asyncio.new_event_loop()
+    coroutine = hashing.scrypt_many_async(LONG, **SCRYPT)
+    task = loop.create_task(coroutine)
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop._ready.clear()
+    loop.close()
+    task._log_destroy_pending = False
+    coroutine.close()
+    del task
+
+
+# Signals.
+
+@pytest.mark.parametrize("call", ["hashing.scrypt_many([b'x'] * 10**6, salt=b'', n=1024, r=8, p=1)",
+                                  "hashing.file_digest_many(['/dev/zero'], 'sha256')",
+                                  "hashing.digest_many('sha256', [bytes(1 << 24)] * 10**5, threads=1)"])
+def test_ctrl_c(call):
+    code = f"""
+        import os, signal, threading
+        from pyconc import hashing
+        def interrupt():
+            os.write(1, b"go ")
+            os.kill(os.getpid(), signal.SIGINT)
+        threading.Timer(0.2, interrupt).start()
+        try:
+            {call}
+        except KeyboardInterrupt:
+            assert len(os.listdir("/proc/self/task")) <= 2, "a thread is left"  # the timer's may be
+            print("interrupted")
+    """
+    done = run_python(code)
+    assert (done.stdout, done.returncode) == ("go interrupted\n", 0)
+
+
+def test_ctrl_c_in_a_coroutine():
+    code = """
+        import asyncio, os, signal, threading
+        from pyconc import hashing
+        async def main():
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            await hashing.scrypt_many_async([b'x'] * 10**4, salt=b'', n=1024, r=8, p=1)
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    done = run_python(code)
+    assert (done.stdout, done.returncode) == ("interrupted\n", 0)
+
+
+def test_another_signal_does_not_cancel():
+    seen = []
+    before = signal.signal(signal.SIGUSR1, lambda *args: seen.append(1))
+    try:
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
+        timer.start()
+        assert hashing.scrypt_many([b"x"] * 100, **SCRYPT) == [hashlib.scrypt(b"x", **SCRYPT)] * 100
+        timer.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [1]
+
+
+# Exits, forks, interpreters.
+
+def test_exit_with_a_batch_in_a_daemon_thread():
+    code = """
+        import threading, time
+        from pyconc import hashing
+        begun = threading.Event()
+        def run():
+            hashing.scrypt_many([b'x'] * 10**6, salt=b'', n=1024, r=8, p=1, progress=lambda *args: begun.set())
+        threading.Thread(target=run, daemon=True).start()
+        begun.wait()
+        print("bye")
+    """
+    for _ in range(3):
+        done = run_python(code)
+        assert done.returncode == 0
+        assert done.stdout.startswith("bye\n")
+        assert "Fatal" not in done.stdout
+
+
+def test_exit_with_a_batch_that_was_started():
+    code = """
+        import os
+        from pyconc import _hash, hashing
+        kept = _hash.scrypt_batch([b'x'] * 10**6, b'', 1024, 8, 1, 0, 64)
+        kept.start(2, os.pipe()[1])
+        print("bye")
+    """
+    done = run_python(code)
+    assert (done.stdout, done.returncode) == ("bye\n", 0)
+
+
+def in_a_child(function):
+    """The child's report; "" when it died."""
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12's about threads
+        pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writer, function().encode())
+        except BaseException as error:
+            os.write(writer, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader) as file:
+        report = file.read()
+    os.waitpid(pid, 0)
+    return report
+
+
+def test_a_child_hashes():
+    many = [bytes(1000)] * 1000
+    hashing.digest_many("sha256", many)
+    assert in_a_child(lambda: hashing.digest_many("sha256", many)[0].hex()) == hashlib.sha256(bytes(1000)).hexdigest()
+
+
+def test_a_child_forked_in_mid_batch(no_leaked_threads):
+    """It may not wait for its parent's threads, but hash with its own."""
+    reports = []
+    parent = os.getpid()
+
+    def progress(done, total):
+        if not reports:
+            reader, writer = os.pipe()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pid = os.fork()
+            if pid == 0:
+                os.dup2(writer, 1)
+                return
+            os.close(writer)
+            with open(reader) as file:
+                reports.append(file.read())
+            os.waitpid(pid, 0)
+            raise Mine
+
+    try:
+        hashing.scrypt_many(LONG, **SCRYPT, progress=progress)
+    except Mine:
+        pass
+    except BaseException as error:
+        if os.getpid() == parent:
+            raise
+        key = hashing.scrypt_many([b"x"] * 3, **SCRYPT)[2] == hashlib.scrypt(b"x", **SCRYPT)
+        os.write(1, f"{error!r} {key}".encode())
+        os._exit(0)
+    assert reports == ["RuntimeError('the batch belongs to the parent process') True"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="interpreters with a GIL of their own came with Python 3.12")
+def test_in_subinterpreters():
+    code = """
+        import threading
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+        CODE = '''if True:
+            import hashlib
+            from pyconc import hashing
+            many = [bytes(1000)] * 1000
+            assert hashing.digest_many("sha256", many) == [hashlib.sha256(bytes(1000)).digest()] * 1000
+            assert len(hashing.scrypt_many([b"x"] * 20, salt=b"", n=1024, r=8, p=1)) == 20
+        '''
+        def run():
+            own = interpreters.create()
+            error = interpreters.run_string(own, CODE)
+            assert error is None, error
+            interpreters.destroy(own)
+        threads = [threading.Thread(target=run) for _ in range(3)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        run()
+        print("fine")
+    """
+    done = run_python(code)
+    assert (done.stdout, done.returncode) == ("fine\n", 0)
+
+
+# Memory.
+
+def test_memory_limit_bounds_the_jobs_in_flight():
+    need = 128 * 1024 * 8
+    batch, threads = hashing._scrypt_batch([b"x"] * 9, b"", 1024, 8, 1, 0, 64, 8, 3 * need + 1)
+    assert (batch.total, threads) == (9, 3)
+    assert hashing._scrypt_batch([b"x"] * 9, b"", 1024, 8, 1, 0, 64, 2, 3 * need)[1] == 2
+    assert hashing._scrypt_batch([b"x"] * 9, b"", 1024, 8, 1, 0, 64, None, None)[1] == _limits.available_cores()
+
+
+def test_memory_limit_below_one_job():
+    with pytest.raises(ValueError, match="scrypt with n=1024, r=8 needs 1048576 bytes a password, the memory limit is 1048575"):
+        hashing.scrypt_many([b"x"], **SCRYPT, memory_limit=2**20 - 1)
+    assert hashing.scrypt_many([b"x"] * 5, **SCRYPT, memory_limit=2**20) == [hashlib.scrypt(b"x", **SCRYPT)] * 5
+    with pytest.raises(TypeError):
+        hashing.scrypt_many([b"x"], **SCRYPT, memory_limit="1")
+
+
+def test_control_groups(tmp_path, monkeypatch):
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    version = []
+    real = _limits._read
+    monkeypatch.setattr(_limits, "_GROUPS", tmp_path)
+    monkeypatch.setattr(_limits, "_read", lambda path: {
+        "/proc/self/cgroup": version[0], "/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 8000 kB\n",
+    }.get(str(path)) or real(path))
+    quota = _limits._cpu_quota.__wrapped__
+
+    version[:] = ["0::/a/b\n"]
+    assert (quota(), _limits.available_memory()) == (float("inf"), 8_192_000)
+    write("a/cpu.max", "150000 100000\n")
+    write("a/b/cpu.max", "max 100000\n")
+    write("a/b/memory.max", "max\n")
+    write("a/memory.max", "5000\n")
+    write("a/memory.current", "3000\n")
+    assert (quota(), _limits.available_memory()) == (1.5, 2000)
+
+    version[:] = ["4:memory:/m\n3:cpu,cpuacct:/c\n"]
+    write("cpu/c/cpu.cfs_quota_us", "-1\n")
+    write("cpu/c/cpu.cfs_period_us", "100000\n")
+    write("memory/m/memory.limit_in_bytes", "10000\n")
+    write("memory/m/memory.usage_in_bytes", "4000\n")
+    assert (quota(), _limits.available_memory()) == (float("inf"), 6000)
+    write("cpu/c/cpu.cfs_quota_us", "50000\n")
+    assert quota() == 0.5
+
+
+def test_cores():
+    assert 1 <= _limits.available_cores() <= len(os.sched_getaffinity(0))
+
+
+# The batch object.
+
+def test_a_batch_runs_once():
+    batch = _hash.digest_batch("sha256", [b"x"])
+    assert (batch.done, batch.total, batch.short) == (0, 1, True)
+    with pytest.raises(RuntimeError, match="not over"):
+        batch.result()
+    assert batch.run(1, None) == [EXPECTED]
+    assert batch.done == 1
+    with pytest.raises(RuntimeError, match="once"):
+        batch.run(1, None)
+    with pytest.raises(RuntimeError, match="once"):
+        batch.start(1, 0)
+    with pytest.raises(RuntimeError, match="not run"):
+        batch.result()
+
+
+def test_a_batch_that_is_started():
+    reader, writer = os.pipe()
+    try:
+        for count in (0, 1, 2000):
+            batch = _hash.digest_batch("sha256", [b"x"] * count)
+            batch.start(2, writer)
+            assert len(os.read(reader, 10)) == 1
+            assert batch.done == count
+            assert batch.result() == [EXPECTED] * count
+        batch = _hash.scrypt_batch(LONG, b"", 1024, 8, 1, 0, 64)
+        batch.start(2, writer)
+        with pytest.raises(RuntimeError, match="not over"):
+            batch.result()
+        batch.cancel()
+        assert len(os.read(reader, 10)) == 1
+        batch.close()
+        assert batch.done < batch.total
+        with pytest.raises(RuntimeError, match="not run to its end"):
+            batch.result()
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_batch_that_is_dropped(no_leaked_threads):
+    """Its threads are gone before its memory is."""
+    reader, writer = os.pipe()
+    _hash.scrypt_batch([bytearray(5)] * 100_000, bytearray(9), 1024, 8, 1, 0, 64).start(2, writer)
+    assert len(os.read(reader, 10)) == 1
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_batch_is_not_made_by_hand():
+    with pytest.raises(TypeError):
+        _hash.Batch()
+    for function in (_hash.digest_batch, _hash.file_batch, _hash.scrypt_batch, _hash.pbkdf2_batch):
+        with pytest.raises(TypeError, match="arguments"):
+            function()
