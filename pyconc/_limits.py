@@ -36,7 +36,8 @@ def _cpu_quota() -> float:
     """CPUs' worth of time that the strictest control group allows, or infinity."""
     quotas = [float("inf")]
     for folder in _group_folders("cpu"):
-        limit = _read(folder / "cpu.max").split() or [_read(folder / f"cpu.cfs_{part}_us") for part in ("quota", "period")]
+        limit = (_read(folder / "cpu.max").split()
+                 or [_read(folder / f"cpu.cfs_{part}_us") for part in ("quota", "period")])
         if limit[0] not in ("", "max", "-1"):
             quotas.append(int(limit[0]) / int(limit[1]))
     return min(quotas)

@@ -10,9 +10,10 @@ Each function takes a whole batch and returns its results in order, equal to wha
 ``pbkdf2_many``     ``pbkdf2_many_async``                       ``hashlib.pbkdf2_hmac(name, password, ...)``
 ==================  ==========================================  =====================================
 
-The plain functions block their thread, the others are coroutine functions for any asyncio loop. A batch costs one take of
-the GIL, however large it is, so that it keeps its speed beside threads that run Python code. Ctrl-C, an exception from the
-progress callback, or the cancellation of the awaiting task end a batch after the items that are being worked on.
+The plain functions block their thread, the others are coroutine functions for any asyncio loop. A batch costs one take
+of the GIL, however large it is, so that it keeps its speed beside threads that run Python code. Ctrl-C, an exception
+from the progress callback, or the cancellation of the awaiting task end a batch after the items that are being worked
+on.
 
 Arguments that all of them take:
 
@@ -23,7 +24,6 @@ Arguments that all of them take:
     the coroutine functions).
 """
 
-import asyncio
 import atexit
 import contextlib
 import operator
@@ -35,6 +35,8 @@ from pyconc import _hash
 from pyconc._limits import available_cores, available_memory
 
 if TYPE_CHECKING:
+    import asyncio
+
     from typing_extensions import Buffer
 
     Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -80,8 +82,8 @@ def file_digest_many(paths, name, *, threads=None, progress=None, errors="raise"
     """The digests of whole files, in order.
 
     ``paths`` yields str, bytes or path-like objects; ``name`` is as in ``digest_many``. A file that cannot be read
-    raises the OSError that ``open`` would raise (of several, that of the first), or, with ``errors="return"``, has it in
-    the place of its digest. Like ``hashlib.file_digest`` with each file opened in turn.
+    raises the OSError that ``open`` would raise (of several, that of the first), or, with ``errors="return"``, has it
+    in the place of its digest. Like ``hashlib.file_digest`` with each file opened in turn.
     """
     return _run(_file_batch(paths, name, errors), threads, progress)
 
@@ -97,14 +99,16 @@ async def file_digest_many_async(paths, name, *, threads=None, progress=None, er
     return await _run_async(_file_batch(paths, name, errors), threads, progress)
 
 
-def scrypt_many(passwords: "Iterable[Buffer]", *, salt: "Salt", n: int, r: int, p: int, maxmem: int = 0, dklen: int = 64,
-                threads: int | None = None, memory_limit: int | None = None, progress: "Progress" = None) -> list[bytes]:
+def scrypt_many(passwords: "Iterable[Buffer]", *, salt: "Salt", n: int, r: int, p: int, maxmem: int = 0,
+                dklen: int = 64, threads: int | None = None, memory_limit: int | None = None,
+                progress: "Progress" = None) -> list[bytes]:
     """Keys of ``dklen`` bytes derived from many passwords by scrypt, in order.
 
     ``salt`` is one bytes-like object for all, or a list or tuple of one each. A password needs 128·n·r bytes of memory
     while it is worked on, and only as many are at once as fit into ``memory_limit`` bytes (half of the memory that is
-    available, by default); ``maxmem`` is libcrypto's own limit for a single one (0: 32 MiB). Raises what ``hashlib.scrypt``
-    raises, and ValueError when not even one fits into the limit or when there are more or fewer salts than passwords.
+    available, by default); ``maxmem`` is libcrypto's own limit for a single one (0: 32 MiB). Raises what
+    ``hashlib.scrypt`` raises, and ValueError when not even one fits into the limit or when there are more or fewer
+    salts than passwords.
     """
     return _run(*_scrypt_batch(passwords, salt, n, r, p, maxmem, dklen, threads, memory_limit), progress)
 
@@ -120,8 +124,8 @@ def pbkdf2_many(name: str, passwords: "Iterable[Buffer]", *, salt: "Salt", itera
                 threads: int | None = None, progress: "Progress" = None) -> list[bytes]:
     """Keys of ``dklen`` bytes (the digest's size, by default) derived from many passwords by PBKDF2-HMAC, in order.
 
-    ``name`` is the hash, ``salt`` as in ``scrypt_many``. Raises what ``hashlib.pbkdf2_hmac`` raises (for an unknown hash
-    a plain ValueError).
+    ``name`` is the hash, ``salt`` as in ``scrypt_many``. Raises what ``hashlib.pbkdf2_hmac`` raises (for an unknown
+    hash a plain ValueError).
     """
     return _run(_pbkdf2_batch(name, passwords, salt, iterations, dklen), threads, progress)
 
@@ -167,7 +171,8 @@ def _jobs_in_memory(need: int, limit: int | None, what: str) -> int:
     return jobs
 
 
-def _pbkdf2_batch(name: str, passwords: "Iterable[Buffer]", salt: "Salt", iterations: int, dklen: int | None) -> _hash.Batch:
+def _pbkdf2_batch(name: str, passwords: "Iterable[Buffer]", salt: "Salt", iterations: int,
+                  dklen: int | None) -> _hash.Batch:
     for what, value in (("iteration value", iterations), ("key length", 1 if dklen is None else dklen)):
         value = operator.index(value)
         if value < 1:
@@ -192,6 +197,7 @@ def _run(batch: _hash.Batch, threads: int | None, progress: "Progress") -> list[
 async def _run_async(batch: _hash.Batch, threads: int | None, progress: "Progress") -> list[Any]:
     if batch.short:
         return batch.run(_threads(threads), progress)
+    import asyncio  # who hashes without coroutines does not pay for it
     loop = asyncio.get_running_loop()
     over = loop.create_future()
     reader, writer = os.pipe()
@@ -209,13 +215,14 @@ async def _run_async(batch: _hash.Batch, threads: int | None, progress: "Progres
         os.close(writer)
 
 
-def _settle(loop: asyncio.AbstractEventLoop, reader: int, over: "asyncio.Future[None]") -> None:
+def _settle(loop: "asyncio.AbstractEventLoop", reader: int, over: "asyncio.Future[None]") -> None:
     loop.remove_reader(reader)
     if not over.done():
         over.set_result(None)
 
 
 async def _watch(batch: _hash.Batch, over: "asyncio.Future[None]", progress: "Progress") -> None:
+    import asyncio
     try:
         while not over.done():
             await asyncio.wait((over,), timeout=None if progress is None else _PROGRESS_SECONDS)

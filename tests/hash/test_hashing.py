@@ -18,8 +18,8 @@ MIB = 1 << 20
 NAMES = sorted(name for name in hashlib.algorithms_available if not name.startswith("shake"))
 names = pytest.mark.parametrize("name", NAMES)
 # Below and above what is done in the calling thread, and around the blocks of hashes, files and slices.
-SIZES = [0, 1, 55, 56, 63, 64, 65, 111, 112, 127, 128, 129, 135, 136, 137, 2047, 2048, 65535, 65536, 262143, 262144, 262145,
-         MIB - 1, MIB, MIB + 1, 3 * MIB + 7]
+SIZES = [0, 1, 55, 56, 63, 64, 65, 111, 112, 127, 128, 129, 135, 136, 137, 2047, 2048, 65535, 65536, 262143, 262144,
+         262145, MIB - 1, MIB, MIB + 1, 3 * MIB + 7]
 
 
 def expected(name, buffers):
@@ -75,8 +75,8 @@ def test_uneven_sizes():
 
 
 def test_kinds_of_buffers():
-    kinds = [b"bytes", bytearray(b"bytearray"), memoryview(b"memoryview")[2:5], array.array("i", [1, 2, 3]), b"bytes again",
-             (ctypes.c_char * 5)(*b"chars"), type("B", (bytes,), {})(b"subclass")]
+    kinds = [b"bytes", bytearray(b"bytearray"), memoryview(b"memoryview")[2:5], array.array("i", [1, 2, 3]),
+             b"bytes again", (ctypes.c_char * 5)(*b"chars"), type("B", (bytes,), {})(b"subclass")]
     assert hashing.digest_many("sha1", kinds) == expected("sha1", kinds)
     assert hashing.digest_many("sha1", tuple(kinds)) == expected("sha1", kinds)
     assert hashing.digest_many("sha1", (kind for kind in kinds)) == expected("sha1", kinds)
@@ -104,7 +104,7 @@ def test_a_buffer_is_locked_while_it_is_hashed():
     buffer.append(1)
 
 
-@pytest.mark.parametrize("name", ["nope", "", "sha256\0", "x" * 100, "shake_128", "shake_256", "\N{GREEK SMALL LETTER BETA}"])
+@pytest.mark.parametrize("name", ["nope", "", "sha256\0", "x" * 100, "shake_128", "shake_256", "\xb5"])
 def test_unknown_hash(name):
     with pytest.raises(ValueError, match="unsupported hash type"):
         hashing.digest_many(name, [b"x"])
@@ -228,7 +228,8 @@ def test_a_salt_each(kind):
     assert result == [hashlib.scrypt(password, **SCRYPT | {"salt": salt})
                       for password, salt in zip(passwords, salts, strict=True)]
     result = hashing.pbkdf2_many("sha256", passwords, salt=salts, iterations=3)
-    assert result == [hashlib.pbkdf2_hmac("sha256", password, salt, 3) for password, salt in zip(passwords, salts, strict=True)]
+    assert result == [hashlib.pbkdf2_hmac("sha256", password, salt, 3)
+                      for password, salt in zip(passwords, salts, strict=True)]
     one = hashing.scrypt_many([b"x"], **SCRYPT | {"salt": kind([b"y"])})
     assert one == [hashlib.scrypt(b"x", **SCRYPT | {"salt": b"y"})]
     for wrong in (salts[1:], [], [b"x"]):
@@ -251,9 +252,10 @@ def raised(function, *args, **kwargs):
 
 
 @pytest.mark.parametrize("changed", [
-    {"n": 0}, {"n": 1}, {"n": 3}, {"n": -2}, {"n": None}, {"n": "16"}, {"n": 2**65}, {"r": None}, {"r": -1}, {"r": 0}, {"p": 0},
-    {"p": -1}, {"p": 2.0}, {"r": 2**31}, {"n": 2**40}, {"n": 2**15}, {"maxmem": -1}, {"maxmem": 2**40}, {"maxmem": "x"},
-    {"maxmem": 10}, {"dklen": 0}, {"dklen": -1}, {"dklen": 2**31}, {"dklen": "x"}, {"salt": None}, {"salt": "salt"}], ids=repr)
+    {"n": 0}, {"n": 1}, {"n": 3}, {"n": -2}, {"n": None}, {"n": "16"}, {"n": 2**65}, {"r": None}, {"r": -1}, {"r": 0},
+    {"p": 0}, {"p": -1}, {"p": 2.0}, {"r": 2**31}, {"n": 2**40}, {"n": 2**15}, {"maxmem": -1}, {"maxmem": 2**40},
+    {"maxmem": "x"}, {"maxmem": 10}, {"dklen": 0}, {"dklen": -1}, {"dklen": 2**31}, {"dklen": "x"},
+    {"salt": None}, {"salt": "salt"}], ids=repr)
 def test_scrypt_refuses_what_hashlib_refuses(changed):
     standard = raised(hashlib.scrypt, b"x", **SCRYPT | changed)
     ours = raised(hashing.scrypt_many, [b"x"], **SCRYPT | changed, memory_limit=2**60)
@@ -262,8 +264,8 @@ def test_scrypt_refuses_what_hashlib_refuses(changed):
         assert ours[1].startswith(standard[1].rstrip(".")), standard
 
 
-@pytest.mark.parametrize("arguments", [(b"s", 0), (b"s", -1), (b"s", 2**31), (b"s", 1, 0), (b"s", 1, -1), (b"s", 1, 2**31),
-                                       (b"s", "x"), ("s", 1), (b"s", 2**70)], ids=repr)
+@pytest.mark.parametrize("arguments", [(b"s", 0), (b"s", -1), (b"s", 2**31), (b"s", 1, 0), (b"s", 1, -1),
+                                       (b"s", 1, 2**31), (b"s", "x"), ("s", 1), (b"s", 2**70)], ids=repr)
 def test_pbkdf2_refuses_what_hashlib_refuses(arguments):
     standard = raised(hashlib.pbkdf2_hmac, "sha256", b"x", *arguments)
     named = dict(zip(("salt", "iterations", "dklen"), arguments, strict=False))
@@ -284,8 +286,8 @@ def test_from_many_threads(buffers):
     small = [os.urandom(100) for _ in range(5000)]
     wanted = expected("sha256", buffers), expected("sha256", small)
     with ThreadPoolExecutor(8) as pool:
-        for result in pool.map(lambda _: (hashing.digest_many("sha256", buffers), hashing.digest_many("sha256", small)), range(40)):
-            assert result == wanted
+        for one, two in pool.map(lambda _: [hashing.digest_many("sha256", b) for b in (buffers, small)], range(40)):
+            assert (one, two) == wanted
 
 
 def test_a_long_batch_does_not_block_a_short_one():
