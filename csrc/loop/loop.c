@@ -425,6 +425,7 @@ close_uv(pyc_loop *self)
          * still watches what we are about to forget. */
         uv_loop_fork(&self->uv);
     }
+    Py_CLEAR(self->sock_poll);
     pyc_readers_close(self);
     pyc_watcher_close_all(self);
     uv_close((uv_handle_t *)&self->wake, NULL);
@@ -469,6 +470,7 @@ loop_traverse(pyc_loop *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->task_factory);
+    Py_VISIT(self->sock_poll);
     Py_VISIT(self->failure);
     int stop = visit_ring(&self->ready, visit, arg);
     if (stop == 0) {
@@ -487,6 +489,7 @@ static int
 loop_clear(pyc_loop *self)
 {
     Py_CLEAR(self->task_factory);
+    Py_CLEAR(self->sock_poll);
     Py_CLEAR(self->failure);
     pyc_watcher_clear(self);
     pyc_readers_close(self);

@@ -84,6 +84,7 @@ struct pyc_loop {
     int deadline_fd;       /* -1 until a timer has to end a poll */
     double deadline_armed; /* when it will end one; 0: not set */
     PyObject *task_factory; /* or NULL */
+    PyObject *sock_poll;    /* of the sock_*() operations, or NULL */
     atomic_int polling; /* 1 while a producer has to wake the loop */
     uv_async_t wake;
     pyc_inbox inbox;

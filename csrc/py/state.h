@@ -32,7 +32,9 @@ extern struct PyModuleDef pyc_core_module;
     X(threading_Condition, "threading", "Condition")                           \
     X(extract_stack, "asyncio.format_helpers", "extract_stack")                \
     X(base_logger, "concurrent.futures._base", "LOGGER")                       \
-    X(weak_dict, "weakref", "WeakKeyDictionary")
+    X(weak_dict, "weakref", "WeakKeyDictionary")                               \
+    X(SelectorEventLoop, "asyncio", "SelectorEventLoop")                       \
+    X(socket_type, "socket", "socket")
 
 /* Interned names. */
 #define PYC_STATE_NAMES(X)                                                     \
@@ -68,7 +70,10 @@ extern struct PyModuleDef pyc_core_module;
     X(get)                                                                     \
     X(setdefault)                                                              \
     X(_new_condition)                                                          \
-    X(_start_worker)
+    X(_start_worker)                                                           \
+    X(fileno)                                                                  \
+    X(remove_reader)                                                           \
+    X(remove_writer)
 
 /* Types of this module. */
 #define PYC_STATE_TYPES(X)                                                     \
@@ -77,6 +82,8 @@ extern struct PyModuleDef pyc_core_module;
     X(loop_type)                                                               \
     X(stream_type)                                                             \
     X(datagram_type)                                                           \
+    X(sock_op_type)                                                            \
+    X(sock_poll_type)                                                           \
     X(listener_type)                                                           \
     X(future_type)                                                             \
     X(future_await_type)                                                       \
