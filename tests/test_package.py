@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""import pyconc, and the ways in: run(), install(), EventLoopPolicy, Runner."""
+import asyncio
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+
+import pyconc
+
+HAS_POLICIES = sys.version_info < (3, 16)
+
+
+def python(text, *options):
+    done = subprocess.run([sys.executable, *options, "-c", text], capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+async def which_loop():
+    return type(asyncio.get_running_loop())
+
+
+def test_version():
+    assert pyconc.__version__ == importlib.metadata.version("pyconc")
+
+
+def test_names():
+    for name in pyconc.__all__:
+        assert getattr(pyconc, name) is not None
+        assert name in dir(pyconc)
+    with pytest.raises(AttributeError, match="module 'pyconc' has no attribute 'nothing'"):
+        pyconc.nothing  # noqa: B018
+    assert hasattr(pyconc, "EventLoopPolicy") == HAS_POLICIES
+
+
+def test_nothing_is_imported_before_it_is_used():
+    text = "import sys, pyconc; print([m for m in ('asyncio', 'pyconc.loop', 'pyconc._core') if m in sys.modules])"
+    assert python(text, "-W", "error") == (0, "[]\n", "")
+
+
+def test_no_warning_from_any_way_in():
+    text = ("import asyncio, pyconc\n"
+            "async def main(): return type(asyncio.get_running_loop())\n"
+            "assert pyconc.run(main()) is pyconc.Loop\n"
+            "pyconc.install()\n"
+            "assert asyncio.run(main()) is pyconc.Loop\n"
+            "with asyncio.Runner() as runner: assert runner.run(main()) is pyconc.Loop\n"
+            "loop = asyncio.new_event_loop(); assert type(loop) is pyconc.Loop; loop.close()\n"
+            "from pyconc import *\n")
+    assert python(text, "-W", "error") == (0, "", "")
+
+
+def test_install_before_asyncio_is_imported():
+    text = ("import pyconc; pyconc.install()\n"
+            "import asyncio\n"
+            "async def main(): print(type(asyncio.get_running_loop()) is pyconc.Loop)\n"
+            "asyncio.run(main())\n")
+    assert python(text, "-W", "error") == (0, "True\n", "")
+
+
+def test_install_where_python_has_no_policies():
+    text = ("import asyncio, pyconc\n"
+            "from pyconc.loop import policy\n"
+            "policy.Base = None\n"
+            "vars(policy).pop('EventLoopPolicy', None)\n"
+            "assert not hasattr(pyconc, 'EventLoopPolicy')\n"
+            "pyconc.install()\n"
+            "async def main(): print(type(asyncio.get_running_loop()) is pyconc.Loop)\n"
+            "asyncio.run(main())\n"
+            "loop = asyncio.new_event_loop(); print(type(loop) is pyconc.Loop); loop.close()\n")
+    assert python(text, "-W", "error") == (0, "True\nTrue\n", "")
+
+
+@pytest.mark.skipif(not HAS_POLICIES, reason="this Python has no event loop policies")
+def test_policy():
+    policy = pyconc.EventLoopPolicy()
+    loop = policy.new_event_loop()
+    assert type(loop) is pyconc.Loop
+    policy.set_event_loop(loop)
+    assert policy.get_event_loop() is loop
+    loop.close()
+
+
+@pytest.mark.parametrize("debug", [None, True, False])
+def test_run(debug):
+    async def main(value):
+        loop = asyncio.get_running_loop()
+        assert type(loop) is pyconc.Loop
+        if debug is not None:
+            assert loop.get_debug() is debug
+        return value
+
+    assert pyconc.run(main(5), debug=debug) == 5
+    assert pyconc.run(which_loop(), loop_factory=asyncio.SelectorEventLoop) is asyncio.SelectorEventLoop
+    with pytest.raises(ZeroDivisionError):
+        pyconc.run(main(1 / 0))
+
+
+def test_run_inside_a_running_loop():
+    async def main():
+        inner = which_loop()
+        with pytest.raises(RuntimeError, match="cannot be called from a running event loop"):
+            pyconc.run(inner)
+        inner.close()
+
+    pyconc.run(main())
+
+
+def test_run_takes_coroutines():
+    with pytest.raises((TypeError, ValueError)):    # ValueError before 3.14, as in asyncio
+        pyconc.run(5)
+
+
+def test_runner():
+    with asyncio.Runner(loop_factory=pyconc.new_event_loop) as runner:
+        assert runner.run(which_loop()) is pyconc.Loop
+        loop = runner.get_loop()
+    assert loop.is_closed()
+
+
+def test_isolated_asyncio_test_case():
+    import unittest
+
+    class Case(unittest.IsolatedAsyncioTestCase):
+        loop_factory = staticmethod(pyconc.new_event_loop)
+
+        async def test(self):
+            self.kind = await which_loop()
+
+    case = Case("test")
+    assert case.run().wasSuccessful()
+    if sys.version_info >= (3, 13):
+        assert case.kind is pyconc.Loop
