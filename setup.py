@@ -57,7 +57,7 @@ def compile_args():
     else:
         args += ["-O2", "-g1"]
         if flag("PYCONC_LTO", "1"):
-            args.append("-flto")
+            args.append("-flto=auto")
     if flag("PYCONC_WERROR"):
         args.append("-Werror")
     return args
@@ -68,7 +68,7 @@ def link_args():
         return ["-fsanitize=address,undefined"]
     if flag("PYCONC_DEBUG") or not flag("PYCONC_LTO", "1"):
         return []
-    return ["-flto", "-O2"]
+    return ["-flto=auto", "-O2"]
 
 
 def extension(name, folders, library, version):

@@ -176,7 +176,11 @@ run_ready(pyc_loop *loop)
         }
         pyc_ring_item item = pyc_ring_pop(&loop->ready);
         if (item.run == NULL) {
-            pyc_handle_run((pyc_handle *)item.what);
+            pyc_handle *handle = item.what;
+            pyc_handle_run(handle);
+            if (PYC_UNLIKELY(Py_REFCNT(handle) > 1)) {
+                pyc_handle_track(handle);
+            }
         }
         else {
             ((pyc_soon_fn)item.run)(loop, item.what);
@@ -212,6 +216,22 @@ run_burst(pyc_loop *loop)
     }
 }
 
+/* Nothing may stay out of the collector's sight in a loop that stands still:
+ * it can become garbage as it is. */
+static void
+track_scheduled(pyc_loop *loop)
+{
+    for (size_t at = loop->ready.head; at != loop->ready.tail; at++) {
+        pyc_ring_item *item = &loop->ready.items[at & loop->ready.mask];
+        if (item->run == NULL) {
+            pyc_handle_track(item->what);
+        }
+    }
+    for (size_t i = 0; i < loop->timers.len; i++) {
+        pyc_handle_track(loop->timers.items[i].what);
+    }
+}
+
 PyObject *
 pyc_cycle_run(pyc_loop *loop)
 {
@@ -231,6 +251,8 @@ pyc_cycle_run(pyc_loop *loop)
         run_burst(loop);
     } while (!loop->stopping && loop->failure == NULL);
     run_flushes(loop);
+    pyc_inbox_drain(loop);
+    track_scheduled(loop);
     loop->stopping = 0;
     if (loop->failure != NULL) {
         PyObject *exc = loop->failure;

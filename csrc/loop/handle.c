@@ -7,7 +7,7 @@
 #ifdef Py_GIL_DISABLED
 #define FREE_HANDLES_MAX 0
 #else
-#define FREE_HANDLES_MAX 1024
+#define FREE_HANDLES_MAX 4096
 #endif
 
 /* ---- making ------------------------------------------------------------ */
@@ -35,9 +35,10 @@ set_arguments(pyc_handle *self, PyObject *const *args, Py_ssize_t nargs)
 }
 
 static PyObject *
-context_for(PyObject *context)
+context_for(pyc_handle *self, PyObject *context)
 {
     if (context == NULL || context == Py_None) {
+        self->own_context = 1;
         return PyContext_CopyCurrent();
     }
     if (PYC_UNLIKELY(!PyContext_CheckExact(context))) {
@@ -79,7 +80,7 @@ fill(pyc_handle *self, pyc_loop *loop, PyObject *callback,
 {
     self->loop = (pyc_loop *)Py_NewRef(loop);
     self->callback = Py_NewRef(callback);
-    self->context = context_for(context);
+    self->context = context_for(self, context);
     if (self->context == NULL || set_arguments(self, args, nargs) < 0) {
         return -1;
     }
@@ -101,11 +102,15 @@ finish(pyc_handle *self, pyc_loop *loop, PyObject *callback,
     if (self == NULL) {
         return NULL;
     }
-    int failed = fill(self, loop, callback, args, nargs, context) < 0;
-    PyObject_GC_Track(self);
-    if (failed) {
+    if (fill(self, loop, callback, args, nargs, context) < 0) {
         Py_DECREF(self);
         return NULL;
+    }
+    if (!PYC_LATE_TRACKING || loop->thread == 0) {
+        PyObject_GC_Track(self);
+    }
+    else if (self->own_context) {
+        PyObject_GC_UnTrack(self->context);
     }
     return self;
 }
@@ -121,6 +126,17 @@ pyc_handle_new(pyc_loop *loop, PyObject *callback, PyObject *const *args,
     return finish(self, loop, callback, args, nargs, context);
 }
 
+void
+pyc_handle_track(pyc_handle *self)
+{
+    if (!PyObject_GC_IsTracked((PyObject *)self)) {
+        PyObject_GC_Track(self);
+    }
+    if (self->own_context && !PyObject_GC_IsTracked(self->context)) {
+        PyObject_GC_Track(self->context);
+    }
+}
+
 pyc_handle *
 pyc_timer_handle_new(pyc_loop *loop, PyObject *callback, PyObject *const *args,
                      Py_ssize_t nargs, PyObject *context)
@@ -134,8 +150,9 @@ pyc_timer_handle_new(pyc_loop *loop, PyObject *callback, PyObject *const *args,
 static void
 clear_call(pyc_handle *self)
 {
+    int used = self->nargs < 0 ? 1 : self->nargs;
     Py_CLEAR(self->callback);
-    for (int i = 1; i <= PYC_HANDLE_INLINE_ARGS; i++) {
+    for (int i = 1; i <= used; i++) {
         Py_CLEAR(self->stack[i]);
     }
     self->nargs = 0;
@@ -185,10 +202,17 @@ call(pyc_handle *self)
         report_failure(self);
         return;
     }
-    if (PYC_LIKELY(self->nargs >= 0)) {
-        result = PyObject_Vectorcall(
-            self->callback, self->stack + 1,
-            (size_t)self->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    vectorcallfunc function;
+    if (PYC_LIKELY(self->nargs >= 0 &&
+                   (function = PyVectorcall_Function(self->callback)) !=
+                       NULL)) {
+        result = function(self->callback, self->stack + 1,
+                          (size_t)self->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                          NULL);
+    }
+    else if (self->nargs >= 0) {
+        result = PyObject_Vectorcall(self->callback, self->stack + 1,
+                                     (size_t)self->nargs, NULL);
     }
     else {
         result = PyObject_Call(self->callback, self->stack[1], NULL);
@@ -282,6 +306,11 @@ static int
 handle_clear(pyc_handle *self)
 {
     clear_call(self);
+    if (self->own_context && self->context != NULL &&
+        !PyObject_GC_IsTracked(self->context)) {
+        PyObject_GC_Track(self->context); /* as its own dealloc expects */
+    }
+    self->own_context = 0;
     Py_CLEAR(self->context);
     Py_CLEAR(self->source_traceback);
     Py_CLEAR(self->repr);

@@ -24,6 +24,7 @@ typedef struct pyc_handle {
     char cancelled;
     char running;   /* its callback and arguments are in use */
     char scheduled; /* TimerHandle: in the loop's heap */
+    char own_context; /* a copy made for this handle */
 } pyc_handle;
 
 typedef struct {
@@ -31,6 +32,12 @@ typedef struct {
     double when;
     PyObject *when_given; /* what call_at() got, or NULL for a float */
 } pyc_timer_handle;
+
+/* A handle made while its loop runs, and the context copied for it, are not
+ * tracked by the garbage collector while the loop holds them: that loop is
+ * alive, and most of them end with their run. pyc_handle_track() makes up for
+ * it when one lives on: when the loop lets go of it, or stops. */
+void pyc_handle_track(pyc_handle *handle);
 
 /* New handles, with references of their own to everything given. context may
  * be NULL or None: then it is a copy of the current one. NULL with an

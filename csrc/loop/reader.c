@@ -205,6 +205,7 @@ add(pyc_loop *self, int kind, int fd, PyObject *const *args, Py_ssize_t nargs)
     if (handle == NULL) {
         return NULL;
     }
+    pyc_handle_track(handle);
     pyc_handle *old = reader->callbacks[kind];
     reader->callbacks[kind] = handle;
     Py_INCREF(handle);

@@ -20,6 +20,9 @@ drop(pyc_loop *loop, pyc_timer_handle *timer)
     if (timer->handle.cancelled) {
         loop->timers_cancelled--;
     }
+    if (Py_REFCNT(timer) > 1) {
+        pyc_handle_track(&timer->handle);
+    }
     Py_DECREF(timer);
 }
 
