@@ -243,9 +243,10 @@ connect_begin(pyc_sock_op *self)
     if (connect(self->fd, &self->address->u.any, self->address->len) == 0) {
         return PYC_OP_DONE;
     }
-    /* After a signal the kernel goes on connecting. A Unix socket's EAGAIN is
-     * no such thing: the listener's queue is full. */
-    if (errno == EINPROGRESS || errno == EINTR) {
+    /* After a signal the kernel goes on connecting. EALREADY: somebody has
+     * begun before. A Unix socket's EAGAIN is no such thing: the listener's
+     * queue is full. */
+    if (errno == EINPROGRESS || errno == EINTR || errno == EALREADY) {
         self->anew = 1;
         return PYC_OP_BLOCKED;
     }

@@ -240,6 +240,46 @@ def test_cancel_while_connecting(monkeypatch, delay):
     run(main())
 
 
+@contextlib.contextmanager
+def full_listener():
+    """A listening socket whose queue is full: further connections get no answer until accept() makes room."""
+    with listener() as sock, contextlib.ExitStack() as stack:
+        sock.listen(0)
+        waiting = []
+        while not waiting or waiting[-1].connect_ex(sock.getsockname()) != errno.EALREADY:
+            waiting.append(stack.enter_context(socket.socket()))
+            waiting[-1].setblocking(False)
+            waiting[-1].connect_ex(sock.getsockname())
+        yield sock
+
+
+@pytest.mark.parametrize("delay", [None, 0.1])
+def test_connection_that_takes_time(delay):
+    async def main():
+        loop = asyncio.get_running_loop()
+        with full_listener() as sock:
+            for room in False, True:
+                task = loop.create_task(loop.create_connection(Recorder, *sock.getsockname(),
+                                                               happy_eyeballs_delay=delay))
+                done, _ = await asyncio.wait([task], timeout=0.05)
+                assert not done
+                if not room:
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+            sock.setblocking(False)
+            accepted = []
+            while not task.done():
+                with contextlib.suppress(BlockingIOError):
+                    accepted.append(sock.accept()[0])
+                await asyncio.sleep(0.01)
+            await finish(*task.result())
+            for peer in accepted:
+                peer.close()
+
+    run(main())
+
+
 def test_cancel_does_not_close_twice():
     """A socket number given out again right after the cancel is nobody else's to close."""
     async def main(step):
