@@ -4,6 +4,8 @@
 #ifndef PYC_POOL_QUEUE_H
 #define PYC_POOL_QUEUE_H
 
+#include "py/compat.h"
+
 #include "base/list.h"
 #include "pool/job.h"
 
