@@ -30,8 +30,8 @@ class Condition(type(threading.RLock())):
 class Future(_core.FutureBase, concurrent.futures.Future):
     """A concurrent.futures.Future that is awaitable in any asyncio loop.
 
-    It has no lock: threads that wait in result() sleep until they are woken by the one that ends it, and loops that await
-    many Futures are woken once for all that end meanwhile. Source: concurrent.futures.Future.
+    It has no lock: threads that wait in result() sleep until the one that ends it wakes them, and loops that await many
+    Futures are woken once for all that end meanwhile. Source: concurrent.futures.Future.
     """
 
     __slots__ = ()

@@ -76,8 +76,8 @@ class ThreadPoolExecutor(_core.ThreadPoolBase, concurrent.futures.ThreadPoolExec
 
     max_workers: the most threads, by default the number of CPUs plus 4 and at most 32. They start when they are needed.
     thread_name_prefix: the threads are called PREFIX_0, PREFIX_1, ...
-    initializer, initargs: called in each thread before its first job; if it raises, the pool is broken and every job that
-    waits, as every submit() from then on, raises BrokenThreadPool.
+    initializer, initargs: called in each thread before its first job; if it raises, the pool is broken and every job
+    that waits, as every submit() from then on, raises BrokenThreadPool.
 
     Every job runs in a copy of the context variables of the one who submitted it. Source:
     concurrent.futures.ThreadPoolExecutor.
