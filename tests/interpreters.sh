@@ -58,10 +58,10 @@ install_and_test() {
   local bin=$work/venv/bin archive=.cache/pyconc.tar.gz
   if [[ ! $work/built -nt $archive || ! -x $bin/python ]]; then
     mkdir -p "$work/cwd"
-    "$python" -m venv --clear "$work/venv"
+    "$python" -m venv --clear "$work/venv" || return
     # numpy has no wheel for some of the newest interpreters: the tests that use it are skipped there.
     "$bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: numpy || true
-    "$bin/python" -m pip install -q --disable-pip-version-check "pyconc[test] @ file://$PWD/$archive" || return 1
+    "$bin/python" -m pip install -q --disable-pip-version-check --prefer-binary "pyconc[test] @ file://$PWD/$archive" || return
     touch "$work/built"
   fi
   local tests=$PWD/tests
@@ -137,9 +137,10 @@ run() {
   path=$(list | awk -v name="$name" '$1 == name {print $2}')
   [[ -n $path ]] || { echo "no interpreter $name here; see: tests/interpreters.sh list" >&2; return 2; }
   if [[ $path != "$tree" ]]; then
-    local bin; bin=$(mktemp -d)
-    ln -s "$path" "$bin/python3"
-    PATH=$bin:$PATH "$@"
+    local bin=.cache/bin/$name
+    mkdir -p "$bin"
+    ln -sf "$path" "$bin/python3"
+    PATH=$PWD/$bin:$PATH "$@"
     return
   fi
   # A mount namespace of its own: the mounts vanish with the command.

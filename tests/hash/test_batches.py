@@ -332,7 +332,8 @@ def test_in_subinterpreters():
         # Python 3.12.1 crashes at exit when a subinterpreter imports hashlib.
         CODE = f'''if True:
             from pyconc import hashing
-            assert hashing.digest_many("sha256", [bytes(1000)] * 1000) == [{hashlib.sha256(bytes(1000)).digest()}] * 1000
+            digest = {hashlib.sha256(bytes(1000)).digest()}
+            assert hashing.digest_many("sha256", [bytes(1000)] * 1000) == [digest] * 1000
             assert len(hashing.scrypt_many([b"x"] * 20, salt=b"", n=1024, r=8, p=1)) == 20
         '''
         def run():
