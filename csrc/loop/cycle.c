@@ -235,7 +235,12 @@ track_scheduled(pyc_loop *loop)
 PyObject *
 pyc_cycle_run(pyc_loop *loop)
 {
-    do {
+    int last_turn = loop->stopping;
+    if (!last_turn) {
+        run_ready(loop); /* what waits already comes before the poll's */
+    }
+    while (last_turn || (!loop->stopping && loop->failure == NULL)) {
+        last_turn = 0;
         pyc_inbox_drain(loop);
         poll_once(loop);
         if (PyErr_CheckSignals() < 0) {
@@ -249,7 +254,7 @@ pyc_cycle_run(pyc_loop *loop)
             break;
         }
         run_burst(loop);
-    } while (!loop->stopping && loop->failure == NULL);
+    }
     run_flushes(loop);
     pyc_inbox_drain(loop);
     track_scheduled(loop);

@@ -560,6 +560,14 @@ pyc_datagram_register(PyObject *module, pyc_state *state)
                      base->tp_basicsize, offsetof(pyc_datagram, weakrefs));
         return -1;
     }
-    return pyc_add_type(module, &datagram_spec, (PyObject *)base,
-                        &state->datagram_type);
+    /* Both, as asyncio's own: it can pause reading, and has write limits. */
+    PyObject *bases =
+        PyTuple_Pack(2, (PyObject *)base, state->asyncio_Transport);
+    if (bases == NULL) {
+        return -1;
+    }
+    int code =
+        pyc_add_type(module, &datagram_spec, bases, &state->datagram_type);
+    Py_DECREF(bases);
+    return code;
 }
