@@ -2,6 +2,7 @@
 /* The C half of pyconc.Loop: its life and its methods. */
 #include "py/compat.h"
 #include "loop/cycle.h"
+#include "loop/executor.h"
 #include "loop/reader.h"
 
 #include <pthread.h>
@@ -69,21 +70,26 @@ pyc_loop_check_thread(pyc_loop *loop)
     return 0;
 }
 
-/* In debug mode, what call_soon and its like are to refuse. */
-static int
-check_call(pyc_loop *self, PyObject *callback, const char *method,
-           int any_thread)
+int
+pyc_loop_check_callback(pyc_loop *self, PyObject *callback, const char *method)
 {
     if (PYC_LIKELY(!self->debug)) {
         return 0;
-    }
-    if (!any_thread && pyc_loop_check_thread(self) < 0) {
-        return -1;
     }
     PyObject *done = PyObject_CallMethod((PyObject *)self, "_check_callback",
                                          "Os", callback, method);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
+}
+
+/* In debug mode, what call_soon and its like are to refuse. */
+static int
+check_call(pyc_loop *self, PyObject *callback, const char *method)
+{
+    if (pyc_loop_check_thread(self) < 0) {
+        return -1;
+    }
+    return pyc_loop_check_callback(self, callback, method);
 }
 
 /* The `context` keyword of a scheduling method into *context (borrowed). */
@@ -124,7 +130,7 @@ loop_call_soon(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
     if (parse_context(self, "call_soon", args, nargs, 1, kwnames, &context) <
             0 ||
         pyc_loop_check_usable(self) < 0 ||
-        check_call(self, args[0], "call_soon", 0) < 0) {
+        check_call(self, args[0], "call_soon") < 0) {
         return NULL;
     }
     pyc_handle *handle =
@@ -149,7 +155,7 @@ loop_call_soon_threadsafe(pyc_loop *self, PyObject *const *args,
     if (parse_context(self, "call_soon_threadsafe", args, nargs, 1, kwnames,
                       &context) < 0 ||
         pyc_loop_check_usable(self) < 0 ||
-        check_call(self, args[0], "call_soon_threadsafe", 1) < 0) {
+        pyc_loop_check_callback(self, args[0], "call_soon_threadsafe") < 0) {
         return NULL;
     }
     pyc_handle *handle =
@@ -205,7 +211,7 @@ loop_call_later(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
     }
     double delay = PyFloat_AsDouble(args[0]);
     if ((delay == -1 && PyErr_Occurred()) || pyc_loop_check_usable(self) < 0 ||
-        check_call(self, args[1], "call_later", 0) < 0) {
+        check_call(self, args[1], "call_later") < 0) {
         return NULL;
     }
     return schedule_at(self, pyc_loop_time() + delay, NULL, args + 1,
@@ -227,7 +233,7 @@ loop_call_at(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
     }
     double when = PyFloat_AsDouble(args[0]);
     if ((when == -1 && PyErr_Occurred()) || pyc_loop_check_usable(self) < 0 ||
-        check_call(self, args[1], "call_at", 0) < 0) {
+        check_call(self, args[1], "call_at") < 0) {
         return NULL;
     }
     return schedule_at(self, when, args[0], args + 1, nargs - 1, context);
@@ -470,6 +476,7 @@ loop_traverse(pyc_loop *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->task_factory);
+    Py_VISIT(self->default_executor);
     Py_VISIT(self->sock_poll);
     Py_VISIT(self->failure);
     int stop = visit_ring(&self->ready, visit, arg);
@@ -489,6 +496,7 @@ static int
 loop_clear(pyc_loop *self)
 {
     Py_CLEAR(self->task_factory);
+    Py_CLEAR(self->default_executor);
     Py_CLEAR(self->sock_poll);
     Py_CLEAR(self->failure);
     pyc_watcher_clear(self);
@@ -547,6 +555,7 @@ pyc_loop_from(pyc_state *state, PyObject *object)
     }
 FLAG(debug)
 FLAG(stopping)
+FLAG(executor_shutdown)
 #undef FLAG
 
 static PyObject *
@@ -577,20 +586,20 @@ set_thread_id(pyc_loop *self, PyObject *value, void *closure)
     return 0;
 }
 
-static PyObject *
-get_task_factory(pyc_loop *self, void *closure)
-{
-    return Py_NewRef(self->task_factory == NULL ? Py_None
-                                                : self->task_factory);
-}
-
-static int
-set_task_factory(pyc_loop *self, PyObject *value, void *closure)
-{
-    PyObject *factory = value == Py_None ? NULL : Py_XNewRef(value);
-    Py_XSETREF(self->task_factory, factory);
-    return 0;
-}
+#define OBJECT(field)                                                          \
+    static PyObject *get_##field(pyc_loop *self, void *closure)                \
+    {                                                                          \
+        return Py_NewRef(self->field == NULL ? Py_None : self->field);         \
+    }                                                                          \
+    static int set_##field(pyc_loop *self, PyObject *value, void *closure)     \
+    {                                                                          \
+        PyObject *object = value == Py_None ? NULL : Py_XNewRef(value);        \
+        Py_XSETREF(self->field, object);                                       \
+        return 0;                                                              \
+    }
+OBJECT(task_factory)
+OBJECT(default_executor)
+#undef OBJECT
 
 static PyGetSetDef loop_getset[] = {
     {"_debug", (getter)get_debug, (setter)set_debug},
@@ -598,6 +607,10 @@ static PyGetSetDef loop_getset[] = {
     {"_closed", (getter)get_closed, (setter)set_closed},
     {"_thread_id", (getter)get_thread_id, (setter)set_thread_id},
     {"_task_factory", (getter)get_task_factory, (setter)set_task_factory},
+    {"_default_executor", (getter)get_default_executor,
+     (setter)set_default_executor},
+    {"_executor_shutdown_called", (getter)get_executor_shutdown,
+     (setter)set_executor_shutdown},
     {NULL},
 };
 
@@ -639,6 +652,12 @@ static PyMethodDef loop_methods[] = {
      "A Task that runs `coro`; the keywords are those of the running Python's "
      "asyncio.Task (name, context, eager_start).\n\n"
      "Source: asyncio.loop.create_task"},
+    {"run_in_executor", PYC_FASTCALL(pyc_loop_run_in_executor),
+     "run_in_executor($self, executor, func, /, *args)\n--\n\n"
+     "Run func(*args) in `executor`, or in the default one when it is "
+     "None.\n\nReturns an asyncio.Future; cancelling it keeps the call from "
+     "starting. RuntimeError when the loop is closed or the default executor "
+     "has been shut down.\n\nSource: asyncio.loop.run_in_executor"},
     {"_run", (PyCFunction)loop_run, METH_NOARGS,
      "_run($self, /)\n--\n\nThe run cycle, until stop()."},
     {"stop", (PyCFunction)loop_stop, METH_NOARGS,

@@ -76,6 +76,7 @@ struct pyc_loop {
     char closed;
     char stopping;
     char debug;
+    char executor_shutdown; /* shutdown_default_executor() was called */
     char initialized; /* the libuv loop is there */
     pyc_watcher **watchers; /* by descriptor, or NULL */
     size_t watchers_size;
@@ -83,7 +84,8 @@ struct pyc_loop {
     int free_handles_len;
     int deadline_fd;       /* -1 until a timer has to end a poll */
     double deadline_armed; /* when it will end one; 0: not set */
-    PyObject *task_factory; /* or NULL */
+    PyObject *task_factory;     /* or NULL */
+    PyObject *default_executor; /* or NULL */
     PyObject *sock_poll;    /* of the sock_*() operations, or NULL */
     atomic_int polling; /* 1 while a producer has to wake the loop */
     uv_async_t wake;
@@ -113,6 +115,10 @@ pyc_loop_enter(pyc_loop *loop)
 int pyc_loop_check_usable(pyc_loop *loop);
 /* In debug mode: -1 with RuntimeError in a thread other than the loop's. */
 int pyc_loop_check_thread(pyc_loop *loop);
+
+/* In debug mode: -1 with TypeError for what `method` cannot call later. */
+int pyc_loop_check_callback(pyc_loop *loop, PyObject *callback,
+                            const char *method);
 
 /* ---- scheduling -------------------------------------------------------- */
 

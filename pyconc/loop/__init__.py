@@ -5,10 +5,12 @@ none of them overrides."""
 import signal
 import sys
 import threading
-from asyncio import SelectorEventLoop, base_events, events, format_helpers
+import warnings
+from asyncio import SelectorEventLoop, base_events, events, format_helpers, futures, timeouts
 from asyncio.log import logger
 
 from pyconc import _core
+from pyconc.concurrent.futures import ThreadPoolExecutor
 from pyconc.loop.connection import Connections
 from pyconc.loop.datagram import Datagrams
 from pyconc.loop.resolve import Resolving
@@ -77,6 +79,45 @@ class Loop(_core.Loop, Connections, Datagrams, Resolving, SelectorEventLoop):
             super().close()
         finally:
             self._close()
+
+    # ---- the default executor
+
+    def _make_default_executor(self):
+        self._check_default_executor()
+        self._default_executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
+        return self._default_executor
+
+    if sys.version_info < (3, 12):
+        async def shutdown_default_executor(self, timeout=None):
+            """Wait until the default executor has ended, `timeout` seconds at most (None: as long as it takes).
+
+            Warns with RuntimeWarning when that was not enough. Source: asyncio.loop.shutdown_default_executor
+            (3.12)
+            """
+            self._executor_shutdown_called = True
+            if self._default_executor is None:
+                return
+            future = self.create_future()
+            thread = threading.Thread(target=self._do_shutdown, args=(future,))
+            thread.start()
+            try:
+                async with timeouts.timeout(timeout):
+                    await future
+            except TimeoutError:
+                warnings.warn(f"The executor did not finishing joining its threads within {timeout} seconds.",
+                              RuntimeWarning, stacklevel=2)
+                self._default_executor.shutdown(wait=False)
+            else:
+                thread.join()
+
+        def _do_shutdown(self, future):
+            try:
+                self._default_executor.shutdown(wait=True)
+                if not self.is_closed():
+                    self.call_soon_threadsafe(futures._set_result_unless_cancelled, future, None)
+            except Exception as exc:
+                if not self.is_closed() and not future.cancelled():
+                    self.call_soon_threadsafe(future.set_exception, exc)
 
     # ---- signals
 
