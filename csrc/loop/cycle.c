@@ -232,28 +232,48 @@ track_scheduled(pyc_loop *loop)
     }
 }
 
+/* One turn: the poll, then what is ready. */
+static void
+turn(pyc_loop *loop)
+{
+    pyc_inbox_drain(loop);
+    poll_once(loop);
+    if (PyErr_CheckSignals() < 0) {
+        pyc_loop_fail(loop, pyc_take_exception());
+    }
+    pyc_inbox_drain(loop);
+    if (!loop->stopping) {
+        run_burst(loop);
+    }
+}
+
+static void
+run_due_and_ready(pyc_loop *loop)
+{
+    if (loop->timers.len > 0) {
+        pyc_timers_take_due(loop, pyc_loop_time());
+    }
+    run_ready(loop);
+}
+
 PyObject *
 pyc_cycle_run(pyc_loop *loop)
 {
-    int last_turn = loop->stopping;
-    if (!last_turn) {
-        run_ready(loop); /* what waits already comes before the poll's */
+    if (loop->stopping) {
+        /* stop() came first: a single turn, as asyncio's. */
+        turn(loop);
+        run_due_and_ready(loop);
     }
-    while (last_turn || (!loop->stopping && loop->failure == NULL)) {
-        last_turn = 0;
-        pyc_inbox_drain(loop);
-        poll_once(loop);
-        if (PyErr_CheckSignals() < 0) {
-            pyc_loop_fail(loop, pyc_take_exception());
-        }
-        pyc_inbox_drain(loop);
-        if (loop->stopping && loop->failure == NULL) {
-            /* stop() before the turn: it is the last one, but it is one. */
-            pyc_timers_take_due(loop, pyc_loop_time());
-            run_ready(loop);
-            break;
-        }
-        run_burst(loop);
+    else {
+        /* What has been scheduled comes before the I/O that waits. When it
+         * stops the loop, the turn's poll is still due. */
+        run_due_and_ready(loop);
+        do {
+            if (loop->failure != NULL) {
+                break;
+            }
+            turn(loop);
+        } while (!loop->stopping);
     }
     run_flushes(loop);
     pyc_inbox_drain(loop);
