@@ -30,7 +30,7 @@ bench: .venv/.built ## pyconc beside the standard library and the peers that are
 lint: .venv/.lint ## ruff, mypy, stubtest, clang-format, lizard, cppcheck
 	$(BIN)/ruff check .
 	[ ! -e pyconc/py.typed ] || $(BIN)/python -m mypy pyconc
-	[ ! -e pyconc/py.typed ] || $(BIN)/python -m mypy.stubtest pyconc --allowlist tests/lint/stubtest_allowlist.txt
+	[ ! -e pyconc/py.typed ] || $(BIN)/python -m mypy.stubtest pyconc --mypy-config-file pyproject.toml --allowlist tests/lint/stubtest_allowlist.txt
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	$(BIN)/lizard -l c -C 15 -L 80 -w csrc
 	cppcheck -q -j 2 --std=c11 --enable=warning,portability --inline-suppr --library=python --library=posix \

@@ -62,7 +62,7 @@ def test_install_before_asyncio_is_imported():
 def test_install_where_python_has_no_policies():
     text = ("import asyncio, pyconc\n"
             "from pyconc.loop import policy\n"
-            "policy.Base = None\n"
+            "policy._Base = None\n"
             "vars(policy).pop('EventLoopPolicy', None)\n"
             "assert not hasattr(pyconc, 'EventLoopPolicy')\n"
             "pyconc.install()\n"

@@ -22,7 +22,7 @@ def script(path, args):
         spec = finder.find_spec("__main__")
         if spec is None:
             sys.exit(f"{sys.executable}: can't find '__main__' module in {full!r}")
-        return execute(lambda: spec.loader.get_code("__main__"), main_of_spec(spec))
+        return execute(code_of(spec), main_of_spec(spec))
     set_first_path(os.path.dirname(os.path.realpath(path)))
     kind = importlib.machinery.SourcelessFileLoader if path.endswith(".pyc") else importlib.machinery.SourceFileLoader
     loader = kind("__main__", full)
@@ -53,8 +53,8 @@ def module(name, args):
                  f"({type(error).__name__}: {error})")
     if spec is None:
         sys.exit(f"{sys.executable}: No module named {name}")
-    sys.argv[0] = spec.origin
-    execute(lambda: spec.loader.get_code(spec.name), main_of_spec(spec))
+    sys.argv[0] = spec.origin or name
+    execute(code_of(spec), main_of_spec(spec))
 
 
 def command(text, args):
@@ -84,10 +84,14 @@ def main_of_spec(spec):
                     __cached__=spec.cached)
 
 
+def code_of(spec):
+    return lambda: spec.loader.get_code(spec.name)
+
+
 def execute(compiled, main):
     """Runs what compiled() gives in the module `main`; ends the interpreter as an error in a script would."""
     install()
-    interrupted = []
+    interrupted: list[bool] = []
     atexit.register(end_like_interrupted, interrupted)
     try:
         exec(compiled(), vars(main))

@@ -33,16 +33,14 @@ def literal(host, port, family, proto):
     """The one stream address behind a plain numeric host and port number, without asking libc; else None."""
     if type(host) is not str or type(port) is not int or proto not in (0, socket.IPPROTO_TCP):
         return None
-    if ":" not in host:
-        wanted, address = socket.AF_INET, (host, port)
-    else:
-        wanted, address = socket.AF_INET6, (host, port, 0, 0)
+    wanted = socket.AF_INET6 if ":" in host else socket.AF_INET
     if family not in (wanted, socket.AF_UNSPEC) or not host[:1].isdecimal() and wanted == socket.AF_INET:
         return None
     try:
         socket.inet_pton(wanted, host)
     except (OSError, ValueError):
         return None
+    address = (host, port) if wanted == socket.AF_INET else (host, port, 0, 0)
     return wanted, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address
 
 
@@ -156,7 +154,7 @@ class Connections:
 
     async def _connect_any(self, infos, local, delay, all_errors):
         """A socket connected to one of the addresses; tried in turn, or `delay` seconds apart."""
-        errors = []
+        errors: list[list[OSError]] = []
         try:
             if delay is not None:
                 sock = await self._race(infos, local, delay, errors)
@@ -170,7 +168,7 @@ class Connections:
                         continue
             raise failure([error for some in errors for error in some], all_errors)
         finally:
-            errors = None   # their tracebacks hold this frame
+            del errors  # their tracebacks hold this frame
 
     async def _race(self, infos, local, delay, errors):
         """The first socket that connects, or None: an attempt starts when one has failed or after `delay`."""
@@ -211,7 +209,7 @@ class Connections:
                 sock.close()
             raise
         finally:
-            exceptions = errors = None  # their tracebacks hold this frame
+            del exceptions, errors  # their tracebacks hold this frame
 
     async def _connect(self, sock, address):
         code = sock.connect_ex(address)

@@ -7,11 +7,11 @@ from pyconc.loop import new_event_loop
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)     # 3.14 and 3.15 have policies and would rather not
-    Base = getattr(asyncio, "DefaultEventLoopPolicy", None)
-    set_policy = getattr(asyncio, "set_event_loop_policy", None)
+    _Base = getattr(asyncio, "DefaultEventLoopPolicy", None)
+    _set_policy = getattr(asyncio, "set_event_loop_policy", None)
 
-if Base is not None:
-    class EventLoopPolicy(Base):
+if _Base is not None:
+    class EventLoopPolicy(_Base):
         """asyncio.DefaultEventLoopPolicy with pyconc's loop: for asyncio.set_event_loop_policy()."""
 
         def new_event_loop(self):
@@ -23,9 +23,9 @@ if Base is not None:
 
 def install():
     """See pyconc.install()."""
-    if Base is None or set_policy is None:
+    if _Base is None or _set_policy is None:
         asyncio.new_event_loop = asyncio.events.new_event_loop = new_event_loop
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        set_policy(EventLoopPolicy())
+        _set_policy(EventLoopPolicy())

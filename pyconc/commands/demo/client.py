@@ -25,13 +25,20 @@ def ask(socks, payload, times):
     return wrong
 
 
-def main(port, connections, size, pause):
+def main(args):
+    port, connections, size, pause = int(args[0]), int(args[1]), int(args[2]), float(args[3])
     socks = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
     for sock in socks:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    payload, times, wrong = os.urandom(size), [], ask(socks, bytes(size), [])
+    payload, wrong = os.urandom(size), ask(socks, bytes(size), [])
+    times: list[float] = []
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def watch():
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=watch, daemon=True).start()
     print("ready", flush=True)
     start = time.perf_counter()
     while not ended.is_set():
@@ -45,4 +52,4 @@ def main(port, connections, size, pause):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:4]), float(sys.argv[4]))
+    main(sys.argv[1:])

@@ -41,7 +41,7 @@ def scrypt(options, progress):
             progress(done - before[0])
             before[0] = done
 
-        return hashing.scrypt_many(passwords, salt=salts, **SCRYPT, progress=advance)
+        return hashing.scrypt_many(passwords, salt=tuple(salts), **SCRYPT, progress=advance)
 
     serial, threads, ours = timed(lambda: list(map(derive, passwords, salts))), timed(pooled), timed(batch)
     equal = serial[0] == threads[0] == ours[0]
