@@ -213,7 +213,7 @@ def test_ctrl_c_in_a_coroutine():
         except KeyboardInterrupt:
             print("interrupted")
     """
-    done = run_python(code, "-X", "dev")
+    done = run_python(code)
     assert (done.stdout, done.returncode) == ("interrupted\n", 0)
 
 
