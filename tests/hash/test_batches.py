@@ -11,6 +11,7 @@ import warnings
 
 import pytest
 
+import pyconc
 from pyconc import _hash, _limits, hashing
 
 SCRYPT = {"salt": b"salt", "n": 1024, "r": 8, "p": 1}
@@ -65,7 +66,12 @@ def test_progress_that_raises_cancels(no_leaked_threads):
 
 # Coroutines.
 
-def test_coroutine_forms(tmp_path):
+@pytest.fixture(params=[asyncio.run, pyconc.run], ids=["asyncio", "pyconc"])
+def run(request):
+    return request.param
+
+
+def test_coroutine_forms(run, tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"x")
     many = [bytes(1000)] * 1000
@@ -86,10 +92,10 @@ def test_coroutine_forms(tmp_path):
         with pytest.raises(TypeError, match=r"buffers\[0\]"):
             await hashing.digest_many_async("sha256", [1])
 
-    asyncio.run(main())
+    run(main())
 
 
-def test_many_coroutines_at_once(tmp_path, no_leaked_fds, no_leaked_threads):
+def test_many_coroutines_at_once(run, tmp_path, no_leaked_fds, no_leaked_threads):
     paths = []
     for i in range(100):
         paths.append(tmp_path / str(i))
@@ -98,10 +104,10 @@ def test_many_coroutines_at_once(tmp_path, no_leaked_fds, no_leaked_threads):
     async def main():
         return await asyncio.gather(*(hashing.file_digest_many_async([path], "sha256") for path in paths))
 
-    assert [digest for (digest,) in asyncio.run(main())] == hashing.file_digest_many(paths, "sha256")
+    assert [digest for (digest,) in run(main())] == hashing.file_digest_many(paths, "sha256")
 
 
-def test_the_loop_runs_meanwhile():
+def test_the_loop_runs_meanwhile(run):
     async def main():
         turns = 0
         task = asyncio.ensure_future(hashing.scrypt_many_async([b"x"] * 100, **SCRYPT))
@@ -111,10 +117,10 @@ def test_the_loop_runs_meanwhile():
         assert turns > 100
         return task.result()
 
-    assert asyncio.run(main()) == [hashlib.scrypt(b"x", **SCRYPT)] * 100
+    assert run(main()) == [hashlib.scrypt(b"x", **SCRYPT)] * 100
 
 
-def test_progress_comes_in_the_loop():
+def test_progress_comes_in_the_loop(run):
     calls = []
 
     async def main():
@@ -126,13 +132,13 @@ def test_progress_comes_in_the_loop():
         await hashing.scrypt_many_async([b"x"] * 300, **SCRYPT, progress=progress)
         await hashing.digest_many_async("md5", [b"x"], progress=progress)
 
-    asyncio.run(main())
+    run(main())
     assert len(calls) > 3
     assert calls[-2:] == [(300, 300), (1, 1)]
     assert calls[:-1] == sorted(calls[:-1])
 
 
-def test_progress_that_raises_cancels_the_coroutine(no_leaked_fds, no_leaked_threads):
+def test_progress_that_raises_cancels_the_coroutine(run, no_leaked_fds, no_leaked_threads):
     def progress(done, total):
         raise Mine
 
@@ -140,11 +146,11 @@ def test_progress_that_raises_cancels_the_coroutine(no_leaked_fds, no_leaked_thr
         with pytest.raises(Mine):
             await hashing.scrypt_many_async(LONG, **SCRYPT, progress=progress)
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_cancelling_the_task_cancels_the_batch(times, no_leaked_fds, no_leaked_threads):
+def test_cancelling_the_task_cancels_the_batch(run, times, no_leaked_fds, no_leaked_threads):
     async def main():
         task = asyncio.ensure_future(hashing.scrypt_many_async(LONG, **SCRYPT))
         await asyncio.sleep(0.01)
@@ -154,16 +160,16 @@ def test_cancelling_the_task_cancels_the_batch(times, no_leaked_fds, no_leaked_t
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    asyncio.run(main())
+    run(main())
 
 
-def test_timeout(no_leaked_fds, no_leaked_threads):
+def test_timeout(run, no_leaked_fds, no_leaked_threads):
     async def main():
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await hashing.digest_many_async("sha256", [bytes(1 << 20)] * 100_000)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_loop_that_is_closed_half_way(no_leaked_fds, no_leaked_threads):
