@@ -39,6 +39,13 @@ def test_nothing_is_imported_before_it_is_used():
     assert python(text, "-W", "error") == (0, "[]\n", "")
 
 
+def test_a_loop_needs_no_more_than_asyncio_does():
+    text = ("import sys, asyncio; before = set(sys.modules)\n"
+            "import pyconc; pyconc.new_event_loop().close()\n"
+            "print(sorted(m for m in set(sys.modules) - before if not m.startswith(('pyconc', 'concurrent.futures.'))))")
+    assert python(text) == (0, "['_queue', 'queue']\n", "")
+
+
 def test_no_warning_from_any_way_in():
     text = ("import asyncio, pyconc\n"
             "async def main(): return type(asyncio.get_running_loop())\n"

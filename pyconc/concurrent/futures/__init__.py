@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """concurrent.futures with pyconc's thread pool and Future."""
 import concurrent.futures as _standard
-from concurrent.futures import *  # noqa: F403
 
 from pyconc.concurrent.futures._base import Future
 from pyconc.concurrent.futures.thread import BrokenThreadPool, ThreadPoolExecutor
@@ -10,7 +9,7 @@ __all__ = [*_standard.__all__, "BrokenThreadPool"]
 
 
 def __getattr__(name):
-    # What the standard package imports when it is first asked for.
+    # All else is the standard package's. Asked for by name, so that multiprocessing is not imported for nobody.
     return getattr(_standard, name)
 
 
