@@ -7,7 +7,10 @@
 int
 pyc_net_register(PyObject *module, pyc_state *state)
 {
-    if (pyc_datagram_register(module, state) < 0 ||
+    if (pyc_stream_register(module, state) < 0 ||
+        pyc_clients_register(module, state) < 0 ||
+        pyc_listener_register(module, state) < 0 ||
+        pyc_datagram_register(module, state) < 0 ||
         pyc_sock_register(module, state) < 0) {
         return -1;
     }

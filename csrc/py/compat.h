@@ -100,4 +100,11 @@ pyc_weakref_get(PyObject *ref)
 #define PYC_LATE_TRACKING 1
 #endif
 
+/* asyncio's Server._attach() and _detach() take the transport since 3.13. */
+#if PY_VERSION_HEX >= 0x030D0000
+#define PYC_SERVER_CLIENT_FORMAT "O"
+#else
+#define PYC_SERVER_CLIENT_FORMAT NULL
+#endif
+
 #endif

@@ -34,6 +34,8 @@ extern struct PyModuleDef pyc_core_module;
     X(base_logger, "concurrent.futures._base", "LOGGER")                       \
     X(weak_dict, "weakref", "WeakKeyDictionary")                               \
     X(SelectorEventLoop, "asyncio", "SelectorEventLoop")                       \
+    X(SendfileMode, "asyncio.constants", "_SendfileMode")                      \
+    X(TransportSocket, "asyncio.trsock", "TransportSocket")                    \
     X(socket_type, "socket", "socket")
 
 /* Interned names. */
@@ -47,6 +49,10 @@ extern struct PyModuleDef pyc_core_module;
     X(protocol)                                                                \
     X(connection_made)                                                         \
     X(connection_lost)                                                         \
+    X(data_received)                                                           \
+    X(eof_received)                                                            \
+    X(get_buffer)                                                              \
+    X(buffer_updated)                                                          \
     X(datagram_received)                                                       \
     X(error_received)                                                          \
     X(pause_writing)                                                           \
@@ -81,6 +87,7 @@ extern struct PyModuleDef pyc_core_module;
     X(timer_handle_type)                                                       \
     X(loop_type)                                                               \
     X(stream_type)                                                             \
+    X(clients_type)                                                            \
     X(datagram_type)                                                           \
     X(sock_op_type)                                                            \
     X(sock_poll_type)                                                           \

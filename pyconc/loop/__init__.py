@@ -14,6 +14,7 @@ from pyconc.concurrent.futures import ThreadPoolExecutor
 from pyconc.loop.connection import Connections
 from pyconc.loop.datagram import Datagrams
 from pyconc.loop.resolve import Resolving
+from pyconc.loop.server import Servers
 
 __all__ = ["Loop", "new_event_loop"]
 
@@ -32,7 +33,7 @@ class _NoSelector:
         """Nothing was opened."""
 
 
-class Loop(_core.Loop, Connections, Datagrams, Resolving, SelectorEventLoop):
+class Loop(_core.Loop, Servers, Connections, Datagrams, Resolving, SelectorEventLoop):
     """An event loop on libuv, in the place of asyncio's own.
 
     Source: asyncio.AbstractEventLoop
@@ -40,6 +41,7 @@ class Loop(_core.Loop, Connections, Datagrams, Resolving, SelectorEventLoop):
 
     def __init__(self):
         _core.Loop.__init__(self)
+        Servers.__init__(self)
         SelectorEventLoop.__init__(self, _NoSelector())
 
     # ---- running

@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: MIT */
+/* A connection's life: made, begun, closed, lost. */
+#include "py/compat.h"
+#include "net/stream.h"
+#include "net/net.h"
+
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+static void stream_ready(pyc_watcher *watcher, int events);
+
+/* ---- the protocol ------------------------------------------------------ */
+
+int
+pyc_stream_set_protocol(pyc_stream *self, PyObject *protocol)
+{
+    int buffered =
+        PyObject_IsInstance(protocol, self->state->asyncio_BufferedProtocol);
+    if (buffered < 0) {
+        return -1;
+    }
+    self->buffered = (char)buffered;
+    pyc_callback_clear(&self->receive);
+    pyc_callback_clear(&self->buffer);
+    Py_XSETREF(self->protocol, Py_NewRef(protocol));
+    return 0;
+}
+
+PyObject *
+pyc_stream_tell(pyc_stream *self, PyObject *name, PyObject *arg)
+{
+    PyObject *context = Py_NewRef(self->context);
+    PyObject *args[2] = {Py_NewRef(self->protocol), arg};
+    int entered = pyc_stream_enter(context);
+    PyObject *result =
+        PyObject_VectorcallMethod(name, args, arg == NULL ? 1 : 2, NULL);
+    pyc_stream_leave(context, entered);
+    Py_DECREF(args[0]);
+    Py_DECREF(context);
+    return result;
+}
+
+void
+pyc_stream_fatal(pyc_stream *self, const char *message)
+{
+    if (self->loop == NULL) { /* a nested run has ended the connection */
+        PyErr_WriteUnraisable((PyObject *)self);
+        return;
+    }
+    PyObject *exc = pyc_take_exception();
+    int quits = PyErr_GivenExceptionMatches(exc, PyExc_SystemExit) ||
+                PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt);
+    if (quits || !PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
+        pyc_put_exception(Py_NewRef(exc));
+        pyc_loop_report(self->loop, message, self->protocol,
+                        (PyObject *)self);
+    }
+    if (!quits && pyc_stream_force_close(self, exc) < 0) {
+        pyc_loop_report(self->loop, message, self->protocol,
+                        (PyObject *)self);
+    }
+    Py_DECREF(exc);
+}
+
+/* ---- watching ---------------------------------------------------------- */
+
+static void
+stream_hold(pyc_stream *self, int hold)
+{
+    if (hold && !self->held) {
+        self->held = 1;
+        Py_INCREF(self);
+    }
+    else if (!hold && self->held) {
+        self->held = 0;
+        Py_DECREF(self);
+    }
+}
+
+static int
+stream_watch(pyc_stream *self, int events)
+{
+    if (self->watcher == NULL) {
+        if (events == 0) {
+            return 0;
+        }
+        self->watcher =
+            pyc_watcher_open(self->loop, self->fd, stream_ready, self);
+        if (self->watcher == NULL) {
+            return -1;
+        }
+    }
+    if (pyc_watcher_set(self->watcher, events) < 0) {
+        return -1;
+    }
+    /* While it watches, nobody else has to keep the transport. */
+    PyObject *kept = self->watcher->keep;
+    if ((events != 0) != (kept != NULL)) {
+        self->watcher->keep = events == 0 ? NULL : Py_NewRef(self);
+        Py_XDECREF(kept);
+    }
+    return 0;
+}
+
+void
+pyc_stream_unwatch(pyc_stream *self)
+{
+    if (self->watcher != NULL) {
+        pyc_watcher_close(self->watcher);
+        self->watcher = NULL;
+    }
+}
+
+void
+pyc_stream_update(pyc_stream *self)
+{
+    int events = 0;
+    if (pyc_stream_reading(self)) {
+        events |= UV_READABLE;
+    }
+    if (self->blocked) {
+        events |= UV_WRITABLE;
+    }
+    if (stream_watch(self, events) < 0) {
+        pyc_stream_fatal(self, "Fatal error: the socket cannot be watched");
+        return;
+    }
+    stream_hold(self, self->outbox != NULL && !self->blocked);
+}
+
+static void
+stream_ready(pyc_watcher *watcher, int events)
+{
+    pyc_stream *self = watcher->owner;
+    Py_INCREF(self);
+    if ((events & UV_READABLE) && pyc_stream_reading(self)) {
+        pyc_stream_read(self);
+    }
+    if ((events & UV_WRITABLE) && self->blocked) {
+        pyc_stream_write_ready(self);
+    }
+    if (PYC_UNLIKELY(self->watcher != NULL && self->watcher->events == 0)) {
+        pyc_stream_update(self); /* an error has ended the poll */
+    }
+    Py_DECREF(self);
+}
+
+/* ---- the end ----------------------------------------------------------- */
+
+static int
+close_descriptor(pyc_stream *self)
+{
+    if (self->sock == NULL) {
+        close(self->fd);
+        return 0;
+    }
+    PyObject *result = PyObject_CallMethod(self->sock, "close", NULL);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static int
+stream_detach(pyc_stream *self)
+{
+    PyObject *server = self->server, *result;
+    int code = 0;
+    self->server = NULL;
+    if (self->clients != NULL) {
+        code = pyc_clients_discard(self);
+    }
+    else if (server != NULL) {
+        result = PyObject_CallMethod(server, "_detach",
+                                     PYC_SERVER_CLIENT_FORMAT, self);
+        code = result == NULL ? -1 : 0;
+        Py_XDECREF(result);
+    }
+    Py_XDECREF(server);
+    return code;
+}
+
+int
+pyc_stream_release(pyc_stream *self)
+{
+    int code = 0;
+    pyc_stream_unwatch(self);
+    pyc_link_remove(&self->flush.link);
+    self->closing = 1;
+    self->conn_lost += self->conn_lost == 0;
+    if (!self->closed) {
+        self->closed = 1;
+        code |= close_descriptor(self);
+    }
+    code |= stream_detach(self);
+    pyc_stream_drop_outbox(self);
+    return code;
+}
+
+/* asyncio's _call_connection_lost(). */
+static void
+stream_lost(pyc_loop *loop, PyObject *arg)
+{
+    pyc_stream *self = (pyc_stream *)arg;
+    PyObject *waiter = self->empty_waiter;
+    PyObject *exc = self->lost_exc == NULL ? Py_None : self->lost_exc;
+    PyObject *result =
+        pyc_stream_tell(self, self->state->str_connection_lost, exc);
+    if (result == NULL) {
+        pyc_loop_report(loop, "Exception in callback connection_lost()",
+                        self->protocol, arg);
+    }
+    Py_XDECREF(result);
+    if (pyc_stream_release(self) < 0) {
+        pyc_loop_report(loop, "Exception in closing a transport", NULL, arg);
+    }
+    if (waiter != NULL) {
+        exc = PyObject_CallFunction(PyExc_ConnectionError, "s",
+                                    "Connection is closed by peer");
+        result = exc == NULL ? NULL
+                             : PyObject_CallMethod(waiter, "set_exception",
+                                                   "O", exc);
+        if (result == NULL) {
+            pyc_loop_report(loop, "Exception in closing a transport", NULL,
+                            arg);
+        }
+        Py_XDECREF(result);
+        Py_XDECREF(exc);
+    }
+    Py_CLEAR(self->lost_exc);
+    pyc_callback_clear(&self->receive);
+    pyc_callback_clear(&self->buffer);
+    Py_CLEAR(self->protocol);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->loop);
+}
+
+int
+pyc_stream_finish(pyc_stream *self)
+{
+    self->conn_lost++;
+    if (pyc_loop_check_usable(self->loop) < 0) {
+        return -1;
+    }
+    return pyc_loop_soon(self->loop, stream_lost, (PyObject *)self);
+}
+
+int
+pyc_stream_force_close(pyc_stream *self, PyObject *exc)
+{
+    if (self->conn_lost) {
+        return 0;
+    }
+    self->closing = 1;
+    pyc_stream_drop_outbox(self);
+    pyc_stream_update(self);
+    Py_XSETREF(self->lost_exc, Py_XNewRef(exc));
+    return pyc_stream_finish(self);
+}
+
+int
+pyc_stream_close(pyc_stream *self)
+{
+    if (self->closing) {
+        return 0;
+    }
+    self->closing = 1;
+    if (self->outbox != NULL && !self->blocked) {
+        pyc_stream_flush(self);
+    }
+    pyc_stream_update(self);
+    if (self->outbox == NULL && !self->conn_lost) {
+        return pyc_stream_finish(self);
+    }
+    return 0;
+}
+
+/* ---- the beginning ----------------------------------------------------- */
+
+static void
+peer_from(pyc_stream *self, const pyc_address *peer)
+{
+    if (peer->u.any.sa_family == AF_INET) {
+        self->peer.in = peer->u.in;
+    }
+    else if (peer->u.any.sa_family == AF_INET6) {
+        self->peer.in6 = peer->u.in6;
+    }
+}
+
+pyc_stream *
+pyc_stream_new(PyTypeObject *type, pyc_loop *loop, int fd, PyObject *context)
+{
+    pyc_stream *self = (pyc_stream *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->state = loop->state;
+    self->loop = (pyc_loop *)Py_NewRef(loop);
+    self->context = Py_NewRef(context);
+    self->fd = fd;
+    self->high = PYC_HIGH_WATER;
+    self->low = PYC_HIGH_WATER / 4;
+    self->flush.run = pyc_stream_flush_later;
+    pyc_link_init(&self->flush.link);
+    pyc_link_init(&self->client);
+    return self;
+}
+
+pyc_stream *
+pyc_stream_accepted(pyc_loop *loop, int fd, const pyc_address *peer,
+                    PyObject *context)
+{
+    pyc_stream *self = pyc_stream_new(loop->state->stream_type, loop, fd, context);
+    if (self != NULL) {
+        peer_from(self, peer);
+    }
+    return self;
+}
+
+void
+pyc_stream_attach(pyc_stream *self, PyObject *server, pyc_clients *clients)
+{
+    self->server = Py_NewRef(server);
+    pyc_clients_add(clients, self);
+}
+
+void
+pyc_stream_begin(pyc_stream *self)
+{
+    PyObject *result = pyc_stream_tell(
+        self, self->state->str_connection_made, (PyObject *)self);
+    if (result == NULL) {
+        pyc_loop_report(self->loop, "Exception in callback connection_made()",
+                        self->protocol, (PyObject *)self);
+    }
+    Py_XDECREF(result);
+    self->started = 1;
+    pyc_stream_update(self);
+}
+
+static void
+begin_soon(pyc_loop *loop, PyObject *arg)
+{
+    pyc_stream_begin((pyc_stream *)arg);
+}
+
+static void
+wake_waiter(pyc_loop *loop, PyObject *waiter)
+{
+    PyObject *result = PyObject_CallMethod(waiter, "cancelled", NULL);
+    if (result == Py_False) {
+        Py_DECREF(result);
+        result = PyObject_CallMethod(waiter, "set_result", "O", Py_None);
+    }
+    if (result == NULL) {
+        pyc_loop_report(loop, "Exception in callback set_result()", NULL,
+                        NULL);
+    }
+    Py_XDECREF(result);
+}
+
+static void
+look_at_socket(pyc_stream *self)
+{
+    pyc_address peer = {.len = sizeof(peer.u)};
+    int family = AF_UNSPEC, one = 1;
+    socklen_t size = sizeof(family);
+    if (getpeername(self->fd, &peer.u.any, &peer.len) == 0) {
+        family = peer.u.any.sa_family;
+        peer_from(self, &peer);
+    }
+    else {
+        getsockopt(self->fd, SOL_SOCKET, SO_DOMAIN, &family, &size);
+    }
+    if (family == AF_INET || family == AF_INET6) {
+        setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    }
+}
+
+static int
+attach_to(pyc_stream *self, PyObject *server)
+{
+    PyObject *clients = PyObject_GetAttrString(server, "_clients");
+    if (clients != NULL && Py_IS_TYPE(clients, self->state->clients_type)) {
+        pyc_stream_attach(self, server, (pyc_clients *)clients);
+        Py_DECREF(clients);
+        return 0;
+    }
+    PyErr_Clear();
+    Py_XDECREF(clients);
+    PyObject *result = PyObject_CallMethod(server, "_attach",
+                                           PYC_SERVER_CLIENT_FORMAT, self);
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    self->server = Py_NewRef(server);
+    return 0;
+}
+
+int
+pyc_stream_open(pyc_stream *self, PyObject *sock, PyObject *protocol,
+            PyObject *waiter, PyObject *server)
+{
+    if (pyc_stream_set_protocol(self, protocol) < 0 ||
+        (server != Py_None && attach_to(self, server) < 0)) {
+        return -1;
+    }
+    self->sock = Py_NewRef(sock);
+    look_at_socket(self);
+    if (pyc_loop_soon(self->loop, begin_soon, (PyObject *)self) < 0 ||
+        (waiter != Py_None &&
+         pyc_loop_soon(self->loop, wake_waiter, waiter) < 0)) {
+        return -1;
+    }
+    return 0;
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/* One stream connection, TCP or Unix: asyncio.Transport in C. */
+#ifndef PYC_NET_STREAM_H
+#define PYC_NET_STREAM_H
+
+#include "loop/loop.h"
+#include "net/address.h"
+#include "net/clients.h"
+
+#include <sys/uio.h>
+
+/* A method of the protocol, looked up once: fn(self, ...), or fn(...) when
+ * `self` is NULL. */
+typedef struct {
+    PyObject *fn;
+    PyObject *self;
+} pyc_callback;
+
+/* What waits to be sent; there only while something does. */
+typedef struct {
+    size_t bytes;
+    unsigned head; /* the first that is not sent */
+    unsigned end;  /* after the last */
+    unsigned size;
+    PyObject **owners; /* what keeps the memory of iov[i] */
+    struct iovec iov[];
+} pyc_outbox;
+
+typedef struct pyc_stream {
+    PyObject_HEAD
+    PyObject *extra; /* the slot `_extra` of asyncio.BaseTransport */
+    PyObject *dict;
+    PyObject *weakrefs;
+    pyc_state *state;
+    pyc_loop *loop; /* this, protocol and context: until it is lost */
+    pyc_watcher *watcher;
+    PyObject *protocol;
+    PyObject *context;
+    PyObject *sock;         /* owns the descriptor once it is there */
+    PyObject *server;       /* or NULL */
+    pyc_clients *clients;   /* of the server, if it is one of ours */
+    pyc_link client;        /* in clients->list */
+    pyc_callback receive;   /* data_received or buffer_updated */
+    pyc_callback buffer;    /* get_buffer */
+    pyc_outbox *outbox;
+    pyc_flush flush;        /* in the loop's list once it wrote in this turn */
+    PyObject *empty_waiter; /* sendfile waits for an empty outbox */
+    PyObject *lost_exc;     /* for connection_lost() */
+    size_t high, low;       /* marks of the write buffer, in bytes */
+    int fd;
+    unsigned conn_lost;     /* writes after the end, plus one */
+    unsigned char bulk;     /* the last reads filled their buffer */
+    char buffered;          /* the protocol has get_buffer() */
+    char started;           /* connection_made() was called */
+    char paused;
+    char read_off; /* end of file, and the protocol keeps it open */
+    char eof;      /* write_eof() was called */
+    char closing;
+    char blocked;         /* waits until the socket takes more */
+    char protocol_paused; /* pause_writing() was called */
+    char closed;          /* the descriptor is */
+    char held;            /* the list of flushes has a reference */
+    union {
+        sa_family_t family; /* AF_UNSPEC: ask the kernel */
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } peer;
+} pyc_stream;
+
+/* ---- stream.c ---------------------------------------------------------- */
+
+#define PYC_HIGH_WATER (64 * 1024)
+
+/* A transport of the descriptor, which it owns from then on; on failure the
+ * caller still does. It has no protocol yet. */
+pyc_stream *pyc_stream_new(PyTypeObject *type, pyc_loop *loop, int fd,
+                           PyObject *context);
+/* Makes it the transport of `sock`, a socket object, with connection_made() and
+ * the waiter's result in the next turn. 0, or -1 with an exception. */
+int pyc_stream_open(pyc_stream *self, PyObject *sock, PyObject *protocol,
+                    PyObject *waiter, PyObject *server);
+/* Gives back all that is outside of Python. 0, or -1 with an exception from the
+ * socket's or the server's Python side. */
+int pyc_stream_release(pyc_stream *self);
+/* As pyc_stream_new(). */
+pyc_stream *pyc_stream_accepted(pyc_loop *loop, int fd,
+                                const pyc_address *peer, PyObject *context);
+void pyc_stream_attach(pyc_stream *self, PyObject *server,
+                       pyc_clients *clients);
+/* 0, or -1 with an exception. */
+int pyc_stream_set_protocol(pyc_stream *self, PyObject *protocol);
+/* connection_made() and then the first read. */
+void pyc_stream_begin(pyc_stream *self);
+
+/* Watches for what the state now asks for, and holds or releases the
+ * transport: needs a reference of the caller. */
+void pyc_stream_update(pyc_stream *self);
+/* Leaves the descriptor to others, until the next update. */
+void pyc_stream_unwatch(pyc_stream *self);
+
+/* Around a callback of the protocol; leave with what enter gave. */
+static inline int
+pyc_stream_enter(PyObject *context)
+{
+    if (PYC_UNLIKELY(PyContext_Enter(context) < 0)) {
+        PyErr_Clear(); /* a callback within a callback: it is entered */
+        return 0;
+    }
+    return 1;
+}
+
+static inline void
+pyc_stream_leave(PyObject *context, int entered)
+{
+    if (PYC_LIKELY(entered) && PYC_UNLIKELY(PyContext_Exit(context) < 0)) {
+        PyErr_Clear();
+    }
+}
+
+/* Calls protocol.name(), or protocol.name(arg) if there is one, in the
+ * transport's context: a new reference, or NULL with an exception. */
+PyObject *pyc_stream_tell(pyc_stream *self, PyObject *name, PyObject *arg);
+
+/* Ends the connection for the exception that is set, which is reported unless
+ * it is an OSError. */
+void pyc_stream_fatal(pyc_stream *self, const char *message);
+/* Drops what was not sent; connection_lost(exc) follows in the next turn. 0, or
+ * -1 with an exception. */
+int pyc_stream_force_close(pyc_stream *self, PyObject *exc);
+int pyc_stream_close(pyc_stream *self);
+/* connection_lost(None) follows in the next turn. */
+int pyc_stream_finish(pyc_stream *self);
+
+/* ---- stream_read.c ----------------------------------------------------- */
+
+void pyc_stream_read(pyc_stream *self);
+
+static inline int
+pyc_stream_reading(const pyc_stream *self)
+{
+    return self->started && !self->paused && !self->closing &&
+           !self->read_off && !self->conn_lost;
+}
+
+static inline void
+pyc_callback_clear(pyc_callback *callback)
+{
+    Py_CLEAR(callback->fn);
+    Py_CLEAR(callback->self);
+}
+
+/* ---- stream_write.c ---------------------------------------------------- */
+
+PyObject *pyc_stream_write(pyc_stream *self, PyObject *data);
+PyObject *pyc_stream_writelines(pyc_stream *self, PyObject *lines);
+PyObject *pyc_stream_write_eof(pyc_stream *self, PyObject *ignored);
+PyObject *pyc_stream_can_write_eof(pyc_stream *self, PyObject *ignored);
+PyObject *pyc_stream_set_write_buffer_limits(pyc_stream *self, PyObject *args,
+                                             PyObject *kwargs);
+PyObject *pyc_stream_get_write_buffer_limits(pyc_stream *self,
+                                             PyObject *ignored);
+PyObject *pyc_stream_get_write_buffer_size(pyc_stream *self,
+                                           PyObject *ignored);
+
+/* Sends what is queued: 0, or -1 when the connection failed. */
+int pyc_stream_flush(pyc_stream *self);
+void pyc_stream_flush_later(pyc_flush *flush);
+void pyc_stream_write_ready(pyc_stream *self);
+void pyc_stream_drop_outbox(pyc_stream *self);
+
+static inline size_t
+pyc_stream_queued(const pyc_stream *self)
+{
+    return self->outbox == NULL ? 0 : self->outbox->bytes;
+}
+
+/* ---- stream_info.c ----------------------------------------------------- */
+
+extern PyGetSetDef pyc_stream_getset[];
+PyObject *pyc_stream_repr(pyc_stream *self);
+PyObject *pyc_stream_get_extra_info(pyc_stream *self, PyObject *args,
+                                    PyObject *kwargs);
+/* The socket object, made when first asked for: borrowed, or NULL with an
+ * exception. */
+PyObject *pyc_stream_socket(pyc_stream *self);
+
+#endif

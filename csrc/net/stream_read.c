@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: MIT */
+/* From the socket to the protocol. */
+#include "py/compat.h"
+#include "net/stream.h"
+
+#include <errno.h>
+
+#define TURN_LIMIT (256 * 1024) /* bytes for one connection in one turn */
+#define BULK (64 * 1024)        /* a read of this size makes the next direct */
+
+/* What a direct read asks for: the first fits below the size from which malloc
+ * maps memory, so that shrinking it costs nothing. */
+static const size_t bulk_sizes[] = {0, 128 * 1024 - 256, 256 * 1024 - 256};
+
+/* ---- calling the protocol ---------------------------------------------- */
+
+static int
+look_up(pyc_callback *callback, PyObject *protocol, PyObject *name)
+{
+    PyObject *method = PyObject_GetAttr(protocol, name);
+    if (method == NULL) {
+        return -1;
+    }
+    if (PyMethod_Check(method)) {
+        callback->fn = Py_NewRef(PyMethod_GET_FUNCTION(method));
+        callback->self = Py_NewRef(PyMethod_GET_SELF(method));
+        Py_DECREF(method);
+    }
+    else {
+        callback->fn = method;
+    }
+    return 0;
+}
+
+/* callback(arg): a new reference, or NULL with an exception. */
+static inline PyObject *
+call(const pyc_callback *callback, PyObject *arg)
+{
+    PyObject *fn = callback->fn, *args[3] = {NULL, callback->self, arg};
+    PyObject *result;
+    Py_INCREF(fn);
+    if (PYC_LIKELY(args[1] != NULL)) {
+        PyObject *self = Py_NewRef(args[1]);
+        result = PyObject_Vectorcall(
+            fn, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        Py_DECREF(self);
+    }
+    else {
+        result = PyObject_Vectorcall(
+            fn, args + 2, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
+    Py_DECREF(fn);
+    return result;
+}
+
+/* ---- the end of file --------------------------------------------------- */
+
+static void
+read_end_of_file(pyc_stream *self)
+{
+    PyObject *result =
+        pyc_stream_tell(self, self->state->str_eof_received, NULL);
+    int keep = result == NULL ? -1 : PyObject_IsTrue(result);
+    Py_XDECREF(result);
+    if (keep < 0) {
+        pyc_stream_fatal(self,
+                         "Fatal error: protocol.eof_received() call failed.");
+    }
+    else if (keep) {
+        self->read_off = 1;
+        pyc_stream_update(self);
+    }
+    else if (pyc_stream_close(self) < 0) {
+        pyc_loop_report(self->loop, "Fatal read error on socket transport",
+                        self->protocol, (PyObject *)self);
+    }
+}
+
+/* recv() gave nothing: end of file, an error, or nothing there yet. */
+static void
+read_nothing(pyc_stream *self, ssize_t n)
+{
+    if (n == 0) {
+        read_end_of_file(self);
+    }
+    else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        pyc_stream_fatal(self, "Fatal read error on socket transport");
+    }
+}
+
+/* ---- Protocol ---------------------------------------------------------- */
+
+static int
+give(pyc_stream *self, PyObject *data)
+{
+    PyObject *context = Py_NewRef(self->context), *result = NULL;
+    int entered = pyc_stream_enter(context);
+    if (PYC_LIKELY(self->receive.fn != NULL) ||
+        look_up(&self->receive, self->protocol,
+                self->state->str_data_received) == 0) {
+        result = call(&self->receive, data);
+    }
+    pyc_stream_leave(context, entered);
+    Py_DECREF(context);
+    if (PYC_UNLIKELY(result == NULL)) {
+        pyc_stream_fatal(self,
+                         "Fatal error: protocol.data_received() call failed.");
+        return -1;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+/* Receives what is there, up to `size` bytes, as a bytes object. As recv(): <= 0
+ * when *data was not made; -2 with an exception. */
+static ssize_t
+receive_bytes(pyc_stream *self, size_t size, PyObject **data)
+{
+    ssize_t n;
+    if (PYC_LIKELY(!self->bulk)) {
+        char *scratch = pyc_loop_scratch(self->loop);
+        if (scratch == NULL) {
+            return -2;
+        }
+        n = recv(self->fd, scratch, size, 0);
+        if (n > 0) {
+            *data = PyBytes_FromStringAndSize(scratch, n);
+            return *data == NULL ? -2 : n;
+        }
+        return n;
+    }
+    *data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    if (*data == NULL) {
+        return -2;
+    }
+    n = recv(self->fd, PyBytes_AS_STRING(*data), size, 0);
+    if (n <= 0) {
+        int error = errno;
+        Py_CLEAR(*data);
+        errno = error;
+        return n;
+    }
+    return (size_t)n < size && _PyBytes_Resize(data, n) < 0 ? -2 : n;
+}
+
+static void
+read_data(pyc_stream *self)
+{
+    size_t left = TURN_LIMIT, size;
+    ssize_t n;
+    do {
+        PyObject *data = NULL;
+        size = self->bulk ? bulk_sizes[self->bulk] : PYC_SCRATCH_SIZE;
+        n = receive_bytes(self, size, &data);
+        if (PYC_UNLIKELY(n <= 0)) {
+            if (n == -2) {
+                pyc_stream_fatal(self, "Fatal read error on socket transport");
+            }
+            else {
+                read_nothing(self, n);
+            }
+            return;
+        }
+        self->bulk = n < BULK ? 0 : (size_t)n < size ? 1 : 2;
+        int code = give(self, data);
+        Py_DECREF(data);
+        if (PYC_LIKELY((size_t)n < size) || code < 0 || (size_t)n >= left) {
+            return;
+        }
+        left -= (size_t)n;
+    } while (pyc_stream_reading(self) && !self->buffered);
+}
+
+/* ---- BufferedProtocol -------------------------------------------------- */
+
+/* protocol.get_buffer(-1). */
+static int
+ask_buffer(pyc_stream *self, Py_buffer *view)
+{
+    PyObject *hint = PyLong_FromLong(-1), *buffer = NULL;
+    Py_ssize_t len = -1;
+    if (hint != NULL &&
+        (self->buffer.fn != NULL || look_up(&self->buffer, self->protocol,
+                                            self->state->str_get_buffer) == 0)) {
+        buffer = call(&self->buffer, hint);
+    }
+    Py_XDECREF(hint);
+    if (buffer != NULL) {
+        len = PyObject_Size(buffer);
+    }
+    if (len == 0) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "get_buffer() returned an empty buffer");
+    }
+    if (len > 0 && PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE) < 0) {
+        len = -1;
+    }
+    Py_XDECREF(buffer);
+    return len > 0 ? 0 : -1;
+}
+
+/* protocol.buffer_updated(n). */
+static int
+tell_updated(pyc_stream *self, ssize_t n)
+{
+    PyObject *count = PyLong_FromSsize_t(n), *result = NULL;
+    if (count != NULL &&
+        (self->receive.fn != NULL ||
+         look_up(&self->receive, self->protocol,
+                 self->state->str_buffer_updated) == 0)) {
+        result = call(&self->receive, count);
+    }
+    Py_XDECREF(count);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Fills one buffer; 1 when there may be more for another. */
+static int
+fill_buffer(pyc_stream *self, size_t *left)
+{
+    Py_buffer view;
+    if (ask_buffer(self, &view) < 0) {
+        pyc_stream_fatal(self,
+                         "Fatal error: protocol.get_buffer() call failed.");
+        return 0;
+    }
+    if (PYC_UNLIKELY(!pyc_stream_reading(self))) {
+        PyBuffer_Release(&view); /* get_buffer() closed or paused it */
+        return 0;
+    }
+    ssize_t n = recv(self->fd, view.buf, (size_t)view.len, 0);
+    int error = errno, full = n == view.len;
+    PyBuffer_Release(&view);
+    if (n <= 0) {
+        errno = error;
+        read_nothing(self, n);
+        return 0;
+    }
+    if (tell_updated(self, n) < 0) {
+        pyc_stream_fatal(
+            self, "Fatal error: protocol.buffer_updated() call failed.");
+        return 0;
+    }
+    *left -= (size_t)n < *left ? (size_t)n : *left;
+    return full && *left > 0;
+}
+
+static void
+read_buffered(pyc_stream *self)
+{
+    PyObject *context = Py_NewRef(self->context);
+    size_t left = TURN_LIMIT;
+    int entered = pyc_stream_enter(context);
+    while (fill_buffer(self, &left) && pyc_stream_reading(self) &&
+           self->buffered) {
+    }
+    pyc_stream_leave(context, entered);
+    Py_DECREF(context);
+}
+
+void
+pyc_stream_read(pyc_stream *self)
+{
+    if (self->buffered) {
+        read_buffered(self);
+    }
+    else {
+        read_data(self);
+    }
+}
