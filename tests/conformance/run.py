@@ -116,7 +116,8 @@ def run_workers(suite, command, env, work, folder):
 def environment(suite, impl, log):
     """That of a worker: `impl` in the place of what the suite tests."""
     table = json.loads((HERE / "impls.json").read_text())
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "PYTHON"))}
+    kept = {key: value for key, value in os.environ.items()
+            if not key.startswith(("PYTEST", "PYTHON")) or key == "PYTHONMALLOC"}
     return {**kept, **table[impl].get("env", {}), "CONFORMANCE_IMPL": impl, "CONFORMANCE_PATCH": suite["patch"],
             "CONFORMANCE_WORKER": "1", "CONFORMANCE_LOG": log, "PYTHONPATH": str(HERE / "lib"),
             "PYTHONDONTWRITEBYTECODE": "1"}

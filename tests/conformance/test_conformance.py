@@ -1,6 +1,8 @@
 """CPython's own tests on pyconc: see tests/conformance.md."""
 import faulthandler
 import importlib.util
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,8 +37,10 @@ def test_broken_loop_loses():
 
 
 def test_asyncio():
-    if not hasattr(pytest.importorskip("pyconc"), "Loop"):
-        pytest.skip("the loop is not there yet")
     faulthandler.cancel_dump_traceback_later()  # this one takes minutes, and run.py has time limits of its own
     status, output = run("asyncio")
-    assert status == 0, output
+    if "PYCONC_SANITIZE" in os.environ:
+        # Too slow for tests that look at the clock; what a sanitizer finds ends the process.
+        assert not re.search(r"^(crash|hang) ", output, re.MULTILINE), output
+    else:
+        assert status == 0, output
