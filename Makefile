@@ -27,14 +27,17 @@ conformance: .venv/.built ## CPython's own test_asyncio on pyconc's loop
 bench: .venv/.built ## pyconc beside the standard library and the peers that are installed (ARGS=...)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-lint: .venv/.lint ## ruff, mypy, stubtest, clang-format, lizard, cppcheck
+lint: .venv/.lint ## ruff, mypy, stubtest, clang-format, lizard, gcc -fanalyzer, cppcheck
 	$(BIN)/ruff check .
 	[ ! -e pyconc/py.typed ] || $(BIN)/python -m mypy pyconc
 	[ ! -e pyconc/py.typed ] || $(BIN)/python -m mypy.stubtest pyconc --mypy-config-file pyproject.toml --allowlist tests/lint/stubtest_allowlist.txt
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	$(BIN)/lizard -l c -C 15 -L 80 -w csrc
+	printf '%s\n' $(filter %.c,$(C_FILES)) | xargs -P 2 -I{} $(CC) -std=gnu11 -O1 -fanalyzer -Werror -Icsrc \
+	    -isystem $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') -c -o /dev/null {}
+	# memleak: gcc knows better who owns what comes from PyMem_Realloc.
 	cppcheck -q -j 2 --std=c11 --enable=warning,portability --inline-suppr --library=python --library=posix \
-	    --error-exitcode=1 -Icsrc $(filter %.c,$(C_FILES))
+	    --suppress=memleak --error-exitcode=1 -Icsrc $(filter %.c,$(C_FILES))
 
 format: .venv/.lint ## clang-format and ruff's own repairs, in place
 	$(BIN)/clang-format -i $(C_FILES)

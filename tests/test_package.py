@@ -42,7 +42,8 @@ def test_nothing_is_imported_before_it_is_used():
 def test_a_loop_needs_no_more_than_asyncio_does():
     text = ("import sys, asyncio; before = set(sys.modules)\n"
             "import pyconc; pyconc.new_event_loop().close()\n"
-            "print(sorted(m for m in set(sys.modules) - before if not m.startswith(('pyconc', 'concurrent.futures.'))))")
+            "new = set(sys.modules) - before\n"
+            "print(sorted(m for m in new if not m.startswith(('pyconc', 'concurrent.futures.'))))")
     assert python(text) == (0, "['_queue', 'queue']\n", "")
 
 

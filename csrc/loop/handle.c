@@ -327,8 +327,7 @@ handle_dealloc(pyc_handle *self)
         PyObject_ClearWeakRefs((PyObject *)self);
     }
     handle_clear(self);
-    if (FREE_HANDLES_MAX && loop != NULL &&
-        type == loop->state->handle_type &&
+    if (FREE_HANDLES_MAX && type == loop->state->handle_type &&
         loop->free_handles_len < FREE_HANDLES_MAX) {
         self->loop = NULL;
         self->cancelled = 0;
@@ -343,7 +342,7 @@ handle_dealloc(pyc_handle *self)
         PyObject_GC_Del(self);
     }
     Py_DECREF(type);
-    Py_XDECREF(loop);
+    Py_DECREF(loop);
 }
 
 void
