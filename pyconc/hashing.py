@@ -145,18 +145,10 @@ def _file_batch(paths: "Iterable[Path]", name: str, errors: str) -> _hash.Batch:
 
 def _scrypt_batch(passwords: "Iterable[Buffer]", salt: "Salt", n: int, r: int, p: int, maxmem: int, dklen: int,
                   threads: int | None, memory_limit: int | None) -> tuple[_hash.Batch, int]:
-    for name, value in (("n", n), ("r", r), ("p", p)):
-        if not isinstance(value, int):
-            raise TypeError(f"scrypt() argument '{name}' must be int, not {type(value).__name__}")
-        if not 0 <= value < 2**64:
-            raise TypeError(f"{name} is required and must be an unsigned int, not {value}")
-    if n < 2 or n & (n - 1):
-        raise ValueError(f"n must be a power of 2, not {n}.")
-    maxmem, dklen = operator.index(maxmem), operator.index(dklen)
-    if not 0 <= maxmem <= _INT_MAX:
-        raise ValueError(f"maxmem must be positive and smaller than {_INT_MAX}, not {maxmem}")
-    if not 1 <= dklen <= _INT_MAX:
-        raise ValueError(f"dklen must be greater than 0 and smaller than {_INT_MAX}, not {dklen}")
+    numbers = {"n": n, "r": r, "p": p, "maxmem": maxmem, "dklen": dklen}
+    if not (_are_within(1, 2**64 - 1, n, r, p) and n > 1 and n & (n - 1) == 0
+            and _are_within(0, _INT_MAX, maxmem) and _are_within(1, _INT_MAX, dklen)):
+        _let_hashlib_judge("scrypt", b"", salt=b"", **numbers)
     batch = _hash.scrypt_batch(passwords, salt, n, r, p, maxmem, dklen)
     return batch, min(_threads(threads), _jobs_in_memory(128 * n * r, memory_limit, f"n={n}, r={r}"))
 
@@ -173,13 +165,23 @@ def _jobs_in_memory(need: int, limit: int | None, what: str) -> int:
 
 def _pbkdf2_batch(name: str, passwords: "Iterable[Buffer]", salt: "Salt", iterations: int,
                   dklen: int | None) -> _hash.Batch:
-    for what, value in (("iteration value", iterations), ("key length", 1 if dklen is None else dklen)):
-        value = operator.index(value)
-        if value < 1:
-            raise ValueError(f"{what} must be greater than 0, not {value}.")
-        if value > _INT_MAX:
-            raise OverflowError(f"{what} is too great: {value}.")
+    if not _are_within(1, _INT_MAX, iterations, 1 if dklen is None else dklen):
+        _let_hashlib_judge("pbkdf2_hmac", "sha256", b"", b"", iterations=iterations, dklen=dklen)
     return _hash.pbkdf2_batch(name, passwords, salt, iterations, dklen)
+
+
+def _are_within(least: int, most: int, *numbers: object) -> bool:
+    return all(isinstance(number, int) and least <= number <= most for number in numbers)
+
+
+def _let_hashlib_judge(function: str, *args: Any, **numbers: Any) -> None:
+    """Raises what hashlib raises for these numbers (it differs from Python to Python), with the numbers named."""
+    import hashlib
+    try:
+        getattr(hashlib, function)(*args, **numbers)
+    except (TypeError, ValueError, OverflowError) as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in numbers.items() if name != "salt")
+        raise type(error)(f"{error} ({given})") from None
 
 
 def _threads(asked: int | None) -> int:

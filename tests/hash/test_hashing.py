@@ -245,7 +245,6 @@ def test_pbkdf2_many(name, dklen):
 
 
 def raised(function, *args, **kwargs):
-    """The exception without the value that pyconc adds to hashlib's message."""
     with pytest.raises((TypeError, ValueError, OverflowError)) as caught:
         function(*args, **kwargs)
     return caught.type, str(caught.value)
@@ -261,7 +260,7 @@ def test_scrypt_refuses_what_hashlib_refuses(changed):
     ours = raised(hashing.scrypt_many, [b"x"], **SCRYPT | changed, memory_limit=2**60)
     assert ours[0] is standard[0]
     if "salt" not in changed:
-        assert ours[1].startswith(standard[1].rstrip(".")), standard
+        assert ours[1].startswith(standard[1])
 
 
 @pytest.mark.parametrize("arguments", [(b"s", 0), (b"s", -1), (b"s", 2**31), (b"s", 1, 0), (b"s", 1, -1),
