@@ -1,5 +1,3 @@
-import concurrent.futures
-from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ALL_COMPLETED as ALL_COMPLETED
 from concurrent.futures import FIRST_COMPLETED as FIRST_COMPLETED
 from concurrent.futures import FIRST_EXCEPTION as FIRST_EXCEPTION
@@ -11,17 +9,28 @@ from concurrent.futures import ProcessPoolExecutor as ProcessPoolExecutor
 from concurrent.futures import TimeoutError as TimeoutError
 from concurrent.futures import as_completed as as_completed
 from concurrent.futures import wait as wait
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
+from pyconc.concurrent.futures._base import Future as Future
+from pyconc.concurrent.futures.thread import BrokenThreadPool as BrokenThreadPool
+from pyconc.concurrent.futures.thread import ThreadPoolExecutor as ThreadPoolExecutor
 
-class BrokenThreadPool(concurrent.futures.BrokenExecutor): ...
+__all__ = [
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
+    "BrokenExecutor",
+    "BrokenThreadPool",
+    "CancelledError",
+    "Executor",
+    "Future",
+    "InvalidStateError",
+    "ProcessPoolExecutor",
+    "ThreadPoolExecutor",
+    "TimeoutError",
+    "as_completed",
+    "wait",
+]
 
-class Future(concurrent.futures.Future[_T], Generic[_T]):
-    def __await__(self) -> Generator[Any, None, _T]: ...
-
-class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
-    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]: ...
-    def map(self, fn: Callable[..., _T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1,
-            buffersize: int | None = None) -> Iterator[_T]: ...
+def __getattr__(name: str) -> Any: ...
+def __dir__() -> list[str]: ...

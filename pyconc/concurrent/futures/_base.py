@@ -6,7 +6,7 @@ import threading
 from pyconc import _core
 
 
-class Condition(type(threading.RLock())):
+class _Condition(type(threading.RLock())):
     """A Condition that is only its lock until somebody waits on it.
 
     concurrent.futures.wait and as_completed, which take the condition of every Future, never do.
@@ -35,4 +35,4 @@ class Future(_core.FutureBase, concurrent.futures.Future):
     """
 
     __slots__ = ()
-    _new_condition = staticmethod(Condition)
+    _new_condition = staticmethod(_Condition)
