@@ -11,10 +11,29 @@
 static const char *const descriptions[] = {"pending", "running", "cancelled",
                                            "cancelled", "finished"};
 
+/* Not a number is no time at all or, in the latest releases, a ValueError:
+ * threading knows. */
+static int
+refuse_nan(pyc_state *module, PyObject *nan)
+{
+    PyObject *waited = NULL, *taken = NULL;
+    PyObject *condition = PyObject_CallNoArgs(module->threading_Condition);
+    if (condition != NULL) {
+        taken = PyObject_CallMethodNoArgs(condition, module->str_acquire);
+    }
+    if (taken != NULL) {
+        waited = PyObject_CallMethod(condition, "wait", "O", nan);
+    }
+    Py_XDECREF(waited);
+    Py_XDECREF(taken);
+    Py_XDECREF(condition);
+    return waited == NULL ? -1 : 0;
+}
+
 /* A deadline from the only argument of result() and exception(): None or
  * seconds, as threading's locks read them. 0, or -1 with an exception set. */
 static int
-parse_deadline(PyObject *timeout, int64_t *deadline)
+parse_deadline(pyc_state *module, PyObject *timeout, int64_t *deadline)
 {
     *deadline = PYC_NO_DEADLINE;
     if (timeout == NULL || timeout == Py_None) {
@@ -24,8 +43,7 @@ parse_deadline(PyObject *timeout, int64_t *deadline)
     if (seconds == -1.0 && PyErr_Occurred()) {
         return -1;
     }
-    if (isnan(seconds) && PYC_NAN_TIMEOUT_IS_ERROR) {
-        PyErr_SetString(PyExc_ValueError, "Invalid value NaN (not a number)");
+    if (isnan(seconds) && refuse_nan(module, timeout) < 0) {
         return -1;
     }
     if (seconds > 9223372036.0) { /* threading.TIMEOUT_MAX */
@@ -67,7 +85,7 @@ wait_outcome(pyc_future *self, const char *name, PyObject *const *args,
     }
     if (!pyc_future_done(self)) {
         int64_t deadline;
-        if (parse_deadline(timeout, &deadline) < 0) {
+        if (parse_deadline(self->module, timeout, &deadline) < 0) {
             return -1;
         }
         int rc = pyc_future_wait(self, deadline);

@@ -89,9 +89,6 @@ pyc_weakref_get(PyObject *ref)
 #endif
 }
 
-/* Since 3.15.2 a timeout that is not a number is a ValueError. */
-#define PYC_NAN_TIMEOUT_IS_ERROR (PY_VERSION_HEX >= 0x030F0200)
-
 /* How objects are kept out of the collector's sight while that is safe: only
  * where tracking is cheap and all of it happens under the GIL. */
 #ifdef Py_GIL_DISABLED
