@@ -5,7 +5,7 @@ import concurrent.futures as _standard
 from pyconc.concurrent.futures._base import Future
 from pyconc.concurrent.futures.thread import BrokenThreadPool, ThreadPoolExecutor
 
-__all__ = sorted({*_standard.__all__, "BrokenThreadPool", "InvalidStateError"})
+__all__ = [*{*_standard.__all__, "BrokenThreadPool", "InvalidStateError"}]
 
 
 def __getattr__(name):
