@@ -121,9 +121,9 @@ pyc_pool_is_ours(pyc_state *state, PyObject *op)
     if (!PyType_IsSubtype(type, state->executor_type)) {
         return 0;
     }
-    PyObject *submit = PyObject_GetAttrString((PyObject *)type, "submit");
+    PyObject *submit = PyObject_GetAttr((PyObject *)type, state->str_submit);
     PyObject *ours =
-        PyObject_GetAttrString((PyObject *)state->executor_type, "submit");
+        PyObject_GetAttr((PyObject *)state->executor_type, state->str_submit);
     int same = submit != NULL && submit == ours;
     Py_XDECREF(submit);
     Py_XDECREF(ours);

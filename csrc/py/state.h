@@ -76,6 +76,7 @@ extern struct PyModuleDef pyc_core_module;
     X(get)                                                                     \
     X(setdefault)                                                              \
     X(_new_condition)                                                          \
+    X(submit)                                                                  \
     X(_start_worker)                                                           \
     X(fileno)                                                                  \
     X(remove_reader)                                                           \
