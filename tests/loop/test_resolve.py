@@ -5,10 +5,12 @@ import logging
 import os
 import socket
 import threading
+import types
 
 import pytest
 
 import pyconc
+from pyconc.loop import resolve
 
 STREAM, DGRAM, RAW = socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW
 NUMERIC = [
@@ -86,6 +88,40 @@ def test_names_are_looked_up_in_threads(host, port):
     found, threads = ask(lambda loop: loop.getaddrinfo(host, port, type=STREAM))
     assert found == outcome(socket.getaddrinfo, host, port, type=STREAM)
     assert threads
+
+
+def test_localhost_is_known_until_the_systems_files_change(tmp_path, monkeypatch):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("one")
+    monkeypatch.setattr(resolve, "SYSTEM_FILES", (str(hosts), "/nowhere"))
+    asked = []
+    real = resolve._socket.getaddrinfo
+    fake = types.SimpleNamespace(getaddrinfo=lambda *args: asked.append(args) or real(*args))
+    monkeypatch.setattr(resolve, "_socket", fake)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        expected = socket.getaddrinfo("localhost", 80, type=STREAM)
+        for _ in range(3):
+            found = await loop.getaddrinfo("localhost", 80, type=STREAM)
+            assert found == expected
+            found.clear()   # the caller's own
+        assert len(asked) == 1
+        assert await loop.getaddrinfo("localhost", 81, type=STREAM) == socket.getaddrinfo("localhost", 81, type=STREAM)
+        assert len(asked) == 2
+        hosts.write_text("and two")
+        assert await loop.getaddrinfo("localhost", 80, type=STREAM) == expected
+        assert len(asked) == 3
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "getaddrinfo", lambda *args: ["somebody else's"])
+            assert await loop.getaddrinfo("localhost", 80, type=STREAM) == ["somebody else's"]
+        assert await loop.getaddrinfo("localhost", 80, type=STREAM) == expected
+        for port in range(300):
+            await loop.getaddrinfo("localhost", port, type=STREAM)
+        assert len(loop._localhost[1]) <= 100
+
+    with asyncio.Runner(loop_factory=pyconc.new_event_loop) as runner:
+        runner.run(main())
 
 
 def test_debug_gives_the_same_and_logs(caplog):
