@@ -133,7 +133,8 @@ lose(pyc_datagram *self, PyObject *error)
 {
     self->lost++;
     Py_XSETREF(self->error, error);
-    if (pyc_loop_soon(self->loop, connection_lost, (PyObject *)self) < 0) {
+    if (pyc_loop_check_usable(self->loop) < 0 ||
+        pyc_loop_soon(self->loop, connection_lost, (PyObject *)self) < 0) {
         return -1;
     }
     return pyc_datagram_update(self);
