@@ -9,11 +9,11 @@ C_FILES = $(shell find csrc -name '*.[ch]' 2>/dev/null)
 BUILT_FROM := $(shell find csrc 2>/dev/null) setup.py pyproject.toml
 APT := build-essential pkg-config python3-dev python3-venv libuv1-dev libssl-dev
 
-.PHONY: help demo test conformance bench lint format sanitize matrix build system clean
+.PHONY: help demo test conformance bench bench-once lint format sanitize matrix build system clean
 .DELETE_ON_ERROR:
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/.built ## asyncio service, hashing and numpy on pyconc beside the standard library (ARGS=...)
 	$(BIN)/python -m pyconc demo $(ARGS)
@@ -24,8 +24,15 @@ test: .venv/.built ## the tests (ARGS=... goes to pytest)
 conformance: .venv/.built ## CPython's own test_asyncio on pyconc's loop
 	PY=$(BIN)/python tests/conformance/run asyncio
 
-bench: .venv/.built ## pyconc beside the standard library and the peers that are installed (ARGS=...)
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: .venv/.bench ## pyconc beside the standard library and its peers: benchmarks/results.md and README's table
+	rm -f benchmarks/results*.json
+	$(BIN)/python -m pytest benchmarks -q --benchmark-only --benchmark-group-by=group \
+	    --benchmark-columns=median,rounds --benchmark-sort=name --benchmark-json=benchmarks/results-pytest.json $(ARGS)
+	$(BIN)/python benchmarks/loop/run.py --quick --out benchmarks/results
+	$(BIN)/python benchmarks/table.py
+
+bench-once: .venv/.bench-tool ## every benchmark of pytest's once, unmeasured: that they run
+	$(BIN)/python -m pytest benchmarks -q --benchmark-disable $(ARGS)
 
 lint: .venv/.lint ## ruff, mypy, stubtest, clang-format, lizard, gcc -fanalyzer, cppcheck
 	$(BIN)/ruff check .
@@ -87,6 +94,15 @@ SYSTEM_OK = command -v cc pkg-config >/dev/null && pkg-config --exists 'libuv >=
 
 .venv/.built: .venv/.made $(BUILT_FROM)
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[demo,test]'
+	@touch $@
+
+.venv/.bench-tool: .venv/.built
+	$(BIN)/python -m pip install -q --group bench
+	@touch $@
+
+# A peer that does not support this Python yet is left out.
+.venv/.bench: .venv/.bench-tool
+	for peer in uvloop rloop httptools; do $(BIN)/python -m pip install -q $$peer || echo "without $$peer"; done
 	@touch $@
 
 .venv/.lint: .venv/.built

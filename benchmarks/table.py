@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""Renders results.md, and the table between the two marks of README.md, from what `make bench` measured:
+results.json (loop/run.py) and results-pytest.json (pytest-benchmark)."""
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "loop"))
+from report import markdown, number, ratio  # noqa: E402
+
+MARKS = re.compile(r"(<!-- figures:.*?-->\n).*?(<!-- end of figures -->)", re.S)
+STANDARD = ("asyncio", "standard")
+PEERS = ("uvloop", "rloop")
+
+# What the README shows of loop/run.py's cases: label -> name, or names whose ratios' geometric mean is shown.
+LOOP_ROWS = {
+    "TCP echo, 64 B to 10 KiB, 10 and 100 connections": ("tcp/64/100", "tcp/1K/10", "tcp/10K/10"),
+    "TCP echo, 100 KiB, 10 connections": ("tcp/100K/10",),
+    "TCP echo, instructions in user space": ("insn/proto/64",),
+    "TCP echo with a BufferedProtocol": ("buffered/64/10", "buffered/100K/10"),
+    "64 small writes in one turn": ("write64_chunks/10",),
+    "sock_recv and sock_sendall": ("sock/1K/10",),
+    "Unix sockets": ("unix/1K/10",),
+    "UDP": ("udp/1K/10",),
+    "HTTP on httptools": ("http/httptools",),
+    "memory per idle connection": ("mem/idle_conn",),
+    "call_soon": ("in/call_soon_chain", "in/call_soon_batch"),
+    "call_soon_threadsafe": ("in/threadsafe_throughput",),
+    "call_later, then cancel": ("in/timer_insert_cancel",),
+    "sleep(0)": ("in/sleep0",),
+    "create_task and await": ("in/task_create_await",),
+    "Future set and awaited": ("in/future_pingpong",),
+    "run_in_executor and await": ("in/run_in_executor",),
+    "a loop started and stopped": ("in/loop_start_stop",),
+}
+
+
+def mean_ratio(results, names, reference):
+    found = [x for name in names if (case := results["cases"].get(name))
+             and (x := ratio(case.get("pyconc"), case.get(reference)))]
+    return statistics.geometric_mean(found) if found else None
+
+
+def times(value):
+    return f"{value:.2f}×" if value else ""
+
+
+def duration(seconds):
+    return f"{number(seconds * 1e3)} ms" if seconds >= 1e-4 else f"{number(seconds * 1e6)} µs"
+
+
+def loop_rows(results):
+    for label, names in LOOP_ROWS.items():
+        first = results["cases"].get(names[0], {}).get("pyconc", {})
+        if "value" in first:
+            absolute = f"{number(first['value'])} {first['unit']}" if len(names) == 1 else ""
+            yield label, absolute, [times(mean_ratio(results, names, x)) for x in ("asyncio", *PEERS)]
+
+
+def pytest_groups(results):
+    """title -> {implementation: seconds}"""
+    groups = {}
+    for entry in results["benchmarks"]:
+        base, _, parameters = entry["name"].partition("[")
+        words = parameters.rstrip("]").split("-")
+        name = next((w for w in words if w in (*STANDARD, *PEERS, "pyconc")), None)
+        if name is None:
+            continue
+        rest = ", ".join(w for w in words if w != name)
+        module = Path(entry["fullname"].partition("::")[0]).stem.removeprefix("bench_")
+        title = entry["group"] or f"{module}: {base.removeprefix('test_').replace('_', ' ')} {rest}".strip()
+        groups.setdefault(title, {})["standard" if name in STANDARD else name] = entry["stats"]["median"]
+    return groups
+
+
+def pytest_rows(groups):
+    for title, got in groups.items():
+        if "pyconc" in got:
+            yield title, duration(got["pyconc"]), [
+                times(got[x] / got["pyconc"] if x in got else None) for x in ("standard", *PEERS)]
+
+
+def lines(rows):
+    yield "| | pyconc | × standard library | × uvloop | × rloop |"
+    yield "|---|---|---|---|---|"
+    for label, absolute, ratios in rows:
+        yield f"| {label} | {absolute} | " + " | ".join(ratios) + " |"
+
+
+def load(name):
+    path = HERE / name
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def main():
+    loops, benches = load("results.json"), load("results-pytest.json")
+    text, rows = "", []
+    if loops:
+        text = markdown(loops, "uvloop")
+        rows += loop_rows(loops)
+    if benches:
+        groups = pytest_groups(benches)
+        text += "\n".join(["", "## pytest-benchmark: median of a round, and how many times as fast as the others", "",
+                           *lines(pytest_rows(groups)), ""])
+        rows += pytest_rows({t: g for t, g in groups.items() if not t.startswith("loop:")})
+    if not rows:
+        sys.exit("nothing measured yet: make bench")
+    (HERE / "results.md").write_text(text)
+    machine = loops["machine"] if loops else benches["machine_info"]["cpu"]["brand_raw"]
+    versions = ", ".join(v for v in loops["loops"].values() if " " in v and "," not in v) if loops else ""
+    figures = "\n".join([f"{machine}; {versions}. More than 1: pyconc is better (faster, or smaller).", "",
+                         *lines(rows)])
+    readme = HERE.parent / "README.md"
+    readme.write_text(MARKS.sub(lambda m: f"{m[1]}\n{figures}\n\n{m[2]}", readme.read_text()))
+
+
+if __name__ == "__main__":
+    main()
