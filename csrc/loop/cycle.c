@@ -130,7 +130,7 @@ may_sleep(pyc_loop *loop)
         return 0;
     }
     double next = pyc_timers_next(loop);
-    if (next == 0) {
+    if (next != next) {
         return 1;
     }
     if (next - pyc_loop_time() < SPIN_SECONDS) {

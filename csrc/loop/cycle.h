@@ -13,7 +13,7 @@ PyObject *pyc_cycle_run(pyc_loop *loop);
 /* Timers (timers.c). */
 int pyc_timers_add(pyc_loop *loop, pyc_timer_handle *timer);
 void pyc_timers_take_due(pyc_loop *loop, double now);
-/* When the next one is due; 0 when there is none. */
+/* When the next one is due; not a number when there is none. */
 double pyc_timers_next(pyc_loop *loop);
 /* Has the poll end at `when`; 0, or -1 with an exception. */
 int pyc_timers_wake_at(pyc_loop *loop, double when);

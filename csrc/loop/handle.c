@@ -6,8 +6,10 @@
  * handle too, which only the GIL makes safe. */
 #ifdef Py_GIL_DISABLED
 #define FREE_HANDLES_MAX 0
+#define NESTED_DEALLOC_MAX 0
 #else
 #define FREE_HANDLES_MAX 4096
+#define NESTED_DEALLOC_MAX 50 /* handles that hold handles that ... */
 #endif
 
 /* ---- making ------------------------------------------------------------ */
@@ -86,9 +88,11 @@ fill(pyc_handle *self, pyc_loop *loop, PyObject *callback,
     }
     if (PYC_UNLIKELY(loop->debug)) {
         PyObject *frame = (PyObject *)PyEval_GetFrame();
-        self->source_traceback = PyObject_CallOneArg(
-            loop->state->extract_stack, frame == NULL ? Py_None : frame);
-        if (self->source_traceback == NULL) {
+        if (frame != NULL) {
+            self->source_traceback =
+                PyObject_CallOneArg(loop->state->extract_stack, frame);
+        }
+        if (frame != NULL && self->source_traceback == NULL) {
             return -1;
         }
     }
@@ -219,7 +223,9 @@ call(pyc_handle *self)
     }
     if (PYC_LIKELY(result != NULL)) {
         Py_DECREF(result);
-        PyContext_Exit(self->context);
+        if (PYC_UNLIKELY(PyContext_Exit(self->context) < 0)) {
+            report_failure(self); /* the callback has left another entered */
+        }
         return;
     }
     PyObject *exc = pyc_take_exception();
@@ -245,45 +251,83 @@ call_timed(pyc_handle *self)
     Py_XDECREF(done);
 }
 
+/* Whether a run may begin. Runs nest when a callback runs its own handle. */
+static int
+begin(pyc_handle *self, char *outer)
+{
+    int go;
+    PYC_BEGIN_CRITICAL_SECTION(self);
+    go = !self->cancelled;
+    *outer = self->running;
+    self->running = (char)(*outer | go);
+    PYC_END_CRITICAL_SECTION();
+    return go;
+}
+
+static void
+end(pyc_handle *self, char outer)
+{
+    PYC_BEGIN_CRITICAL_SECTION(self);
+    self->running = outer;
+    if (PYC_UNLIKELY(self->cancelled) && !outer) {
+        clear_call(self);
+    }
+    PYC_END_CRITICAL_SECTION();
+}
+
 void
 pyc_handle_run(pyc_handle *self)
 {
-    if (self->cancelled) {
+    char outer;
+    if (!begin(self, &outer)) {
         return;
     }
-    self->running = 1;
     if (PYC_UNLIKELY(self->loop->debug)) {
         call_timed(self);
     }
     else {
         call(self);
     }
-    self->running = 0;
-    if (self->cancelled) {
-        clear_call(self);
+    end(self, outer);
+}
+
+/* In debug mode: afterwards it could not say any more what it was. */
+static void
+keep_repr(pyc_handle *self)
+{
+    PyObject *pending = pyc_take_exception();
+    PyObject *repr = PyObject_Repr((PyObject *)self);
+    if (repr == NULL) {
+        PyErr_Clear();
+    }
+    Py_XSETREF(self->repr, repr);
+    if (pending != NULL) {
+        pyc_put_exception(pending);
     }
 }
 
 void
 pyc_handle_cancel(pyc_handle *self)
 {
-    if (self->cancelled) {
+    int again;
+    PYC_BEGIN_CRITICAL_SECTION(self);
+    again = self->cancelled;
+    self->cancelled = 1;
+    PYC_END_CRITICAL_SECTION();
+    if (again) {
         return;
     }
-    if (self->loop->debug) {
-        /* Afterwards it could not say any more what it was. */
-        self->repr = PyObject_Repr((PyObject *)self);
-        if (self->repr == NULL) {
-            PyErr_Clear();
-        }
-    }
-    self->cancelled = 1;
     if (self->scheduled) {
         self->loop->timers_cancelled++;
     }
+    if (PYC_UNLIKELY(self->loop->debug)) {
+        keep_repr(self);
+    }
+    PYC_BEGIN_CRITICAL_SECTION(self);
     if (!self->running) {
         clear_call(self);
     }
+    PYC_END_CRITICAL_SECTION();
 }
 
 /* ---- the Python type --------------------------------------------------- */
@@ -305,6 +349,7 @@ handle_traverse(pyc_handle *self, visitproc visit, void *arg)
 static int
 handle_clear(pyc_handle *self)
 {
+    self->cancelled = 1; /* there is nothing left to run */
     clear_call(self);
     if (self->own_context && self->context != NULL &&
         !PyObject_GC_IsTracked(self->context)) {
@@ -318,17 +363,10 @@ handle_clear(pyc_handle *self)
 }
 
 static void
-handle_dealloc(pyc_handle *self)
+free_handle(pyc_handle *self, PyTypeObject *type, pyc_loop *loop)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    pyc_loop *loop = self->loop;
-    PyObject_GC_UnTrack(self);
-    if (self->weakrefs != NULL) {
-        PyObject_ClearWeakRefs((PyObject *)self);
-    }
-    handle_clear(self);
-    if (FREE_HANDLES_MAX && type == loop->state->handle_type &&
-        loop->free_handles_len < FREE_HANDLES_MAX) {
+    if (FREE_HANDLES_MAX && loop->free_handles_len < FREE_HANDLES_MAX &&
+        type == loop->state->handle_type) {
         self->loop = NULL;
         self->cancelled = 0;
         self->callback = (PyObject *)loop->free_handles;
@@ -336,13 +374,43 @@ handle_dealloc(pyc_handle *self)
         loop->free_handles_len++;
     }
     else {
-        if (type == loop->state->timer_handle_type) {
+        if (type->tp_basicsize > (Py_ssize_t)sizeof(pyc_handle)) {
             Py_CLEAR(((pyc_timer_handle *)self)->when_given);
         }
         PyObject_GC_Del(self);
     }
     Py_DECREF(type);
     Py_DECREF(loop);
+}
+
+static void handle_dealloc(pyc_handle *self);
+
+/* Has CPython flatten what would recurse too deep. */
+static Py_NO_INLINE void
+dealloc_deep(pyc_handle *self)
+{
+    Py_TRASHCAN_BEGIN(self, handle_dealloc);
+    handle_clear(self);
+    free_handle(self, Py_TYPE(self), self->loop);
+    Py_TRASHCAN_END;
+}
+
+static void
+handle_dealloc(pyc_handle *self)
+{
+    pyc_loop *loop = self->loop;
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs((PyObject *)self);
+    }
+    if (PYC_UNLIKELY(loop->handles_dying >= NESTED_DEALLOC_MAX)) {
+        dealloc_deep(self);
+        return;
+    }
+    loop->handles_dying++;
+    handle_clear(self);
+    loop->handles_dying--;
+    free_handle(self, Py_TYPE(self), loop);
 }
 
 void
@@ -412,12 +480,6 @@ handle_cancelled(pyc_handle *self, PyObject *unused)
 }
 
 static PyObject *
-handle_get_context(pyc_handle *self, PyObject *unused)
-{
-    return Py_NewRef(self->context);
-}
-
-static PyObject *
 handle_run_method(pyc_handle *self, PyObject *unused)
 {
     pyc_handle_run(self);
@@ -441,6 +503,12 @@ OBJECT_GETTER(context)
 OBJECT_GETTER(loop)
 OBJECT_GETTER(source_traceback)
 #undef OBJECT_GETTER
+
+static PyObject *
+handle_get_context(pyc_handle *self, PyObject *unused)
+{
+    return handle_context(self, NULL);
+}
 
 static PyObject *
 handle_kept_repr(pyc_handle *self, void *closure)

@@ -82,6 +82,7 @@ struct pyc_loop {
     size_t watchers_size;
     struct pyc_handle *free_handles; /* linked by their callback field */
     int free_handles_len;
+    int handles_dying; /* how deep, one inside the other */
     int deadline_fd;       /* -1 until a timer has to end a poll */
     double deadline_armed; /* when it will end one; 0: not set */
     PyObject *task_factory;     /* or NULL */

@@ -5,6 +5,8 @@
 #include "base/deadline.h"
 #include "loop/cycle.h"
 
+#include <math.h>
+
 #define CANCELLED_MIN 64 /* fewer are not worth a clean-up */
 
 double
@@ -17,7 +19,7 @@ static void
 drop(pyc_loop *loop, pyc_timer_handle *timer)
 {
     timer->handle.scheduled = 0;
-    if (timer->handle.cancelled) {
+    if (timer->handle.cancelled && loop->timers_cancelled > 0) {
         loop->timers_cancelled--;
     }
     if (Py_REFCNT(timer) > 1) {
@@ -31,8 +33,7 @@ drop_cancelled(pyc_loop *loop)
 {
     pyc_heap *heap = &loop->timers;
     size_t kept = 0, dropped = 0;
-    pyc_timer_handle **cancelled =
-        malloc(loop->timers_cancelled * sizeof(*cancelled));
+    pyc_timer_handle **cancelled = malloc(heap->len * sizeof(*cancelled));
     if (cancelled == NULL) {
         return; /* they leave one by one instead */
     }
@@ -97,7 +98,7 @@ pyc_timers_take_due(pyc_loop *loop, double now)
 double
 pyc_timers_next(pyc_loop *loop)
 {
-    return loop->timers.len == 0 ? 0 : loop->timers.items[0].when;
+    return loop->timers.len == 0 ? NAN : loop->timers.items[0].when;
 }
 
 static void

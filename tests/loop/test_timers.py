@@ -1,10 +1,12 @@
 """call_later and call_at: never early, finer than a millisecond, in order, however many are cancelled."""
 import asyncio
+import contextvars
 import decimal
 import fractions
 import math
 import random
 import time
+import weakref
 
 import pytest
 
@@ -87,22 +89,22 @@ def test_finer_than_a_millisecond(loop):
     pytest.fail(f"half of the sleeps of 0.2 ms took {took[50] * 1e3} ms or more")
 
 
-def test_equal_times_keep_their_order(either):
+def test_equal_times_keep_their_order(loop):
     seen = []
-    when = either.time() + 0.001
+    when = loop.time() + 0.001
     for number in range(1000):
-        either.call_at(when, seen.append, number)
-    wait(either, 0.002)
+        loop.call_at(when, seen.append, number)
+    wait(loop, 0.002)
     assert seen == list(range(1000))
 
 
-def test_order_of_any_times(either):
+def test_order_of_any_times(loop):
     seen = []
-    now = either.time()
+    now = loop.time()
     times = [now + random.randrange(50) / 10_000 for _ in range(2000)]
     for number, when in enumerate(times):
-        either.call_at(when, seen.append, (when, number))
-    wait(either, 0.01)
+        loop.call_at(when, seen.append, (when, number))
+    wait(loop, 0.01)
     assert seen == sorted(seen) and len(seen) == 2000
 
 
@@ -152,13 +154,10 @@ def test_not_a_number(loop):
 
 
 @pytest.mark.parametrize("delay", [None, "1", b"1", [], 1j])
-def test_wrong_types(either, delay):
-    for method in (either.call_later, either.call_at):
-        try:
+def test_wrong_types(loop, delay):
+    for method in (loop.call_later, loop.call_at):
+        with pytest.raises(TypeError):
             method(delay, print)
-        except TypeError:
-            continue
-        assert method == either.call_at and delay is not None and not hasattr(either, "_run")  # asyncio: any object
 
 
 def test_other_numbers(either):
@@ -210,8 +209,6 @@ def test_cancelled_timers_do_not_run(loop):
 
 def test_cancelled_timers_are_forgotten(loop, turn):
     """Timers that are cancelled, as most are, do not pile up until they would be due."""
-    import weakref
-
     class Payload:
         pass
 
@@ -227,7 +224,7 @@ def test_cancelled_timers_are_forgotten(loop, turn):
     assert sum(ref() is not None for ref in refs) < 200
 
 
-def test_timers_added_by_destructors_of_cancelled_timers(loop):
+def test_timers_added_by_destructors_of_cancelled_timers(loop, turn):
     """Dropping the cancelled may run code that schedules and cancels, in the middle of the clean-up."""
     seen = []
 
@@ -237,21 +234,18 @@ def test_timers_added_by_destructors_of_cancelled_timers(loop):
             for _ in range(3):
                 loop.call_later(50, print).cancel()
 
-    def hold(handle, payload):
-        return handle
-
     loop.set_debug(False)
-    context_payloads = []
-    import contextvars
+    handles = []
     variable = contextvars.ContextVar("payload")
     for _ in range(300):
         context = contextvars.Context()
         context.run(variable.set, Payload())     # goes with the handle, not with cancel()
-        context_payloads.append(loop.call_later(100, print, context=context))
+        handles.append(loop.call_later(100, print, context=context))
         del context
-    for handle in context_payloads:
+    for handle in handles:
         handle.cancel()
-    del context_payloads, handle
+    del handles, handle
+    turn(loop)
     wait(loop, 0.01)
     assert len(seen) == 300
 
@@ -291,18 +285,14 @@ def test_cancel_a_due_timer_in_the_same_turn(either):
 
 def test_many_sleepers(loop):
     async def main():
-        order = []
-
         async def one(delay):
+            before = time.monotonic()
             await asyncio.sleep(delay)
-            order.append(delay)
+            return time.monotonic() - before >= delay
 
-        delays = [random.random() / 50 for _ in range(1000)]
-        await asyncio.gather(*map(one, delays))
-        return order, delays
+        return await asyncio.gather(*[one(random.random() / 50) for _ in range(1000)])
 
-    order, delays = loop.run_until_complete(main())
-    assert order == sorted(delays)
+    assert all(loop.run_until_complete(main()))
 
 
 def test_wait_for_timeout(either):
@@ -315,8 +305,8 @@ def test_wait_for_timeout(either):
 
 def test_random_schedules_and_cancellations(loop):
     """Against a plain list: what is due and not cancelled runs, each once, in order of its time."""
-    expected, seen = [], []
-    base = loop.time() + 0.005
+    seen = []
+    base = loop.time() + 0.5  # after all are made
     live = {}
     for number in range(3000):
         when = base + random.randrange(100) * 1e-5
@@ -330,6 +320,4 @@ def test_random_schedules_and_cancellations(loop):
     expected = sorted((when, number) for number, (when, _) in live.items())
     loop.call_at(base + 0.01, loop.stop)
     loop.run_forever()
-    ran = set(seen)
-    assert ran >= set(expected)
-    assert seen == sorted(seen) and len(ran) == len(seen)
+    assert seen == expected
