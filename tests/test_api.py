@@ -89,9 +89,6 @@ def test_loop_has(loop_type, name):
     assert hasattr(loop, name)
 
 
-# Called so often that they take what comes before *args by position alone.
-BY_POSITION = {"call_soon", "call_soon_threadsafe", "call_later", "call_at", "add_reader", "add_writer",
-               "remove_reader", "remove_writer"}
 THEIRS = [name for name in public(asyncio.SelectorEventLoop) if callable(getattr(asyncio.SelectorEventLoop, name))]
 
 
@@ -108,4 +105,4 @@ def test_loop_takes_what_asyncio_takes(loop_type, name):
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             assert parameter.name in ours, f"Loop.{name} lacks {parameter.name}"
             by_name = ours[parameter.name].kind is not parameter.POSITIONAL_ONLY
-            assert by_name or parameter.name == "self" or name in BY_POSITION
+            assert by_name or parameter.name == "self"

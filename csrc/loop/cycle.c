@@ -165,14 +165,13 @@ poll_once(pyc_loop *loop)
     pyc_loop_enter(loop);
 }
 
-/* Runs the callbacks that are ready now, and none that they add. */
-static size_t
-run_ready(pyc_loop *loop)
+/* Runs the first `count` ready callbacks. */
+static void
+run_ready(pyc_loop *loop, size_t count)
 {
-    size_t count = pyc_ring_len(&loop->ready);
-    for (size_t left = count; left > 0 && loop->failure == NULL; left--) {
-        if (PYC_UNLIKELY(pyc_ring_len(&loop->ready) == 0)) {
-            break; /* a callback has closed the loop's queue */
+    for (; count > 0 && loop->failure == NULL; count--) {
+        if (PYC_UNLIKELY(pyc_loop_forked(loop))) {
+            break;
         }
         pyc_ring_item item = pyc_ring_pop(&loop->ready);
         if (item.run == NULL) {
@@ -187,7 +186,6 @@ run_ready(pyc_loop *loop)
         }
         Py_DECREF((PyObject *)item.what);
     }
-    return count;
 }
 
 static void
@@ -196,8 +194,10 @@ run_burst(pyc_loop *loop)
     double end = 0;
     size_t looked = 0;
     pyc_timers_take_due(loop, loop->timers.len > 0 ? pyc_loop_time() : 0);
-    while (!loop->stopping && loop->failure == NULL) {
-        looked += run_ready(loop);
+    while (!loop->stopping && loop->failure == NULL && !pyc_loop_forked(loop)) {
+        size_t count = pyc_ring_len(&loop->ready);
+        run_ready(loop, count);
+        looked += count;
         pyc_inbox_drain(loop);
         if (looked >= CALLBACKS_PER_LOOK) {
             double now = pyc_loop_time();
@@ -232,50 +232,60 @@ track_scheduled(pyc_loop *loop)
     }
 }
 
-/* One turn: the poll, then what is ready. */
 static void
-turn(pyc_loop *loop)
+take_due(pyc_loop *loop)
 {
+    if (loop->timers.len > 0) {
+        pyc_timers_take_due(loop, pyc_loop_time());
+    }
+}
+
+/* One turn: the poll, then what is ready. Of that only the first `batch`, which
+ * was there before, when it is the last turn. */
+static void
+turn(pyc_loop *loop, size_t batch)
+{
+    if (PYC_UNLIKELY(pyc_loop_check_usable(loop) < 0)) {
+        pyc_loop_fail(loop, pyc_take_exception()); /* a callback has forked */
+        return;
+    }
     pyc_inbox_drain(loop);
     poll_once(loop);
     if (PyErr_CheckSignals() < 0) {
         pyc_loop_fail(loop, pyc_take_exception());
     }
+    if (PYC_UNLIKELY(loop->stopping)) {
+        run_ready(loop, batch);
+        return;
+    }
     pyc_inbox_drain(loop);
-    if (!loop->stopping) {
-        run_burst(loop);
-    }
-}
-
-static void
-run_due_and_ready(pyc_loop *loop)
-{
-    if (loop->timers.len > 0) {
-        pyc_timers_take_due(loop, pyc_loop_time());
-    }
-    run_ready(loop);
+    run_burst(loop);
 }
 
 PyObject *
 pyc_cycle_run(pyc_loop *loop)
 {
+    pyc_inbox_drain(loop);
+    take_due(loop);
+    size_t batch = pyc_ring_len(&loop->ready);
     if (loop->stopping) {
         /* stop() came first: a single turn, as asyncio's. */
-        turn(loop);
-        run_due_and_ready(loop);
+        turn(loop, batch);
     }
     else {
         /* What has been scheduled comes before the I/O that waits. When it
          * stops the loop, the turn's poll is still due. */
-        run_due_and_ready(loop);
+        run_ready(loop, batch);
         do {
             if (loop->failure != NULL) {
                 break;
             }
-            turn(loop);
+            turn(loop, loop->stopping ? 0 : pyc_ring_len(&loop->ready));
         } while (!loop->stopping);
     }
-    run_flushes(loop);
+    if (!pyc_loop_forked(loop)) {
+        run_flushes(loop);
+    }
     pyc_inbox_drain(loop);
     track_scheduled(loop);
     loop->stopping = 0;

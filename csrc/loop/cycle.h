@@ -10,6 +10,13 @@
 /* Runs until stop() or a failure; None, or NULL with the failure raised. */
 PyObject *pyc_cycle_run(pyc_loop *loop);
 
+/* Has Python sort out the arguments of a method: its `function` calls the
+ * method again with all of them in place, or raises what a wrong call raises.
+ */
+PyObject *pyc_loop_by_name(pyc_loop *loop, const char *function,
+                           PyObject *const *args, Py_ssize_t nargs,
+                           PyObject *kwnames);
+
 /* Timers (timers.c). */
 int pyc_timers_add(pyc_loop *loop, pyc_timer_handle *timer);
 void pyc_timers_take_due(pyc_loop *loop, double now);

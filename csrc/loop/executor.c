@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "py/compat.h"
+#include "loop/cycle.h"
 #include "loop/executor.h"
 #include "pool/pool.h"
 
@@ -44,14 +45,11 @@ submit_and_wrap(pyc_loop *self, PyObject *executor, PyObject *const *args,
 
 PyObject *
 pyc_loop_run_in_executor(pyc_loop *self, PyObject *const *args,
-                         Py_ssize_t nargs)
+                         Py_ssize_t nargs, PyObject *kwnames)
 {
-    if (nargs < 2) {
-        PyErr_Format(PyExc_TypeError,
-                     "run_in_executor() takes an executor or None, a function "
-                     "and its arguments (%zd given)",
-                     nargs);
-        return NULL;
+    if (nargs < 2 || kwnames != NULL) {
+        return pyc_loop_by_name(self, "_run_in_executor_by_name", args, nargs,
+                                kwnames);
     }
     if (pyc_loop_check_usable(self) < 0 ||
         pyc_loop_check_callback(self, args[1], "run_in_executor") < 0) {

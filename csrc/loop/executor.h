@@ -7,6 +7,6 @@
 #include "loop/loop.h"
 
 PyObject *pyc_loop_run_in_executor(pyc_loop *self, PyObject *const *args,
-                                   Py_ssize_t nargs);
+                                   Py_ssize_t nargs, PyObject *kwnames);
 
 #endif

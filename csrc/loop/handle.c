@@ -5,11 +5,11 @@
 /* How many dead handles a loop keeps for reuse. Other threads may drop a
  * handle too, which only the GIL makes safe. */
 #ifdef Py_GIL_DISABLED
-#define FREE_HANDLES_MAX 0
-#define NESTED_DEALLOC_MAX 0
+#    define FREE_HANDLES_MAX 0
+#    define NESTED_DEALLOC_MAX 0
 #else
-#define FREE_HANDLES_MAX 4096
-#define NESTED_DEALLOC_MAX 50 /* handles that hold handles that ... */
+#    define FREE_HANDLES_MAX 4096
+#    define NESTED_DEALLOC_MAX 50 /* handles that hold handles that ... */
 #endif
 
 /* ---- making ------------------------------------------------------------ */
@@ -207,9 +207,8 @@ call(pyc_handle *self)
         return;
     }
     vectorcallfunc function;
-    if (PYC_LIKELY(self->nargs >= 0 &&
-                   (function = PyVectorcall_Function(self->callback)) !=
-                       NULL)) {
+    if (PYC_LIKELY(self->nargs >= 0 && (function = PyVectorcall_Function(
+                                            self->callback)) != NULL)) {
         result = function(self->callback, self->stack + 1,
                           (size_t)self->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET,
                           NULL);

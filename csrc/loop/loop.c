@@ -9,13 +9,12 @@
 
 /* ---- fork -------------------------------------------------------------- */
 
-/* Counts the forks this process descends from: process-wide by nature. */
-static atomic_uint fork_generation;
+atomic_uint pyc_fork_generation;
 
 static void
 count_fork(void)
 {
-    atomic_fetch_add(&fork_generation, 1);
+    atomic_fetch_add(&pyc_fork_generation, 1);
 }
 
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
@@ -26,10 +25,23 @@ watch_forks(void)
     pthread_atfork(NULL, NULL, count_fork);
 }
 
-static int
-forked(pyc_loop *loop)
+void
+pyc_loop_part(pyc_loop *loop)
 {
-    return loop->fork_generation != atomic_load(&fork_generation);
+    unsigned generation = atomic_load(&pyc_fork_generation);
+    if (loop->parted_generation != generation) {
+        loop->parted_generation = generation;
+        loop->saved = NULL; /* of a thread that is not in this process */
+        uv_loop_fork(&loop->uv);
+    }
+}
+
+/* In a child of fork() only the thread that forked goes on. */
+static int
+running(pyc_loop *loop)
+{
+    return loop->thread != 0 && (!pyc_loop_forked(loop) ||
+                                 loop->thread == PyThread_get_thread_ident());
 }
 
 /* ---- checks ------------------------------------------------------------ */
@@ -47,7 +59,7 @@ pyc_loop_check_usable(pyc_loop *loop)
                         "subclass has to call super().__init__()");
         return -1;
     }
-    if (PYC_UNLIKELY(forked(loop))) {
+    if (PYC_UNLIKELY(pyc_loop_forked(loop))) {
         PyErr_SetString(PyExc_RuntimeError,
                         "This event loop was made before a fork(): the child "
                         "process needs a loop of its own, "
@@ -60,8 +72,7 @@ pyc_loop_check_usable(pyc_loop *loop)
 int
 pyc_loop_check_thread(pyc_loop *loop)
 {
-    if (loop->debug && loop->thread != 0 &&
-        loop->thread != PyThread_get_thread_ident()) {
+    if (loop->thread != 0 && loop->thread != PyThread_get_thread_ident()) {
         PyErr_SetString(PyExc_RuntimeError,
                         "Non-thread-safe operation invoked on an event loop "
                         "other than the current one");
@@ -82,42 +93,46 @@ pyc_loop_check_callback(pyc_loop *self, PyObject *callback, const char *method)
     return done == NULL ? -1 : 0;
 }
 
-/* In debug mode, what call_soon and its like are to refuse. */
+/* What call_soon and its like are to refuse, most of it in debug mode only.
+ * Without a GIL a call from another thread would do harm at once. */
 static int
 check_call(pyc_loop *self, PyObject *callback, const char *method)
 {
-    if (pyc_loop_check_thread(self) < 0) {
+    if ((self->debug || PYC_FREE_THREADED) && pyc_loop_check_thread(self) < 0) {
         return -1;
     }
     return pyc_loop_check_callback(self, callback, method);
 }
 
-/* The `context` keyword of a scheduling method into *context (borrowed). */
+/* The `context` keyword of a scheduling method into *context (borrowed).
+ * False for all other ways to give the arguments, right ones and wrong ones:
+ * those are for pyc_loop_by_name(). */
 static int
-parse_context(pyc_loop *self, const char *method, PyObject *const *args,
-              Py_ssize_t nargs, Py_ssize_t required, PyObject *kwnames,
-              PyObject **context)
+parse_context(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
+              Py_ssize_t required, PyObject *kwnames, PyObject **context)
 {
     *context = NULL;
-    if (PYC_UNLIKELY(nargs < required)) {
-        PyErr_Format(PyExc_TypeError,
-                     "%s() missing %zd required positional argument%s", method,
-                     required - nargs, required - nargs == 1 ? "" : "s");
-        return -1;
-    }
-    Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
-        if (name != self->state->str_context &&
-            PyUnicode_Compare(name, self->state->str_context) != 0) {
-            PyErr_Format(PyExc_TypeError,
-                         "%s() got an unexpected keyword argument %R", method,
-                         name);
-            return -1;
+    if (kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0) {
+        if (PyTuple_GET_SIZE(kwnames) > 1 ||
+            PyTuple_GET_ITEM(kwnames, 0) != self->state->str_context) {
+            return 0;
         }
-        *context = args[nargs + i];
+        *context = args[nargs];
     }
-    return 0;
+    return nargs >= required;
+}
+
+PyObject *
+pyc_loop_by_name(pyc_loop *self, const char *function, PyObject *const *args,
+                 Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *bound = PyObject_GetAttrString((PyObject *)self, function);
+    if (bound == NULL) {
+        return NULL;
+    }
+    PyObject *result = PyObject_Vectorcall(bound, args, (size_t)nargs, kwnames);
+    Py_DECREF(bound);
+    return result;
 }
 
 /* ---- scheduling -------------------------------------------------------- */
@@ -127,9 +142,11 @@ loop_call_soon(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
                PyObject *kwnames)
 {
     PyObject *context;
-    if (parse_context(self, "call_soon", args, nargs, 1, kwnames, &context) <
-            0 ||
-        pyc_loop_check_usable(self) < 0 ||
+    if (PYC_UNLIKELY(!parse_context(self, args, nargs, 1, kwnames, &context))) {
+        return pyc_loop_by_name(self, "_call_soon_by_name", args, nargs,
+                                kwnames);
+    }
+    if (pyc_loop_check_usable(self) < 0 ||
         check_call(self, args[0], "call_soon") < 0) {
         return NULL;
     }
@@ -152,9 +169,11 @@ loop_call_soon_threadsafe(pyc_loop *self, PyObject *const *args,
                           Py_ssize_t nargs, PyObject *kwnames)
 {
     PyObject *context;
-    if (parse_context(self, "call_soon_threadsafe", args, nargs, 1, kwnames,
-                      &context) < 0 ||
-        pyc_loop_check_usable(self) < 0 ||
+    if (PYC_UNLIKELY(!parse_context(self, args, nargs, 1, kwnames, &context))) {
+        return pyc_loop_by_name(self, "_call_soon_threadsafe_by_name", args,
+                                nargs, kwnames);
+    }
+    if (pyc_loop_check_usable(self) < 0 ||
         pyc_loop_check_callback(self, args[0], "call_soon_threadsafe") < 0) {
         return NULL;
     }
@@ -201,9 +220,9 @@ loop_call_later(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)
 {
     PyObject *context;
-    if (parse_context(self, "call_later", args, nargs, 2, kwnames, &context) <
-        0) {
-        return NULL;
+    if (PYC_UNLIKELY(!parse_context(self, args, nargs, 2, kwnames, &context))) {
+        return pyc_loop_by_name(self, "_call_later_by_name", args, nargs,
+                                kwnames);
     }
     if (args[0] == Py_None) {
         PyErr_SetString(PyExc_TypeError, "delay must not be None");
@@ -214,8 +233,8 @@ loop_call_later(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
         check_call(self, args[1], "call_later") < 0) {
         return NULL;
     }
-    return schedule_at(self, pyc_loop_time() + delay, NULL, args + 1,
-                       nargs - 1, context);
+    return schedule_at(self, pyc_loop_time() + delay, NULL, args + 1, nargs - 1,
+                       context);
 }
 
 static PyObject *
@@ -223,9 +242,8 @@ loop_call_at(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
              PyObject *kwnames)
 {
     PyObject *context;
-    if (parse_context(self, "call_at", args, nargs, 2, kwnames, &context) <
-        0) {
-        return NULL;
+    if (PYC_UNLIKELY(!parse_context(self, args, nargs, 2, kwnames, &context))) {
+        return pyc_loop_by_name(self, "_call_at_by_name", args, nargs, kwnames);
     }
     if (args[0] == Py_None) {
         PyErr_SetString(PyExc_TypeError, "when cannot be None");
@@ -280,8 +298,7 @@ new_task(pyc_loop *self, PyObject *coro, PyObject *const *values,
     }
     PyTuple_SET_ITEM(names, 0, Py_NewRef(self->state->str_loop));
     for (Py_ssize_t i = 0; i < count; i++) {
-        PyTuple_SET_ITEM(names, i + 1,
-                         Py_NewRef(PyTuple_GET_ITEM(kwnames, i)));
+        PyTuple_SET_ITEM(names, i + 1, Py_NewRef(PyTuple_GET_ITEM(kwnames, i)));
         stack[3 + i] = values[i];
     }
     PyObject *task =
@@ -302,14 +319,8 @@ loop_create_task(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
         return new_task(self, args[0], args + nargs, kwnames);
     }
     /* What a factory is given differs by version: asyncio's loop knows. */
-    PyObject *create = PyObject_GetAttrString((PyObject *)self,
-                                              "_create_task_by_factory");
-    if (create == NULL) {
-        return NULL;
-    }
-    PyObject *task = PyObject_Vectorcall(create, args, nargs, kwnames);
-    Py_DECREF(create);
-    return task;
+    return pyc_loop_by_name(self, "_create_task_by_factory", args, nargs,
+                            kwnames);
 }
 
 /* ---- running ----------------------------------------------------------- */
@@ -341,7 +352,7 @@ loop_stop(pyc_loop *self, PyObject *unused)
 static PyObject *
 loop_is_running(pyc_loop *self, PyObject *unused)
 {
-    return PyBool_FromLong(self->thread != 0);
+    return PyBool_FromLong(running(self));
 }
 
 static PyObject *
@@ -383,7 +394,8 @@ loop_init(pyc_loop *self, PyObject *args, PyObject *kwargs)
         return 0;
     }
     pthread_once(&fork_once, watch_forks);
-    self->fork_generation = atomic_load(&fork_generation);
+    self->fork_generation = atomic_load(&pyc_fork_generation);
+    self->parted_generation = self->fork_generation;
     int code = uv_loop_init(&self->uv);
     if (code == 0) {
         code = uv_async_init(&self->uv, &self->wake, on_wake);
@@ -392,6 +404,7 @@ loop_init(pyc_loop *self, PyObject *args, PyObject *kwargs)
         }
     }
     if (code != 0) {
+        self->closed = 1; /* there is nothing for __del__ to complain about */
         errno = -code;
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
@@ -410,11 +423,12 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     pyc_link_init(&self->flushes);
     pyc_link_init(&self->fresh);
     self->deadline_fd = -1;
-    self->state = pyc_state_of_type(type);
-    if (self->state == NULL || pyc_inbox_init(&self->inbox) < 0) {
+    self->module = Py_XNewRef(PyType_GetModuleByDef(type, &pyc_core_module));
+    if (self->module == NULL || pyc_inbox_init(&self->inbox) < 0) {
         Py_DECREF(self);
         return NULL;
     }
+    self->state = pyc_state_of_module(self->module);
     return (PyObject *)self;
 }
 
@@ -426,10 +440,8 @@ close_uv(pyc_loop *self)
         return;
     }
     self->initialized = 0;
-    if (forked(self)) {
-        /* A new epoll descriptor: the old one is shared with the parent, who
-         * still watches what we are about to forget. */
-        uv_loop_fork(&self->uv);
+    if (pyc_loop_forked(self)) {
+        pyc_loop_part(self);
     }
     Py_CLEAR(self->sock_poll);
     pyc_readers_close(self);
@@ -447,7 +459,7 @@ close_uv(pyc_loop *self)
 static PyObject *
 loop_close(pyc_loop *self, PyObject *unused)
 {
-    if (self->thread != 0) {
+    if (running(self)) {
         PyErr_SetString(PyExc_RuntimeError,
                         "Cannot close a running event loop");
         return NULL;
@@ -475,6 +487,7 @@ static int
 loop_traverse(pyc_loop *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->module);
     Py_VISIT(self->task_factory);
     Py_VISIT(self->default_executor);
     Py_VISIT(self->sock_poll);
@@ -521,8 +534,12 @@ loop_dealloc(pyc_loop *self)
         pyc_handle_free_all(self);
         pyc_inbox_free(&self->inbox);
     }
+    while (!pyc_link_alone(&self->flushes)) {
+        pyc_link_remove(self->flushes.next);
+    }
     free(self->watchers);
     free(self->scratch);
+    Py_XDECREF(self->module);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -531,8 +548,7 @@ pyc_loop *
 pyc_loop_from(pyc_state *state, PyObject *object)
 {
     if (!PyObject_TypeCheck(object, state->loop_type)) {
-        PyErr_Format(PyExc_TypeError, "expected a pyconc.Loop, not %R",
-                     object);
+        PyErr_Format(PyExc_TypeError, "expected a pyconc.Loop, not %R", object);
         return NULL;
     }
     return (pyc_loop *)object;
@@ -574,7 +590,7 @@ set_closed(pyc_loop *self, PyObject *value, void *closure)
 static PyObject *
 get_thread_id(pyc_loop *self, void *closure)
 {
-    if (self->thread == 0) {
+    if (!running(self)) {
         Py_RETURN_NONE;
     }
     return PyLong_FromUnsignedLong(self->thread);
@@ -623,22 +639,22 @@ static PyMemberDef loop_members[] = {
 
 static PyMethodDef loop_methods[] = {
     {"call_soon", (PyCFunction)(void (*)(void))loop_call_soon, FAST,
-     "call_soon($self, callback, /, *args, context=None)\n--\n\n"
+     "call_soon($self, /, callback, *args, context=None)\n--\n\n"
      "Run callback(*args) in the next turn of the loop, in `context` or a "
      "copy of the current one.\n\nReturns a Handle. RuntimeError when the loop "
      "is closed.\n\nSource: asyncio.loop.call_soon"},
     {"call_soon_threadsafe",
      (PyCFunction)(void (*)(void))loop_call_soon_threadsafe, FAST,
-     "call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
+     "call_soon_threadsafe($self, /, callback, *args, context=None)\n--\n\n"
      "call_soon() from any thread; wakes the loop.\n\n"
      "Source: asyncio.loop.call_soon_threadsafe"},
     {"call_later", (PyCFunction)(void (*)(void))loop_call_later, FAST,
-     "call_later($self, delay, callback, /, *args, context=None)\n--\n\n"
+     "call_later($self, /, delay, callback, *args, context=None)\n--\n\n"
      "Run callback(*args) after `delay` seconds, never earlier.\n\n"
      "Returns a TimerHandle. TypeError for a delay that is no number, "
      "ValueError for nan.\n\nSource: asyncio.loop.call_later"},
     {"call_at", (PyCFunction)(void (*)(void))loop_call_at, FAST,
-     "call_at($self, when, callback, /, *args, context=None)\n--\n\n"
+     "call_at($self, /, when, callback, *args, context=None)\n--\n\n"
      "Run callback(*args) when time() reaches `when` seconds, never "
      "earlier.\n\nSource: asyncio.loop.call_at"},
     {"time", (PyCFunction)loop_time, METH_NOARGS,
@@ -653,7 +669,7 @@ static PyMethodDef loop_methods[] = {
      "asyncio.Task (name, context, eager_start).\n\n"
      "Source: asyncio.loop.create_task"},
     {"run_in_executor", PYC_FASTCALL(pyc_loop_run_in_executor),
-     "run_in_executor($self, executor, func, /, *args)\n--\n\n"
+     "run_in_executor($self, /, executor, func, *args)\n--\n\n"
      "Run func(*args) in `executor`, or in the default one when it is "
      "None.\n\nReturns an asyncio.Future; cancelling it keeps the call from "
      "starting. RuntimeError when the loop is closed or the default executor "
@@ -674,8 +690,7 @@ static PyMethodDef loop_methods[] = {
      "Source: asyncio.loop.get_debug"},
     {"_close", (PyCFunction)loop_close, METH_NOARGS,
      "_close($self, /)\n--\n\nDrop all callbacks and the libuv loop."},
-    PYC_READER_METHODS
-    {NULL},
+    PYC_READER_METHODS{NULL},
 };
 
 static PyType_Slot loop_slots[] = {

@@ -62,33 +62,35 @@ typedef struct pyc_inbox {
 struct pyc_loop {
     PyObject_HEAD
     PyObject *weakrefs;
-    pyc_state *state; /* outlives the loop: the type holds the module */
+    PyObject *module; /* keeps the state until the loop is gone */
+    pyc_state *state;
     PyThreadState *saved; /* set while the poll runs without the GIL */
     pyc_ring ready;
     pyc_heap timers;
     size_t timers_cancelled; /* still in the heap */
     pyc_link flushes;
-    pyc_link fresh; /* watchers started since the last poll */
-    char *scratch;  /* PYC_SCRATCH_SIZE bytes for reads, made when needed */
+    pyc_link fresh;    /* watchers started since the last poll */
+    char *scratch;     /* PYC_SCRATCH_SIZE bytes for reads, made when needed */
     PyObject *failure; /* an exception that ends run_forever, or NULL */
     unsigned long thread; /* PyThread ident of the running thread, or 0 */
     unsigned fork_generation;
+    unsigned parted_generation; /* see pyc_loop_part() */
     char closed;
     char stopping;
     char debug;
     char executor_shutdown; /* shutdown_default_executor() was called */
-    char initialized; /* the libuv loop is there */
+    char initialized;       /* the libuv loop is there */
     pyc_watcher **watchers; /* by descriptor, or NULL */
     size_t watchers_size;
     struct pyc_handle *free_handles; /* linked by their callback field */
     int free_handles_len;
-    int handles_dying; /* how deep, one inside the other */
-    int deadline_fd;       /* -1 until a timer has to end a poll */
-    double deadline_armed; /* when it will end one; 0: not set */
+    int handles_dying;          /* how deep, one inside the other */
+    int deadline_fd;            /* -1 until a timer has to end a poll */
+    double deadline_armed;      /* when it will end one; 0: not set */
     PyObject *task_factory;     /* or NULL */
     PyObject *default_executor; /* or NULL */
-    PyObject *sock_poll;    /* of the sock_*() operations, or NULL */
-    atomic_int polling; /* 1 while a producer has to wake the loop */
+    PyObject *sock_poll;        /* of the sock_*() operations, or NULL */
+    atomic_int polling;         /* 1 while a producer has to wake the loop */
     uv_async_t wake;
     pyc_inbox inbox;
     uv_loop_t uv;
@@ -114,12 +116,26 @@ pyc_loop_enter(pyc_loop *loop)
 /* 0, or -1 with RuntimeError: the loop is closed, or was made before a
  * fork(). */
 int pyc_loop_check_usable(pyc_loop *loop);
-/* In debug mode: -1 with RuntimeError in a thread other than the loop's. */
+/* 0, or -1 with RuntimeError: the loop runs in another thread. */
 int pyc_loop_check_thread(pyc_loop *loop);
 
 /* In debug mode: -1 with TypeError for what `method` cannot call later. */
 int pyc_loop_check_callback(pyc_loop *loop, PyObject *callback,
                             const char *method);
+/* Counts the forks this process descends from: process-wide by nature. */
+extern atomic_uint pyc_fork_generation;
+
+/* Whether this process is a child of the one that made the loop. */
+static inline int
+pyc_loop_forked(pyc_loop *loop)
+{
+    return loop->fork_generation !=
+           atomic_load_explicit(&pyc_fork_generation, memory_order_relaxed);
+}
+
+/* In a child: takes the libuv loop away from the parent's, whose kernel side
+ * the two share, so that closing here changes nothing there. */
+void pyc_loop_part(pyc_loop *loop);
 
 /* ---- scheduling -------------------------------------------------------- */
 

@@ -165,39 +165,49 @@ new_reader(pyc_loop *loop, int fd)
     return self;
 }
 
-/* libuv would learn only at the next poll that a reused descriptor cannot be
- * polled, and abort. */
+/* Whether the kernel polls `fd` for the loop: not if it has been closed and is
+ * another descriptor now. -1 with OSError if that cannot be polled, which libuv
+ * would learn at the next poll only, and abort. */
 static int
-check_pollable(pyc_loop *loop, int fd)
+is_registered(pyc_loop *loop, int fd)
 {
     struct epoll_event event = {.events = 0};
-    if (epoll_ctl(uv_backend_fd(&loop->uv), EPOLL_CTL_ADD, fd, &event) < 0 &&
-        errno != EEXIST) {
+    if (epoll_ctl(uv_backend_fd(&loop->uv), EPOLL_CTL_ADD, fd, &event) == 0) {
+        return 0;
+    }
+    if (errno != EEXIST) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    return 0;
+    return 1;
+}
+
+/* The reader of `fd`, old or new; NULL with an exception. */
+static pyc_reader *
+reader_for(pyc_loop *loop, int kind, int fd)
+{
+    pyc_reader *self = reader_of(loop, fd);
+    if (self == NULL) {
+        return new_reader(loop, fd);
+    }
+    if (wanted(self) != 0 && self->callbacks[kind] == NULL) {
+        return self; /* libuv will register it again anyway */
+    }
+    int known = is_registered(loop, fd);
+    if (known == 0 && pyc_watcher_set(self->watcher, 0) < 0) {
+        return NULL;
+    }
+    return known < 0 ? NULL : self;
 }
 
 static PyObject *
 add(pyc_loop *self, int kind, int fd, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs < 1) {
-        PyErr_Format(PyExc_TypeError,
-                     "add_%s() missing 1 required positional argument: "
-                     "'callback'",
-                     kind == READER ? "reader" : "writer");
+    if (pyc_loop_check_usable(self) < 0 || pyc_loop_check_thread(self) < 0) {
         return NULL;
     }
-    if (pyc_loop_check_usable(self) < 0) {
-        return NULL;
-    }
-    pyc_reader *reader = reader_of(self, fd);
-    int idle = reader != NULL && wanted(reader) == 0;
+    pyc_reader *reader = reader_for(self, kind, fd);
     if (reader == NULL) {
-        reader = new_reader(self, fd);
-    }
-    if (reader == NULL || (idle && check_pollable(self, fd) < 0)) {
         return NULL;
     }
     pyc_handle *handle =
@@ -225,6 +235,9 @@ add(pyc_loop *self, int kind, int fd, PyObject *const *args, Py_ssize_t nargs)
 static PyObject *
 remove_callback(pyc_loop *self, int kind, int fd)
 {
+    if (pyc_loop_check_thread(self) < 0) {
+        return NULL;
+    }
     pyc_reader *reader = self->closed ? NULL : reader_of(self, fd);
     if (reader == NULL || reader->callbacks[kind] == NULL) {
         Py_RETURN_FALSE;
@@ -242,25 +255,40 @@ remove_callback(pyc_loop *self, int kind, int fd)
 
 /* ---- the methods ------------------------------------------------------- */
 
+static int
+any_descriptor(pyc_loop *self, PyObject *object)
+{
+    return descriptor(object);
+}
+
+typedef int (*parse_fn)(pyc_loop *, PyObject *);
+
 static PyObject *
 add_method(pyc_loop *self, int kind, PyObject *const *args, Py_ssize_t nargs,
-           int (*parse)(pyc_loop *, PyObject *))
+           PyObject *kwnames, parse_fn parse)
 {
-    if (nargs < 2) {
-        PyErr_Format(PyExc_TypeError,
-                     "add_%s() takes a descriptor, a callback and its "
-                     "arguments (%zd given)",
-                     kind == READER ? "reader" : "writer", nargs);
-        return NULL;
+    if (nargs < 2 || kwnames != NULL) {
+        return pyc_loop_by_name(self,
+                                kind == READER ? "_add_reader_by_name"
+                                               : "_add_writer_by_name",
+                                args, nargs, kwnames);
     }
     int fd = parse(self, args[0]);
     return fd < 0 ? NULL : add(self, kind, fd, args + 1, nargs - 1);
 }
 
-static int
-any_descriptor(pyc_loop *self, PyObject *object)
+static PyObject *
+remove_method(pyc_loop *self, int kind, PyObject *const *args, Py_ssize_t nargs,
+              PyObject *kwnames, parse_fn parse)
 {
-    return descriptor(object);
+    if (nargs != 1 || kwnames != NULL) {
+        return pyc_loop_by_name(self,
+                                kind == READER ? "_remove_reader_by_name"
+                                               : "_remove_writer_by_name",
+                                args, nargs, kwnames);
+    }
+    int fd = parse(self, args[0]);
+    return fd < 0 ? NULL : remove_callback(self, kind, fd);
 }
 
 static PyObject *
@@ -273,59 +301,27 @@ none_for(PyObject *handle)
     Py_RETURN_NONE;
 }
 
-PyObject *
-pyc_loop_add_reader(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs)
-{
-    return none_for(add_method(self, READER, args, nargs, checked_descriptor));
-}
-
-PyObject *
-pyc_loop_add_writer(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs)
-{
-    return none_for(add_method(self, WRITER, args, nargs, checked_descriptor));
-}
-
-PyObject *
-pyc_loop_add_reader_unchecked(pyc_loop *self, PyObject *const *args,
-                              Py_ssize_t nargs)
-{
-    return add_method(self, READER, args, nargs, any_descriptor);
-}
-
-PyObject *
-pyc_loop_add_writer_unchecked(pyc_loop *self, PyObject *const *args,
-                              Py_ssize_t nargs)
-{
-    return add_method(self, WRITER, args, nargs, any_descriptor);
-}
-
-PyObject *
-pyc_loop_remove_reader(pyc_loop *self, PyObject *object)
-{
-    int fd = checked_descriptor(self, object);
-    return fd < 0 ? NULL : remove_callback(self, READER, fd);
-}
-
-PyObject *
-pyc_loop_remove_writer(pyc_loop *self, PyObject *object)
-{
-    int fd = checked_descriptor(self, object);
-    return fd < 0 ? NULL : remove_callback(self, WRITER, fd);
-}
-
-PyObject *
-pyc_loop_remove_reader_unchecked(pyc_loop *self, PyObject *object)
-{
-    int fd = descriptor(object);
-    return fd < 0 ? NULL : remove_callback(self, READER, fd);
-}
-
-PyObject *
-pyc_loop_remove_writer_unchecked(pyc_loop *self, PyObject *object)
-{
-    int fd = descriptor(object);
-    return fd < 0 ? NULL : remove_callback(self, WRITER, fd);
-}
+#define METHOD(name, body)                                                     \
+    PyObject *pyc_loop_##name(pyc_loop *self, PyObject *const *args,           \
+                              Py_ssize_t nargs, PyObject *kwnames)             \
+    {                                                                          \
+        return body;                                                           \
+    }
+#define GIVEN args, nargs, kwnames
+METHOD(add_reader,
+       none_for(add_method(self, READER, GIVEN, checked_descriptor)))
+METHOD(add_writer,
+       none_for(add_method(self, WRITER, GIVEN, checked_descriptor)))
+METHOD(add_reader_unchecked, add_method(self, READER, GIVEN, any_descriptor))
+METHOD(add_writer_unchecked, add_method(self, WRITER, GIVEN, any_descriptor))
+METHOD(remove_reader, remove_method(self, READER, GIVEN, checked_descriptor))
+METHOD(remove_writer, remove_method(self, WRITER, GIVEN, checked_descriptor))
+METHOD(remove_reader_unchecked,
+       remove_method(self, READER, GIVEN, any_descriptor))
+METHOD(remove_writer_unchecked,
+       remove_method(self, WRITER, GIVEN, any_descriptor))
+#undef GIVEN
+#undef METHOD
 
 /* ---- for the loop ------------------------------------------------------ */
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/epoll.h>
 
 static void *
 raise_uv(int code)
@@ -18,8 +19,11 @@ static void
 on_poll(uv_poll_t *poll, int status, int events)
 {
     pyc_watcher *self = pyc_container(poll, pyc_watcher, poll);
-    int asked = self->events;
     pyc_loop_enter(self->loop);
+    int asked = self->events; /* another thread may just have changed it */
+    if (PYC_UNLIKELY(asked == 0 || pyc_loop_forked(self->loop))) {
+        return;
+    }
     if (status < 0) {
         /* libuv has stopped the poll: the next system call of the owner tells
          * the error. */
@@ -93,6 +97,11 @@ pyc_watcher_open(pyc_loop *loop, int fd, pyc_watcher_fn ready, void *owner)
     if (fd < 0) {
         return raise_uv(UV_EBADF);
     }
+    /* Before room is made: there is no end to the numbers of those that are not
+     * open. */
+    if (fcntl(fd, F_GETFD) < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError), NULL;
+    }
     if (pyc_loop_check_usable(loop) < 0 || make_room(loop, fd) < 0) {
         return NULL;
     }
@@ -126,6 +135,9 @@ pyc_watcher_set(pyc_watcher *self, int events)
     if (events == self->events || self->fd < 0) {
         return 0; /* nothing new, or nothing to watch any more */
     }
+    if (PYC_UNLIKELY(pyc_loop_forked(self->loop))) {
+        pyc_loop_part(self->loop);
+    }
     pyc_link_remove(&self->fresh);
     int code = events == 0 ? uv_poll_stop(&self->poll)
                            : uv_poll_start(&self->poll, events, on_poll);
@@ -148,6 +160,9 @@ pyc_watcher_close(pyc_watcher *self)
         return;
     }
     PyObject *keep = take_keep(self);
+    if (PYC_UNLIKELY(pyc_loop_forked(self->loop))) {
+        pyc_loop_part(self->loop);
+    }
     if (self->fd >= 0) {
         retire(self);
     }
@@ -156,15 +171,19 @@ pyc_watcher_close(pyc_watcher *self)
 }
 
 /* libuv registers new polls when it polls, and aborts the process when one of
- * their descriptors is not open any more. Those stop being watched here; the
- * kernel would have forgotten them as well. */
+ * their descriptors is not open any more, or is a regular file by now. Those
+ * stop being watched here; the kernel would have forgotten them as well. */
 void
 pyc_watcher_check_fresh(pyc_loop *loop)
 {
     while (!pyc_link_alone(&loop->fresh)) {
         pyc_watcher *self = pyc_container(loop->fresh.next, pyc_watcher, fresh);
         pyc_link_remove(&self->fresh);
-        if (fcntl(self->fd, F_GETFD) < 0) {
+        /* Just to see the error: libuv has taken it out already. */
+        struct epoll_event event = {.events = 0};
+        if (epoll_ctl(uv_backend_fd(&loop->uv), EPOLL_CTL_DEL, self->fd,
+                      &event) < 0 &&
+            errno != ENOENT) {
             uv_poll_stop(&self->poll);
             self->events = 0;
         }

@@ -31,6 +31,12 @@
 #define pyc_is_finalizing() _Py_IsFinalizing()
 #endif
 
+#ifdef Py_GIL_DISABLED
+#define PYC_FREE_THREADED 1
+#else
+#define PYC_FREE_THREADED 0
+#endif
+
 #if PY_VERSION_HEX >= 0x030D0000
 #define PYC_BEGIN_CRITICAL_SECTION(op) Py_BEGIN_CRITICAL_SECTION(op)
 #define PYC_END_CRITICAL_SECTION() Py_END_CRITICAL_SECTION()

@@ -42,7 +42,11 @@ class Loop(_core.Loop, Servers, Connections, Datagrams, Resolving, SelectorEvent
     def __init__(self):
         _core.Loop.__init__(self)
         Servers.__init__(self)
-        SelectorEventLoop.__init__(self, _NoSelector())
+        try:
+            SelectorEventLoop.__init__(self, _NoSelector())
+        except BaseException:
+            self._close()
+            raise
 
     # ---- running
 
@@ -159,6 +163,33 @@ class Loop(_core.Loop, Servers, Connections, Datagrams, Resolving, SelectorEvent
 
     _create_task_by_factory = SelectorEventLoop.create_task
 
+    def _call_soon_by_name(self, callback, *args, context=None):
+        return _core.Loop.call_soon(self, callback, *args, context=context)
+
+    def _call_soon_threadsafe_by_name(self, callback, *args, context=None):
+        return _core.Loop.call_soon_threadsafe(self, callback, *args, context=context)
+
+    def _call_later_by_name(self, delay, callback, *args, context=None):
+        return _core.Loop.call_later(self, delay, callback, *args, context=context)
+
+    def _call_at_by_name(self, when, callback, *args, context=None):
+        return _core.Loop.call_at(self, when, callback, *args, context=context)
+
+    def _add_reader_by_name(self, fd, callback, *args):
+        return _core.Loop.add_reader(self, fd, callback, *args)
+
+    def _add_writer_by_name(self, fd, callback, *args):
+        return _core.Loop.add_writer(self, fd, callback, *args)
+
+    def _run_in_executor_by_name(self, executor, func, *args):
+        return _core.Loop.run_in_executor(self, executor, func, *args)
+
+    def _remove_reader_by_name(self, fd):
+        return _core.Loop.remove_reader(self, fd)
+
+    def _remove_writer_by_name(self, fd):
+        return _core.Loop.remove_writer(self, fd)
+
     def _callback_failed(self, handle, exc):
         debug = {"debug": self._debug} if _describe_takes_debug else {}
         context = {
@@ -176,6 +207,11 @@ class Loop(_core.Loop, Servers, Connections, Datagrams, Resolving, SelectorEvent
 
     def _descriptor_in_use(self, descriptor, number):
         raise RuntimeError(f"File descriptor {descriptor!r} is used by a transport of {self!r}")
+
+
+for _name in ("call_soon", "call_soon_threadsafe", "call_later", "call_at", "run_in_executor", "add_reader",
+              "add_writer", "remove_reader", "remove_writer"):
+    getattr(Loop, f"_{_name}_by_name").__qualname__ = f"Loop.{_name}"   # in the message of a TypeError
 
 
 def new_event_loop():

@@ -231,7 +231,7 @@ def test_wrong_context(loop):
         loop.call_later(1, callback, context=3)
 
 
-def test_context_that_is_in_use(either, errors, turn):
+def test_context_that_is_in_use(either, turn, caplog):
     """The context in which the loop itself runs cannot be entered again: reported, like any error."""
     context = contextvars.copy_context()
     seen = []
@@ -239,8 +239,7 @@ def test_context_that_is_in_use(either, errors, turn):
     either.call_soon(seen.append, 2)
     context.run(turn, either)
     assert seen == [2]
-    assert isinstance(errors[0]["exception"], RuntimeError)
-    assert "cannot enter context" in str(errors[0]["exception"])
+    assert "cannot enter context" in caplog.text
 
 
 def test_failure_is_reported(either, errors, schedule, turn):
@@ -290,7 +289,7 @@ def test_run_of_a_handle(either):
     handle.cancel()
 
 
-def test_a_handle_run_by_its_own_callback(loop, errors, turn):
+def test_a_handle_run_by_its_own_callback(loop, turn, caplog):
     """Arguments live as long as the outermost call uses them."""
     class Argument:
         pass
@@ -306,11 +305,12 @@ def test_a_handle_run_by_its_own_callback(loop, errors, turn):
     handle = loop.call_soon(run, Argument())
     turn(loop)
     assert isinstance(seen[0], Argument)
-    assert "cannot enter context" in str(errors[0]["exception"])
+    assert "cannot enter context" in caplog.text
     assert handle._args is None
 
 
-def test_arguments_of_a_c_function_survive_run_and_cancel(loop, errors, turn):
+@pytest.mark.filterwarnings("ignore")
+def test_arguments_of_a_c_function_survive_run_and_cancel(loop, turn):
     """A function in C borrows its arguments from the handle."""
     class Key:
         def __init__(self, number):
