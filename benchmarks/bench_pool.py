@@ -25,9 +25,11 @@ def pool(request):
         yield pool
 
 
-def test_submit_and_wait(benchmark, pool):
+@pytest.mark.parametrize("wait", [concurrent.futures.wait, pyconc.concurrent.futures.wait],
+                         ids=["standard_wait", "pyconc_wait"])
+def test_submit_and_wait(benchmark, pool, wait):
     def run():
-        concurrent.futures.wait([pool.submit(nothing) for _ in range(JOBS)])
+        wait([pool.submit(nothing) for _ in range(JOBS)])
 
     benchmark.pedantic(run, rounds=5)
 

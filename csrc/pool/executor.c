@@ -3,6 +3,7 @@
  * pool is in pyconc/concurrent/futures/thread.py. */
 #include "pool/pool.h"
 #include "pool/queue.h"
+#include "pool/wait.h"
 
 typedef struct {
     PyObject_HEAD
@@ -271,6 +272,7 @@ int
 pyc_pool_register(PyObject *module, pyc_state *state)
 {
     if (pyc_future_register(module, state) < 0 ||
+        pyc_wait_register(module, state) < 0 ||
         pyc_mailbox_register(module, state) < 0 ||
         pyc_queue_register(module, state) < 0) {
         return -1;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* How a Future changes its state, and how a thread waits for that. */
 #include "pool/future.h"
+#include "pool/wait.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -93,41 +94,65 @@ apply(pyc_future *self, uint32_t from, change *what)
     return old;
 }
 
-/* Tells those whom concurrent.futures.wait and as_completed put into
- * `_waiters`, and who waits on the Condition; its lock is held. */
+/* Tells those who stand in `_waiters`: who waits for several Futures. */
 static int
-tell(pyc_future *self, change *what)
+tell_waiters(pyc_future *self, change *what, PyObject *waiters)
 {
     pyc_state *module = self->module;
     PyObject *name = what->to == PYC_NOTIFIED  ? module->str_add_cancelled
                      : what->exception == NULL ? module->str_add_result
                                                : module->str_add_exception;
-    PyObject *waiters = what->to == PYC_CANCELLED || what->to == PYC_RUNNING
-                            ? NULL
-                            : Py_XNewRef(self->waiters);
-    int rc = -1;
-    for (Py_ssize_t i = 0; waiters != NULL && i < PyList_GET_SIZE(waiters);
-         i++) {
-        PyObject *waiter = Py_NewRef(PyList_GET_ITEM(waiters, i));
-        PyObject *told =
-            PyObject_CallMethodOneArg(waiter, name, (PyObject *)self);
-        Py_DECREF(waiter);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(waiters); i++) {
+        PyObject *waiter = PyTuple_GET_ITEM(waiters, i);
+        PyObject *told = NULL;
+        if (pyc_waiter_check(module, waiter)) {
+            pyc_waiter_tell(waiter, what->exception != NULL);
+            told = Py_NewRef(Py_None);
+        }
+        else {
+            told = PyObject_CallMethodOneArg(waiter, name, (PyObject *)self);
+        }
         if (told == NULL) {
-            goto done;
+            return -1;
         }
         Py_DECREF(told);
     }
-    if (what->to == PYC_FINISHED || what->to == PYC_CANCELLED) {
-        PyObject *told =
-            PyObject_CallMethodNoArgs(self->condition, module->str_notify_all);
-        if (told == NULL) {
-            goto done;
-        }
-        Py_DECREF(told);
+    return 0;
+}
+
+/* Tells those who wait on the Condition, whose lock is held. */
+static int
+tell_condition(pyc_future *self)
+{
+    PyObject *told = PyObject_CallMethodNoArgs(self->condition,
+                                               self->module->str_notify_all);
+    Py_XDECREF(told);
+    return told == NULL ? -1 : 0;
+}
+
+static int
+tell(pyc_future *self, change *what, int entered)
+{
+    int rc = 0;
+    PyObject *waiters = NULL;
+    if (what->to == PYC_FINISHED || what->to == PYC_NOTIFIED) {
+        PYC_BEGIN_CRITICAL_SECTION(self);
+        /* A copy: whoever was told may leave the list at once. */
+        waiters = self->waiters == NULL || PyList_GET_SIZE(self->waiters) == 0
+                      ? NULL
+                      : PyList_AsTuple(self->waiters);
+        PYC_END_CRITICAL_SECTION();
     }
-    rc = 0;
-done:
-    Py_XDECREF(waiters);
+    if (waiters != NULL) {
+        rc = tell_waiters(self, what, waiters);
+        Py_DECREF(waiters);
+    }
+    else if (PyErr_Occurred()) {
+        rc = -1;
+    }
+    if (entered && (what->to == PYC_FINISHED || what->to == PYC_CANCELLED)) {
+        rc = tell_condition(self) < 0 ? -1 : rc;
+    }
     return rc;
 }
 
@@ -150,11 +175,8 @@ move(pyc_future *self, uint32_t from, change *what, uint32_t *old)
         }
         PYC_END_CRITICAL_SECTION();
     } while (stale);
-    int rc = 0;
+    int rc = IN(*old) & from ? tell(self, what, entered) : 0;
     if (entered) {
-        if (IN(*old) & from) {
-            rc = tell(self, what);
-        }
         rc = pyc_future_leave(self) < 0 ? -1 : rc;
     }
     if (what->to != PYC_RUNNING) {

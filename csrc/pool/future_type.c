@@ -30,10 +30,8 @@ refuse_nan(pyc_state *module, PyObject *nan)
     return waited == NULL ? -1 : 0;
 }
 
-/* A deadline from the only argument of result() and exception(): None or
- * seconds, as threading's locks read them. 0, or -1 with an exception set. */
-static int
-parse_deadline(pyc_state *module, PyObject *timeout, int64_t *deadline)
+int
+pyc_future_deadline(pyc_state *module, PyObject *timeout, int64_t *deadline)
 {
     *deadline = PYC_NO_DEADLINE;
     if (timeout == NULL || timeout == Py_None) {
@@ -85,7 +83,7 @@ wait_outcome(pyc_future *self, const char *name, PyObject *const *args,
     }
     if (!pyc_future_done(self)) {
         int64_t deadline;
-        if (parse_deadline(self->module, timeout, &deadline) < 0) {
+        if (pyc_future_deadline(self->module, timeout, &deadline) < 0) {
             return -1;
         }
         int rc = pyc_future_wait(self, deadline);

@@ -76,6 +76,7 @@ extern struct PyModuleDef pyc_core_module;
     X(get)                                                                     \
     X(setdefault)                                                              \
     X(_new_condition)                                                          \
+    X(remove)                                                                  \
     X(submit)                                                                  \
     X(_start_worker)                                                           \
     X(fileno)                                                                  \
@@ -97,6 +98,7 @@ extern struct PyModuleDef pyc_core_module;
     X(future_await_type)                                                       \
     X(executor_type)                                                           \
     X(job_queue_type)                                                          \
+    X(waiter_type)                                                             \
     X(mailbox_type)                                                            \
     X(bridge_type)
 

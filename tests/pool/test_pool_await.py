@@ -120,7 +120,7 @@ def test_context(start):
 @pytest.mark.parametrize("error, seen", [
     (concurrent.futures.CancelledError("c"), asyncio.CancelledError),
     (concurrent.futures.InvalidStateError("i"), asyncio.InvalidStateError),
-    (StopIteration("s"), RuntimeError), (KeyboardInterrupt("k"), None), (asyncio.CancelledError("a"), None),
+    (StopIteration("s"), RuntimeError), (asyncio.CancelledError("a"), None),
 ])
 def test_exceptions_are_what_asyncio_makes_of_them(pool, error, seen):
     def once(start):

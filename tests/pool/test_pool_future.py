@@ -12,7 +12,7 @@ import weakref
 
 import pytest
 
-from pyconc.concurrent.futures import Future
+from pyconc.concurrent.futures import Future, wait
 
 pytestmark = pytest.mark.usefixtures("no_leaked_threads")
 STATES = ["PENDING", "RUNNING", "CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED"]
@@ -248,12 +248,17 @@ def test_cancel_against_completion():
         assert future._state == ("CANCELLED_AND_NOTIFIED" if cancelled else "FINISHED")
 
 
-# The standard library's wait and as_completed.
+# wait and as_completed: the standard library's, and our wait, which takes no Condition of Futures of ours alone.
 
-@pytest.mark.parametrize("function", [concurrent.futures.wait, lambda fs, timeout: (set(
-    concurrent.futures.as_completed(fs, timeout)), set())])
-def test_wait_for_ours_and_theirs(function):
-    futures = [cls() for _ in range(50) for cls in (Future, concurrent.futures.Future)]
+waits = pytest.mark.parametrize("wait", [wait, concurrent.futures.wait], ids=["ours", "theirs"])
+ours, theirs = Future, concurrent.futures.Future
+
+
+@pytest.mark.parametrize("classes", [(ours, theirs), (ours,)], ids=["mixed", "ours"])
+@pytest.mark.parametrize("function", [concurrent.futures.wait, wait, lambda fs, timeout: (set(
+    concurrent.futures.as_completed(fs, timeout)), set())], ids=["wait", "our_wait", "as_completed"])
+def test_wait_for_ours_and_theirs(function, classes):
+    futures = [cls() for _ in range(50) for cls in classes]
 
     def end(part):
         for place, future in enumerate(part):
@@ -272,24 +277,97 @@ def test_wait_for_ours_and_theirs(function):
 
 
 @pytest.mark.parametrize("when, ended", [("FIRST_COMPLETED", "result"), ("FIRST_EXCEPTION", "exception")])
-def test_wait_for_the_first(when, ended):
-    futures = [Future(), concurrent.futures.Future(), Future()]
+@pytest.mark.parametrize("other", [ours, theirs])
+@waits
+def test_wait_for_the_first(when, ended, wait, other):
+    futures = [Future(), other(), Future()]
     thread = threading.Timer(0.05, lambda: getattr(futures[2], f"set_{ended}")(OSError()))
     thread.start()
-    done, rest = concurrent.futures.wait(futures, 30, when)
+    done, rest = wait(futures, 30, when)
     assert done == {futures[2]} and rest == set(futures[:2])
     thread.join()
     assert not futures[0]._waiters
+    assert wait(futures, 30, when) == (done, rest)
 
 
-def test_no_lost_wakeup_between_wait_and_completion():
-    """wait() asks for the conditions while the futures end in other threads."""
+@waits
+def test_wait_times_out(wait):
+    futures = [Future(), Future()]
+    futures[0].set_result(1)
+    for timeout in (0, -1, 0.05):
+        done, rest = wait(futures * 2, timeout)
+        assert done == {futures[0]} and rest == {futures[1]}
+    assert not futures[1]._waiters
+    with pytest.raises(TypeError):
+        wait(futures, "1")
+    assert wait(futures[:1], "1").done == {futures[0]}
+
+
+@waits
+def test_wait_for_the_first_exception_waits_for_all_results(wait):
+    futures = [Future(), Future()]
+    threads = [threading.Thread(target=future.set_result, args=(1,)) for future in futures]
+    for thread in threads:
+        thread.start()
+    assert wait(futures, 30, "FIRST_EXCEPTION").done == set(futures)
+    for thread in threads:
+        thread.join()
+
+
+@waits
+def test_wait_until_who_was_cancelled_is_noticed(wait):
+    future = Future()
+    future.cancel()
+    assert wait([future], 0).done == set()
+    timer = threading.Timer(0.05, future.set_running_or_notify_cancel)
+    timer.start()
+    assert wait([future], 30).done == {future}
+    timer.join()
+
+
+@waits
+def test_wait_for_nothing_and_for_what_is_no_future(wait):
+    assert wait([], 30) == (set(), set())
+    with pytest.raises(ValueError, match="SOME"):
+        wait([Future()], 0, "SOME")
+    with pytest.raises(AttributeError):
+        wait([object()], 0)
+
+
+@waits
+def test_ctrl_c_ends_wait(wait):
+    future = Future()
+    timer = threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        wait([future], 30)
+    timer.join()
+
+
+def test_two_waits_for_the_same():
+    for _ in range(100):
+        futures = [Future() for _ in range(3)]
+        seen = []
+        threads = [threading.Thread(target=lambda wait, fs, seen: seen.append(wait(fs, 30).not_done),
+                                    args=(function, futures, seen)) for function in (wait, concurrent.futures.wait, wait)]
+        for thread in threads:
+            thread.start()
+        for future in futures:
+            future.set_result(1)
+        for thread in threads:
+            thread.join()
+        assert seen == [set()] * 3
+
+
+@waits
+def test_no_lost_wakeup_between_wait_and_completion(wait):
+    """The futures end in other threads while wait() looks at them."""
     for _ in range(200):
         futures = [Future() for _ in range(4)]
         threads = [threading.Thread(target=future.set_result, args=(1,)) for future in futures]
         for thread in threads:
             thread.start()
-        assert not concurrent.futures.wait(futures, 30).not_done
+        assert not wait(futures, 30).not_done
         for thread in threads:
             thread.join()
 

@@ -2,7 +2,7 @@
 """concurrent.futures with pyconc's thread pool and Future."""
 import concurrent.futures as _standard
 
-from pyconc.concurrent.futures._base import Future
+from pyconc.concurrent.futures._base import Future, wait
 from pyconc.concurrent.futures.thread import BrokenThreadPool, ThreadPoolExecutor
 
 __all__ = [*{*_standard.__all__, "BrokenThreadPool", "InvalidStateError"}]

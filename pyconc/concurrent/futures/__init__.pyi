@@ -8,10 +8,10 @@ from concurrent.futures import InvalidStateError as InvalidStateError
 from concurrent.futures import ProcessPoolExecutor as ProcessPoolExecutor
 from concurrent.futures import TimeoutError as TimeoutError
 from concurrent.futures import as_completed as as_completed
-from concurrent.futures import wait as wait
 from typing import Any
 
 from pyconc.concurrent.futures._base import Future as Future
+from pyconc.concurrent.futures._base import wait as wait
 from pyconc.concurrent.futures.thread import BrokenThreadPool as BrokenThreadPool
 from pyconc.concurrent.futures.thread import ThreadPoolExecutor as ThreadPoolExecutor
 

@@ -2,6 +2,7 @@
 """The Future of pyconc's executors."""
 import concurrent.futures
 import threading
+from concurrent.futures._base import DoneAndNotDoneFutures
 
 from pyconc import _core
 
@@ -36,3 +37,19 @@ class Future(_core.FutureBase, concurrent.futures.Future):
 
     __slots__ = ()
     _new_condition = staticmethod(_Condition)
+
+
+def wait(fs, timeout=None, return_when=concurrent.futures.ALL_COMPLETED):
+    """Waits up to `timeout` seconds for the futures of `fs`: (the set of those that are done, the set of the others).
+
+    return_when: ALL_COMPLETED; FIRST_COMPLETED; FIRST_EXCEPTION, as soon as one has raised or all are done.
+
+    Futures of other libraries may be among them. Source: concurrent.futures.wait.
+    """
+    fs = set(fs)
+    first = return_when == concurrent.futures.FIRST_COMPLETED, return_when == concurrent.futures.FIRST_EXCEPTION
+    if any(first) or return_when == concurrent.futures.ALL_COMPLETED:
+        done = _core.wait(list(fs), timeout, *first)
+        if done is not None:
+            return DoneAndNotDoneFutures(done, fs - done)
+    return concurrent.futures.wait(fs, timeout, return_when)

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT */
+/* concurrent.futures.wait for Futures of ours alone: one object stands in the
+ * `_waiters` of all, and no Condition is made. */
+#include "pool/wait.h"
+
+#include <errno.h>
+
+typedef struct {
+    PyObject_HEAD
+    _Atomic uint32_t woken;
+    _Atomic Py_ssize_t pending; /* how many must still end */
+    int first_exception;        /* an exception ends the wait */
+} waiter;
+
+static int
+is_over(pyc_future *future)
+{
+    uint32_t state = pyc_future_state(future);
+    return state == PYC_NOTIFIED || state == PYC_FINISHED;
+}
+
+int
+pyc_waiter_check(pyc_state *module, PyObject *op)
+{
+    return Py_IS_TYPE(op, module->waiter_type);
+}
+
+void
+pyc_waiter_tell(PyObject *op, int failed)
+{
+    waiter *self = (waiter *)op;
+    if (atomic_fetch_sub(&self->pending, 1) <= 1 ||
+        (failed && self->first_exception)) {
+        atomic_store(&self->woken, 1);
+        pyc_futex_wake(&self->woken, 1);
+    }
+}
+
+/* Puts the waiter where the end of `future` finds it, or counts the end that
+ * came first. */
+static int
+install(waiter *self, pyc_future *future)
+{
+    int rc = 0, over;
+    PYC_BEGIN_CRITICAL_SECTION(future);
+    over = is_over(future);
+    if (!over && future->waiters == NULL) {
+        future->waiters = PyList_New(0);
+    }
+    if (!over) {
+        rc = future->waiters == NULL
+                 ? -1
+                 : PyList_Append(future->waiters, (PyObject *)self);
+    }
+    PYC_END_CRITICAL_SECTION();
+    if (over) {
+        pyc_waiter_tell((PyObject *)self, future->exception != NULL);
+    }
+    return rc;
+}
+
+static void
+uninstall(pyc_state *module, waiter *self, pyc_future *future)
+{
+    PyObject *list, *pending = pyc_take_exception();
+    PYC_BEGIN_CRITICAL_SECTION(future);
+    list = Py_XNewRef(future->waiters);
+    PYC_END_CRITICAL_SECTION();
+    if (list != NULL) {
+        PyObject *done = PyObject_CallMethodOneArg(list, module->str_remove,
+                                                   (PyObject *)self);
+        Py_XDECREF(done);
+        Py_DECREF(list);
+        PyErr_Clear(); /* ValueError: it ended before it was put there */
+    }
+    if (pending != NULL) {
+        pyc_put_exception(pending);
+    }
+}
+
+/* Sleeps until told; -1 when a signal handler raised. */
+static int
+sleep_until(waiter *self, int64_t deadline)
+{
+    int rc = 0;
+    while (!atomic_load(&self->woken) && rc != -ETIMEDOUT) {
+        Py_BEGIN_ALLOW_THREADS
+        rc = pyc_futex_wait(&self->woken, 0, deadline);
+        Py_END_ALLOW_THREADS
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Those of the list that are over, as a set. */
+static PyObject *
+collect(PyObject *futures, int *failed)
+{
+    PyObject *over = PySet_New(NULL);
+    *failed = 0;
+    for (Py_ssize_t i = 0; over != NULL && i < PyList_GET_SIZE(futures); i++) {
+        pyc_future *future = (pyc_future *)PyList_GET_ITEM(futures, i);
+        if (is_over(future)) {
+            *failed |= future->exception != NULL;
+            if (PySet_Add(over, (PyObject *)future) < 0) {
+                Py_CLEAR(over);
+            }
+        }
+    }
+    return over;
+}
+
+static int
+wait_for(pyc_state *module, PyObject *futures, Py_ssize_t pending,
+         int first_exception, int64_t deadline)
+{
+    PyTypeObject *type = module->waiter_type;
+    waiter *self = (waiter *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return -1;
+    }
+    self->pending = pending;
+    self->first_exception = first_exception;
+    int rc = 0;
+    Py_ssize_t count = PyList_GET_SIZE(futures), put = 0;
+    for (; rc == 0 && put < count; put++) {
+        rc = install(self, (pyc_future *)PyList_GET_ITEM(futures, put));
+    }
+    if (rc == 0) {
+        rc = sleep_until(self, deadline);
+    }
+    while (--put >= 0) {
+        uninstall(module, self, (pyc_future *)PyList_GET_ITEM(futures, put));
+    }
+    Py_DECREF(self);
+    return rc;
+}
+
+static PyObject *
+wait_futures(PyObject *module, PyObject *args)
+{
+    pyc_state *state = pyc_state_of_module(module);
+    PyObject *futures, *timeout;
+    int first_completed, first_exception, failed;
+    int64_t deadline;
+    if (!PyArg_ParseTuple(args, "O!Opp:wait", &PyList_Type, &futures, &timeout,
+                          &first_completed, &first_exception)) {
+        return NULL;
+    }
+    Py_ssize_t count = PyList_GET_SIZE(futures);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *future = PyList_GET_ITEM(futures, i);
+        if (!PyType_IsSubtype(Py_TYPE(future), state->future_type)) {
+            Py_RETURN_NONE;
+        }
+    }
+    PyObject *over = collect(futures, &failed);
+    if (over == NULL || PySet_GET_SIZE(over) == count ||
+        (first_completed && PySet_GET_SIZE(over) > 0) ||
+        (first_exception && failed)) {
+        return over;
+    }
+    Py_ssize_t pending = first_completed ? 1 : count;
+    Py_DECREF(over);
+    if (pyc_future_deadline(state, timeout, &deadline) < 0 ||
+        wait_for(state, futures, pending, first_exception, deadline) < 0) {
+        return NULL;
+    }
+    return collect(futures, &failed);
+}
+
+static void
+waiter_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyType_Slot waiter_slots[] = {
+    {Py_tp_dealloc, waiter_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec waiter_spec = {
+    .name = "pyconc._core.Waiter",
+    .basicsize = sizeof(waiter),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = waiter_slots,
+};
+
+static PyMethodDef functions[] = {
+    {"wait", wait_futures, METH_VARARGS,
+     "wait(futures, timeout, first_completed, first_exception, /)\n--\n\n"
+     "The set of those in the list that are done; None if one is not ours."},
+    {NULL},
+};
+
+int
+pyc_wait_register(PyObject *module, pyc_state *state)
+{
+    if (PyModule_AddFunctions(module, functions) < 0) {
+        return -1;
+    }
+    return pyc_add_type(module, &waiter_spec, NULL, &state->waiter_type);
+}
