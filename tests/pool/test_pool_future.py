@@ -349,7 +349,8 @@ def test_two_waits_for_the_same():
         futures = [Future() for _ in range(3)]
         seen = []
         threads = [threading.Thread(target=lambda wait, fs, seen: seen.append(wait(fs, 30).not_done),
-                                    args=(function, futures, seen)) for function in (wait, concurrent.futures.wait, wait)]
+                                    args=(function, futures, seen))
+                   for function in (wait, concurrent.futures.wait, wait)]
         for thread in threads:
             thread.start()
         for future in futures:
