@@ -301,6 +301,19 @@ listener_pause(pyc_listener *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* Clients whose connection is there already are served, not reset: a loop that
+ * had much to do may not have polled since they came. */
+static PyObject *
+listener_close(pyc_listener *self, PyObject *Py_UNUSED(ignored))
+{
+    unsigned left = self->loop->thread == 0 ? 0 : self->backlog;
+    while (left > 0 && self->watcher != NULL && accept_one(self)) {
+        left--;
+    }
+    unwatch(self);
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 listener_resume(pyc_listener *self, PyObject *Py_UNUSED(ignored))
 {
@@ -313,6 +326,9 @@ listener_resume(pyc_listener *self, PyObject *Py_UNUSED(ignored))
 static PyMethodDef listener_methods[] = {
     {"pause", (PyCFunction)listener_pause, METH_NOARGS,
      "pause($self, /)\n--\n\nAccepts nothing until resume()."},
+    {"close", (PyCFunction)listener_close, METH_NOARGS,
+     "close($self, /)\n--\n\n"
+     "Accepts what has connected so far, and nothing any more."},
     {"resume", (PyCFunction)listener_resume, METH_NOARGS,
      "resume($self, /)\n--\n\nAccepts again."},
     {NULL},

@@ -313,7 +313,7 @@ class Servers:
     def _stop_serving(self, sock):
         listener = self._listeners.pop(sock, None)
         if listener is not None:
-            listener.pause()
+            listener.close()
         inode = self._socket_files.pop(sock, None)
         path = sock.getsockname() if inode is not None else None
         sock.close()
