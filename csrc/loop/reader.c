@@ -122,8 +122,10 @@ checked_descriptor(pyc_loop *self, PyObject *object)
     }
     if ((size_t)fd < self->watchers_size && self->watchers[fd] != NULL &&
         reader_of(self, fd) == NULL) {
-        PyObject *done = PyObject_CallMethod(
-            (PyObject *)self, "_descriptor_in_use", "Oi", object, fd);
+        PyObject *user = self->watchers[fd]->keep;
+        PyObject *done =
+            PyObject_CallMethod((PyObject *)self, "_descriptor_in_use", "OO",
+                                object, user == NULL ? Py_None : user);
         if (done == NULL) {
             return -1;
         }

@@ -77,9 +77,22 @@ stream_hold(pyc_stream *self, int hold)
     }
 }
 
+void
+pyc_stream_unwatch(pyc_stream *self)
+{
+    if (self->watcher != NULL) {
+        pyc_watcher_close(self->watcher);
+        self->watcher = NULL;
+    }
+}
+
 static int
 stream_watch(pyc_stream *self, int events)
 {
+    if (events == 0 && self->closing) {
+        pyc_stream_unwatch(self);
+        return 0;
+    }
     if (self->watcher == NULL) {
         if (events == 0) {
             return 0;
@@ -100,15 +113,6 @@ stream_watch(pyc_stream *self, int events)
         Py_XDECREF(kept);
     }
     return 0;
-}
-
-void
-pyc_stream_unwatch(pyc_stream *self)
-{
-    if (self->watcher != NULL) {
-        pyc_watcher_close(self->watcher);
-        self->watcher = NULL;
-    }
 }
 
 void

@@ -205,8 +205,8 @@ class Loop(_core.Loop, Servers, Connections, Datagrams, Resolving, SelectorEvent
         if seconds >= self.slow_callback_duration:
             logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), seconds)
 
-    def _descriptor_in_use(self, descriptor, number):
-        raise RuntimeError(f"File descriptor {descriptor!r} is used by a transport of {self!r}")
+    def _descriptor_in_use(self, descriptor, user):
+        raise RuntimeError(f"File descriptor {descriptor!r} is used by transport {user!r}")
 
 
 for _name in ("call_soon", "call_soon_threadsafe", "call_later", "call_at", "run_in_executor", "add_reader",

@@ -6,7 +6,7 @@ import itertools
 import os
 import socket
 import stat
-from asyncio import base_events, constants, trsock
+from asyncio import base_events, constants, transports, trsock
 from asyncio.log import logger
 from collections.abc import Iterable
 
@@ -67,6 +67,16 @@ class Server(base_events.Server):
         """
         for transport in self._clients.copy():
             transport.abort()
+
+
+class _FlowControlled(transports._FlowControlMixin):
+    """A transport in the form that asyncio's sendfile() accepts."""
+
+    def __init__(self, transport):
+        object.__setattr__(self, "transport", transport)
+
+    def __getattribute__(self, name):
+        return getattr(object.__getattribute__(self, "transport"), name)
 
 
 def _check_ssl(ssl, handshake_timeout, shutdown_timeout):
@@ -159,6 +169,11 @@ class Servers:
             transp._reset_empty_waiter()
             if reading:
                 transp.resume_reading()
+
+    async def _sendfile_fallback(self, transp, file, offset, count):
+        if isinstance(transp, _core.StreamTransport):
+            transp = _FlowControlled(transp)
+        return await super()._sendfile_fallback(transp, file, offset, count)
 
     async def connect_accepted_socket(self, protocol_factory, sock, *, ssl=None, ssl_handshake_timeout=None,
                                       ssl_shutdown_timeout=None):
@@ -303,7 +318,6 @@ class Servers:
     def _start_serving(self, protocol_factory, sock, sslcontext=None, server=None, backlog=100,
                        ssl_handshake_timeout=constants.SSL_HANDSHAKE_TIMEOUT,
                        ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT, context=None):
-        self._ensure_fd_no_transport(sock)
         slow = None
         if sslcontext is not None or not (server is None or isinstance(server, Server)):
             slow = (sslcontext, server, ssl_handshake_timeout, ssl_shutdown_timeout)
