@@ -7,9 +7,9 @@
 
 /* ---- what is left to asyncio ------------------------------------------- */
 
-/* asyncio's own coroutine, which works on any loop: for debug mode, arguments
- * by name or of the wrong type, other classes than socket.socket, and names
- * that have to be resolved. */
+/* asyncio's own coroutine, which works on any loop: for arguments by name or of
+ * the wrong type, other classes than socket.socket, names that have to be
+ * resolved, and blocking sockets in debug mode. */
 static PyObject *
 by_asyncio(pyc_loop *self, const char *name, PyObject *const *args,
            Py_ssize_t nargs, PyObject *kwnames)
@@ -39,12 +39,23 @@ by_asyncio(pyc_loop *self, const char *name, PyObject *const *args,
 /* ---- the arguments ----------------------------------------------------- */
 
 static int
+is_blocking(PyObject *sock)
+{
+    PyObject *timeout = PyObject_CallMethod(sock, "gettimeout", NULL);
+    int blocking =
+        timeout == NULL || timeout == Py_None || PyFloat_AsDouble(timeout) != 0;
+    PyErr_Clear();
+    Py_XDECREF(timeout);
+    return blocking;
+}
+
+static int
 is_plain(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
          Py_ssize_t wanted, PyObject *kwnames)
 {
-    return nargs == wanted && kwnames == NULL && !self->debug &&
+    return nargs == wanted && kwnames == NULL && !self->closed &&
            Py_IS_TYPE(args[0], (PyTypeObject *)self->state->socket_type) &&
-           !self->closed;
+           !(self->debug && is_blocking(args[0]));
 }
 
 static int
@@ -95,7 +106,7 @@ sock_recv(ARGS)
 {
     Py_ssize_t size;
     if (!is_plain(self, args, nargs, 2, kwnames) ||
-        !size_from(args[1], &size)) {
+        !size_from(args[1], &size) || size == 0) {
         return by_asyncio(self, "sock_recv", args, nargs, kwnames);
     }
     return pyc_sock_op_new(self, &pyc_sock_recv, args[0], NULL, size, NULL);
@@ -104,7 +115,10 @@ sock_recv(ARGS)
 static PyObject *
 sock_recv_into(ARGS)
 {
-    if (!is_plain(self, args, nargs, 2, kwnames)) {
+    /* Nothing is always there. */
+    if (!is_plain(self, args, nargs, 2, kwnames) ||
+        PyObject_Length(args[1]) <= 0) {
+        PyErr_Clear();
         return by_asyncio(self, "sock_recv_into", args, nargs, kwnames);
     }
     return pyc_sock_op_new(self, &pyc_sock_recv_into, args[0], args[1], 0,

@@ -91,6 +91,9 @@ receive_into(pyc_sock_op *self, pyc_address *address, PyObject **result)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(self->data, &view, PyBUF_WRITABLE) < 0) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s() needs a read-write bytes-like object, not '%s'",
+                     self->action->name, Py_TYPE(self->data)->tp_name);
         return PYC_OP_FAILED;
     }
     /* It may have shrunk since. */
