@@ -3,6 +3,9 @@
 
 #include <limits.h>
 
+#define CHECK_EVERY 32 /* jobs: a look at the clock costs as much as one */
+#define TURN 5000000   /* ns, sys.getswitchinterval() by default */
+
 typedef struct {
     pyc_link link; /* in workers */
     pyc_link nap;  /* in idle */
@@ -182,6 +185,19 @@ next_job(pyc_queue *self, pyc_worker *worker)
     }
 }
 
+/* Jobs that are no Python code never come to the place where the interpreter
+ * hands the GIL over: do it for them, as often as it would. */
+static void
+take_turns(int64_t *since)
+{
+    int64_t now = pyc_clock_now();
+    if (now - *since >= TURN) {
+        Py_BEGIN_ALLOW_THREADS
+        Py_END_ALLOW_THREADS
+        *since = now;
+    }
+}
+
 static PyObject *
 queue_work(PyObject *op, PyObject *Py_UNUSED(unused))
 {
@@ -195,9 +211,14 @@ queue_work(PyObject *op, PyObject *Py_UNUSED(unused))
     pyc_lock_take(&self->lock);
     pyc_link_insert(&self->workers, &worker->link);
     pyc_lock_give(&self->lock);
-    while (!worker->leave && next_job(self, worker) > 0) {
+    int64_t since = pyc_clock_now();
+    for (unsigned ran = 1; !worker->leave && next_job(self, worker) > 0;
+         ran++) {
         pyc_job_run(worker->job);
         worker->job = NULL;
+        if (ran % CHECK_EVERY == 0) {
+            take_turns(&since);
+        }
     }
     pyc_lock_take(&self->lock);
     pyc_link_remove(&worker->link);

@@ -101,6 +101,19 @@ def test_as_many_jobs_run_at_once_as_there_are_threads():
                 job.result()
 
 
+def test_jobs_that_are_no_python_code_do_not_keep_the_gil():
+    with ThreadPoolExecutor(1) as pool:
+        gate = threading.Event()
+        pool.submit(gate.wait, 30)
+        for _ in range(200_000):
+            pool.submit(int)
+        gate.set()
+        seen = set()
+        while pool._work_queue.qsize():
+            seen.add(pool._work_queue.qsize())
+        assert len(seen - {200_000, 200_001}) > 0
+
+
 def test_nested_submit(pool):
     assert pool.submit(lambda: pool.submit(lambda: pool.submit(int, "7").result()).result()).result() == 7
 
