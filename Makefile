@@ -73,7 +73,9 @@ SYSTEM_OK = command -v cc pkg-config >/dev/null && pkg-config --exists 'libuv >=
 	@if ! { $(SYSTEM_OK); }; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    export DEBIAN_FRONTEND=noninteractive; \
-	    apt-get update -qq && apt-get install -y -qq --no-install-recommends $(APT) </dev/null; \
+	    echo "Installing $(APT)"; \
+	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(APT); } \
+	      </dev/null >.cache/apt.log 2>&1 || { tail .cache/apt.log; exit 1; }; \
 	  elif command -v apt-get >/dev/null; then \
 	    echo "Something is missing. Run this, then make again:"; echo "  sudo apt-get install -y $(APT)"; exit 1; \
 	  elif command -v dnf >/dev/null; then \
@@ -93,7 +95,8 @@ SYSTEM_OK = command -v cc pkg-config >/dev/null && pkg-config --exists 'libuv >=
 	@touch $@
 
 .venv/.built: .venv/.made $(BUILT_FROM)
-	$(BIN)/python -m pip install -q --no-build-isolation -e '.[demo,test]'
+	@# setuptools warns that an editable installation is one.
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --no-build-isolation -e '.[demo,test]'
 	@touch $@
 
 .venv/.bench-tool: .venv/.built

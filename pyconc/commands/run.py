@@ -74,7 +74,9 @@ def new_main(**attributes):
     """A fresh __main__ in the place of this package's own; it stays, for threads and atexit functions."""
     main = types.ModuleType("__main__")
     del main.__dict__["__doc__"]
-    vars(main).update({"__doc__": None, "__builtins__": sys.modules["builtins"], "__annotations__": {}, **attributes})
+    vars(main).update({"__doc__": None, "__builtins__": sys.modules["builtins"], **attributes})
+    if sys.version_info < (3, 14):  # made when asked for since then
+        main.__annotations__ = {}
     sys.modules["__main__"] = main
     return main
 

@@ -24,8 +24,9 @@ def test_thread(no_leaked_threads):
 def test_leaks_are_seen(tmp_path):
     shutil.copy(Path(__file__).parents[1] / "conftest.py", tmp_path)
     (tmp_path / "test_leaky.py").write_text(LEAKY)
+    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path], text=True,
-                          cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+                          cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
     assert "2 passed, 2 errors" in done.stdout
     assert "left open: " in done.stdout
     assert "left running: " in done.stdout
