@@ -89,7 +89,7 @@ pyc_stream_unwatch(pyc_stream *self)
 static int
 stream_watch(pyc_stream *self, int events)
 {
-    if (events == 0 && self->closing) {
+    if ((events == 0 && self->closing) || self->loop->closed) {
         pyc_stream_unwatch(self);
         return 0;
     }
@@ -108,8 +108,9 @@ stream_watch(pyc_stream *self, int events)
     }
     /* While it watches, nobody else has to keep the transport. */
     PyObject *kept = self->watcher->keep;
-    if ((events != 0) != (kept != NULL)) {
-        self->watcher->keep = events == 0 ? NULL : Py_NewRef(self);
+    int keep = self->watcher->events != 0;
+    if (keep != (kept != NULL)) {
+        self->watcher->keep = keep ? Py_NewRef(self) : NULL;
         Py_XDECREF(kept);
     }
     return 0;
