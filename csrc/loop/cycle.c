@@ -143,6 +143,26 @@ may_sleep(pyc_loop *loop)
     return 1;
 }
 
+/* Signal handlers of Python run between callbacks where they can, since what
+ * they raise inside of one would be taken for its failure. */
+static void
+check_signals(pyc_loop *loop)
+{
+    if (PYC_UNLIKELY(PyErr_CheckSignals() < 0)) {
+        pyc_loop_fail(loop, pyc_take_exception());
+    }
+}
+
+void
+pyc_loop_wake_up(pyc_loop *loop)
+{
+    PyThreadState *tstate = loop->saved;
+    loop->saved = NULL;
+    atomic_store_explicit(&loop->polling, 0, memory_order_relaxed);
+    PyEval_RestoreThread(tstate);
+    check_signals(loop);
+}
+
 static void
 poll_once(pyc_loop *loop)
 {
@@ -157,6 +177,7 @@ poll_once(pyc_loop *loop)
         }
     }
     if (!sleep) {
+        check_signals(loop);
         uv_run(&loop->uv, UV_RUN_NOWAIT);
         return;
     }
@@ -251,9 +272,6 @@ turn(pyc_loop *loop, size_t batch)
     }
     pyc_inbox_drain(loop);
     poll_once(loop);
-    if (PyErr_CheckSignals() < 0) {
-        pyc_loop_fail(loop, pyc_take_exception());
-    }
     if (PYC_UNLIKELY(loop->stopping)) {
         run_ready(loop, batch);
         return;

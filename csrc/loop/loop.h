@@ -100,16 +100,15 @@ struct pyc_loop {
 
 /* ---- entering and leaving ---------------------------------------------- */
 
+void pyc_loop_wake_up(pyc_loop *loop);
+
 /* The first thing in every callback that libuv makes: takes the GIL back if
  * the poll gave it away. */
 static inline void
 pyc_loop_enter(pyc_loop *loop)
 {
     if (PYC_UNLIKELY(loop->saved != NULL)) {
-        PyThreadState *tstate = loop->saved;
-        loop->saved = NULL;
-        atomic_store_explicit(&loop->polling, 0, memory_order_relaxed);
-        PyEval_RestoreThread(tstate);
+        pyc_loop_wake_up(loop);
     }
 }
 

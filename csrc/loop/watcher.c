@@ -24,6 +24,9 @@ on_poll(uv_poll_t *poll, int status, int events)
     if (PYC_UNLIKELY(asked == 0 || pyc_loop_forked(self->loop))) {
         return;
     }
+    if (PYC_UNLIKELY(self->loop->failure != NULL) && status == 0) {
+        return; /* the next run will be told again */
+    }
     if (status < 0) {
         /* libuv has stopped the poll: the next system call of the owner tells
          * the error. */

@@ -138,7 +138,10 @@ class Loop(_core.Loop, Servers, Connections, Datagrams, Resolving, SelectorEvent
 
     def _give_wakeup_fd_back(self, before):
         if before is not None and not self._signal_handlers:
-            signal.set_wakeup_fd(before)
+            try:
+                signal.set_wakeup_fd(before)
+            except (OSError, ValueError):       # closed meanwhile
+                signal.set_wakeup_fd(-1)
 
     def remove_signal_handler(self, sig):
         """Undo add_signal_handler(); whether there was something to undo.
