@@ -36,8 +36,8 @@ bench-once: .venv/.bench-tool ## every benchmark of pytest's once, unmeasured: t
 
 lint: .venv/.lint ## ruff, mypy, stubtest, clang-format, lizard, gcc -fanalyzer, cppcheck
 	$(BIN)/ruff check .
-	[ ! -e pyconc/py.typed ] || $(BIN)/python -m mypy pyconc
-	[ ! -e pyconc/py.typed ] || $(BIN)/python -m mypy.stubtest pyconc --mypy-config-file pyproject.toml --allowlist tests/lint/stubtest_allowlist.txt
+	$(BIN)/python -m mypy pyconc
+	$(BIN)/python -m mypy.stubtest pyconc --mypy-config-file pyproject.toml --allowlist tests/lint/stubtest_allowlist.txt
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	$(BIN)/lizard -l c -C 15 -L 80 -w csrc
 	printf '%s\n' $(filter %.c,$(C_FILES)) | xargs -P 2 -I{} $(CC) -std=gnu11 -O1 -fanalyzer -Werror -Icsrc \
