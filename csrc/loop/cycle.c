@@ -167,6 +167,7 @@ static void
 poll_once(pyc_loop *loop)
 {
     run_flushes(loop);
+    loop->poll_wanted = 0;
     int sleep = may_sleep(loop);
     pyc_watcher_check_fresh(loop);
     if (sleep) {
@@ -231,7 +232,7 @@ run_burst(pyc_loop *loop)
             }
             pyc_timers_take_due(loop, now);
         }
-        if (pyc_ring_len(&loop->ready) == 0) {
+        if (pyc_ring_len(&loop->ready) == 0 || loop->poll_wanted) {
             return;
         }
     }

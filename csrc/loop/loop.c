@@ -350,6 +350,13 @@ loop_stop(pyc_loop *self, PyObject *unused)
 }
 
 static PyObject *
+loop_poll_next(pyc_loop *self, PyObject *unused)
+{
+    self->poll_wanted = 1;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 loop_is_running(pyc_loop *self, PyObject *unused)
 {
     return PyBool_FromLong(running(self));
@@ -679,6 +686,9 @@ static PyMethodDef loop_methods[] = {
     {"stop", (PyCFunction)loop_stop, METH_NOARGS,
      "stop($self, /)\n--\n\nEnd run_forever() after the callbacks that are "
      "ready now.\n\nSource: asyncio.loop.stop"},
+    {"_poll_next", (PyCFunction)loop_poll_next, METH_NOARGS,
+     "_poll_next($self, /)\n--\n\nPoll before more callbacks run: after "
+     "something that another descriptor of this loop should see first."},
     {"is_running", (PyCFunction)loop_is_running, METH_NOARGS,
      "is_running($self, /)\n--\n\nTrue inside run_forever().\n\n"
      "Source: asyncio.loop.is_running"},

@@ -77,6 +77,7 @@ struct pyc_loop {
     unsigned parted_generation; /* see pyc_loop_part() */
     char closed;
     char stopping;
+    char poll_wanted; /* ready callbacks are to wait for the next poll */
     char debug;
     char executor_shutdown; /* shutdown_default_executor() was called */
     char initialized;       /* the libuv loop is there */
