@@ -120,7 +120,7 @@ def test_localhost_is_known_until_the_systems_files_change(tmp_path, monkeypatch
             await loop.getaddrinfo("localhost", port, type=STREAM)
         assert len(loop._localhost[1]) <= 100
 
-    with asyncio.Runner(loop_factory=pyconc.new_event_loop) as runner:
+    with asyncio.Runner(debug=False, loop_factory=pyconc.new_event_loop) as runner:
         runner.run(main())
 
 
