@@ -11,22 +11,24 @@ UNDERWAY = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
 NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)
 
 
-def check_ssl_times(ssl, handshake, shutdown):
-    if not ssl and handshake is not None:
-        raise ValueError(f"ssl_handshake_timeout is only meaningful with ssl, got {handshake!r}")
-    if not ssl and shutdown is not None:
-        raise ValueError(f"ssl_shutdown_timeout is only meaningful with ssl, got {shutdown!r}")
-
-
-def server_name(name, ssl, host):
-    """The host name that the certificate has to be for; None without TLS, '' for no check."""
-    if name is not None and not ssl:
-        raise ValueError(f"server_hostname is only meaningful with ssl, got {name!r}")
-    if name is None and ssl:
-        if not host:
+def server_name(name, ssl, host, handshake, shutdown):
+    """The host name that the certificate has to be for: None without TLS, '' for no check."""
+    if ssl:
+        if name is None and not host:
             raise ValueError("You must set server_hostname when using ssl without a host")
-        return host
-    return name
+        return host if name is None else name
+    if name is not None:
+        raise ValueError(f"server_hostname is only meaningful with ssl, got {name!r}")
+    if handshake is not None:
+        raise ValueError(f"ssl_handshake_timeout is only meaningful with ssl, got {handshake!r}")
+    if shutdown is not None:
+        raise ValueError(f"ssl_shutdown_timeout is only meaningful with ssl, got {shutdown!r}")
+    return None
+
+
+def end_wait(future):
+    if not future.done():
+        future.set_result(None)
 
 
 def literal(host, port, family, proto):
@@ -92,8 +94,7 @@ class Connections:
         Raises OSError when it can't connect, ValueError and TypeError for arguments that don't go together.
         Like asyncio's loop.create_connection(), with the newest Python's arguments on every Python.
         """
-        server_hostname = server_name(server_hostname, ssl, host)
-        check_ssl_times(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        server_hostname = server_name(server_hostname, ssl, host, ssl_handshake_timeout, ssl_shutdown_timeout)
         if sock is not None:
             _check_ssl_socket(sock)
         if host is not None or port is not None:
@@ -107,7 +108,10 @@ class Connections:
                 interleave = 1
             if interleave:
                 infos = _interleave_addrinfos(infos, interleave)
-            sock = await self._connect_any(infos, local, happy_eyeballs_delay, all_errors)
+            if len(infos) == 1 and local is None and not all_errors:
+                sock = await self._connect_sock([], infos[0])
+            else:
+                sock = await self._connect_any(infos, local, happy_eyeballs_delay, all_errors)
         elif sock is None:
             raise ValueError("host and port was not specified and no sock specified")
         elif sock.type != socket.SOCK_STREAM:
@@ -130,8 +134,7 @@ class Connections:
         """
         if ssl and server_hostname is None:
             raise ValueError("you have to pass server_hostname when using ssl")
-        server_hostname = server_name(server_hostname, ssl, None)
-        check_ssl_times(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        server_hostname = server_name(server_hostname, ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
         if path is not None:
             if sock is not None:
                 raise ValueError(f"path and sock can not be specified at the same time, got {path!r} and {sock!r}")
@@ -214,7 +217,7 @@ class Connections:
     async def _connect(self, sock, address):
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
-            # To an address of this machine it is done by now: asking again saves a wait in the poll.
+            # To an address of this machine it is done by now: asking again saves the watching of the socket.
             code = sock.connect_ex(address)
             if code and code not in UNDERWAY and code != errno.EISCONN:
                 raise OSError(code, f"Connect call failed {address}")
@@ -239,7 +242,10 @@ class Connections:
                     server_side=server_side, server_hostname=server_hostname,
                     ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout, **more)
             else:
-                transport = self._make_socket_transport(sock, protocol, waiter, **more)
+                transport = self._make_socket_transport(sock, protocol, **more)
+                # connection_made() comes first, and a timer that is due after the next poll: by then a server of this
+                # loop has seen the connection, as it has when the loop waits for the socket to connect.
+                self.call_later(0, end_wait, waiter)
         except BaseException:
             sock.close()    # no transport does it
             raise

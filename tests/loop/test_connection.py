@@ -472,6 +472,26 @@ def test_unix_errors(tmp_path):
     run(main())
 
 
+def test_server_of_the_same_loop_has_the_connection_too():
+    async def main():
+        class Server(asyncio.Protocol):
+            def connection_made(self, transport):
+                made.append(transport)
+
+        made = []
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Server, "127.0.0.1", 0)
+        for count in range(1, 10):
+            transport, protocol = await loop.create_connection(Recorder, *server.sockets[0].getsockname())
+            assert len(made) == count
+            await finish(transport, protocol)
+        for transport in made:
+            transport.close()
+        server.close()
+
+    run(main())
+
+
 def test_streams():
     async def main():
         async def serve(reader, writer):
