@@ -1,6 +1,7 @@
 """Fixtures for every test: what a test leaves behind is counted here, in one way."""
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -8,6 +9,9 @@ import time
 import pytest
 
 LINES = pytest.StashKey[dict]()
+
+# A shell starts a background job with SIGINT ignored, and so would the programs be that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def open_fds():
