@@ -72,7 +72,7 @@ pyc_loop_check_usable(pyc_loop *loop)
 int
 pyc_loop_check_thread(pyc_loop *loop)
 {
-    if (loop->thread != 0 && loop->thread != PyThread_get_thread_ident()) {
+    if (loop->thread != PyThread_get_thread_ident() && running(loop)) {
         PyErr_SetString(PyExc_RuntimeError,
                         "Non-thread-safe operation invoked on an event loop "
                         "other than the current one");
@@ -113,8 +113,11 @@ parse_context(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
 {
     *context = NULL;
     if (kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0) {
+        /* CPython's Task passes a name that is not interned. */
+        PyObject *name = PyTuple_GET_ITEM(kwnames, 0);
         if (PyTuple_GET_SIZE(kwnames) > 1 ||
-            PyTuple_GET_ITEM(kwnames, 0) != self->state->str_context) {
+            (name != self->state->str_context &&
+             PyUnicode_Compare(name, self->state->str_context) != 0)) {
             return 0;
         }
         *context = args[nargs];

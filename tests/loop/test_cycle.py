@@ -44,6 +44,13 @@ def test_wrong_arguments(either, method, kwargs):
         getattr(either, method)(**kwargs)
 
 
+def test_names_that_are_not_interned(loop, monkeypatch):
+    """CPython's Task passes such a name each time it wakes up: no way round by Python."""
+    monkeypatch.delattr(pyconc.Loop, "_call_soon_by_name")
+    handle = loop.call_soon(print, **{"".join(["con", "text"]): None})
+    handle.cancel()
+
+
 def test_unknown_keyword(either):
     with pytest.raises(TypeError, match="unexpected keyword argument 'name'"):
         either.call_soon(print, name="x")
