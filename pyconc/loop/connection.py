@@ -26,11 +26,6 @@ def server_name(name, ssl, host, handshake, shutdown):
     return None
 
 
-def end_wait(future):
-    if not future.done():
-        future.set_result(None)
-
-
 def literal(host, port, family, proto):
     """The one stream address behind a plain numeric host and port number, without asking libc; else None."""
     if type(host) is not str or type(port) is not int or proto not in (0, socket.IPPROTO_TCP):
@@ -225,6 +220,8 @@ class Connections:
             await self.sock_connect(sock, address)
         elif code and code != errno.EISCONN:
             raise OSError(code, os.strerror(code), *([address] if sock.family == socket.AF_UNIX else []))
+        else:
+            self._poll_next()   # a server of this loop sees the connection no later than if we had waited for it
 
     async def _create_connection_transport(
             self, sock, protocol_factory, ssl, server_hostname, server_side=False,
@@ -242,10 +239,7 @@ class Connections:
                     server_side=server_side, server_hostname=server_hostname,
                     ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout, **more)
             else:
-                transport = self._make_socket_transport(sock, protocol, **more)
-                # connection_made() comes first, and a timer that is due after the next poll: by then a server of this
-                # loop has seen the connection, as it has when the loop waits for the socket to connect.
-                self.call_later(0, end_wait, waiter)
+                transport = self._make_socket_transport(sock, protocol, waiter, **more)
         except BaseException:
             sock.close()    # no transport does it
             raise
