@@ -6,6 +6,10 @@
 #include <errno.h>
 #include <unistd.h>
 
+/* Fits below the size from which malloc maps memory, so that shrinking it to
+ * what was read costs nothing. */
+enum { DIRECT_SIZE = 128 * 1024 - 256 };
+
 /* What errno says of a system call that failed: blocked, or an OSError. */
 static int
 failed(void)
@@ -40,28 +44,29 @@ receive(pyc_sock_op *self, void *buffer, size_t size, pyc_address *address)
                          &address->len);
         }
     } while (n < 0 && errno == EINTR);
-    if (n > 0 && (size_t)n < size) {
-        pyc_sock_read_short(self->loop, self->fd, self->sock);
+    if (n >= 0) {
+        pyc_sock_has_read(self->loop, self->fd, self->sock, (size_t)n, size);
     }
     return n;
 }
 
-/* Into a bytes object of the size asked for, which is more than the scratch
- * buffer has. */
+/* Straight into a bytes object. */
 static int
-receive_large(pyc_sock_op *self, pyc_address *address, PyObject **result)
+receive_direct(pyc_sock_op *self, Py_ssize_t size, pyc_address *address,
+               PyObject **result)
 {
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, self->size);
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
     if (bytes == NULL) {
         return PYC_OP_FAILED;
     }
-    ssize_t n =
-        receive(self, PyBytes_AS_STRING(bytes), (size_t)self->size, address);
+    ssize_t n = receive(self, PyBytes_AS_STRING(bytes), (size_t)size, address);
     if (n < 0) {
+        int error = errno;
         Py_DECREF(bytes);
+        errno = error;
         return failed();
     }
-    if (n < self->size && _PyBytes_Resize(&bytes, n) < 0) {
+    if (n < size && _PyBytes_Resize(&bytes, n) < 0) {
         return PYC_OP_FAILED;
     }
     *result = bytes;
@@ -71,8 +76,12 @@ receive_large(pyc_sock_op *self, pyc_address *address, PyObject **result)
 static int
 receive_bytes(pyc_sock_op *self, pyc_address *address, PyObject **result)
 {
+    if (self->size > DIRECT_SIZE &&
+        pyc_sock_reads_bulk(self->loop, self->fd, self->sock)) {
+        return receive_direct(self, DIRECT_SIZE, address, result);
+    }
     if (self->size > PYC_SCRATCH_SIZE) {
-        return receive_large(self, address, result);
+        return receive_direct(self, self->size, address, result);
     }
     char *buffer = pyc_loop_scratch(self->loop);
     if (buffer == NULL) {

@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { BULK = 32 * 1024 };
+
 typedef struct {
     PyObject *ref; /* the socket, weakly; NULL: never used */
     PyObject *waiters[2];
@@ -17,6 +19,7 @@ typedef struct {
     char ready;          /* PYC_SOCK_READ | PYC_SOCK_WRITE */
     char ended;          /* its reads may never block again */
     char is_tcp;
+    char bulk; /* its last read got much */
 } entry;
 
 typedef struct {
@@ -78,13 +81,25 @@ pyc_sock_is_drained(pyc_loop *loop, int fd, PyObject *sock, int kind)
 }
 
 void
-pyc_sock_read_short(pyc_loop *loop, int fd, PyObject *sock)
+pyc_sock_has_read(pyc_loop *loop, int fd, PyObject *sock, size_t got,
+                  size_t asked)
 {
     entry *self = known(loop, fd, sock);
     /* Elsewhere there may be more behind the end of a message. */
-    if (self != NULL && self->is_tcp) {
+    if (self == NULL || !self->is_tcp) {
+        return;
+    }
+    self->bulk = got >= BULK;
+    if (got > 0 && got < asked) {
         self->ready &= ~PYC_SOCK_READ;
     }
+}
+
+int
+pyc_sock_reads_bulk(pyc_loop *loop, int fd, PyObject *sock)
+{
+    entry *self = known(loop, fd, sock);
+    return self != NULL && self->bulk;
 }
 
 /* ---- the set ----------------------------------------------------------- */

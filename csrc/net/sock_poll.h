@@ -20,8 +20,12 @@ int pyc_sock_may_be_ready(pyc_loop *loop, int fd, PyObject *sock, int kind);
 /* A system call would have blocked. */
 void pyc_sock_is_drained(pyc_loop *loop, int fd, PyObject *sock, int kind);
 
-/* A read of `sock` got less than it asked for. */
-void pyc_sock_read_short(pyc_loop *loop, int fd, PyObject *sock);
+/* A read of `sock` got that much. */
+void pyc_sock_has_read(pyc_loop *loop, int fd, PyObject *sock, size_t got,
+                       size_t asked);
+/* Whether reads of `sock`, a TCP stream, get that much that copying it once
+ * more would tell. */
+int pyc_sock_reads_bulk(pyc_loop *loop, int fd, PyObject *sock);
 
 /* Has pyc_sock_op_ready(waiter) called when `sock` gets ready, in the place of
  * an earlier waiter of that kind. With `anew`, what is known of it is out of
