@@ -159,10 +159,12 @@ pyc_mailbox_put(pyc_mailbox *self, PyObject *future, pyc_outcome outcome,
         Py_ssize_t size = self->size == 0 ? 16 : self->size * 2;
         pyc_letter *grown =
             PyMem_Realloc(self->letters, (size_t)size * sizeof(*grown));
-        full = grown == NULL;
-        if (!full) {
+        if (grown != NULL) {
             self->letters = grown;
             self->size = size;
+        }
+        else {
+            full = 1;
         }
     }
     if (!full) {

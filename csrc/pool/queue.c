@@ -3,8 +3,9 @@
 
 #include <limits.h>
 
-#define CHECK_EVERY 32 /* jobs: a look at the clock costs as much as one */
-#define TURN 5000000   /* ns, sys.getswitchinterval() by default */
+/* Jobs that are no Python code never come to where the interpreter hands the
+ * GIL over to whoever asks for it: after so many, a line of Python does. */
+#define BREATHE_EVERY 32
 
 typedef struct {
     pyc_link link; /* in workers */
@@ -185,21 +186,8 @@ next_job(pyc_queue *self, pyc_worker *worker)
     }
 }
 
-/* Jobs that are no Python code never come to the place where the interpreter
- * hands the GIL over: do it for them, as often as it would. */
-static void
-take_turns(int64_t *since)
-{
-    int64_t now = pyc_clock_now();
-    if (now - *since >= TURN) {
-        Py_BEGIN_ALLOW_THREADS
-        Py_END_ALLOW_THREADS
-        *since = now;
-    }
-}
-
 static PyObject *
-queue_work(PyObject *op, PyObject *Py_UNUSED(unused))
+queue_work(PyObject *op, PyObject *breathe)
 {
     pyc_queue *self = (pyc_queue *)op;
     pyc_worker *worker = PyMem_RawCalloc(1, sizeof(*worker));
@@ -211,13 +199,16 @@ queue_work(PyObject *op, PyObject *Py_UNUSED(unused))
     pyc_lock_take(&self->lock);
     pyc_link_insert(&self->workers, &worker->link);
     pyc_lock_give(&self->lock);
-    int64_t since = pyc_clock_now();
     for (unsigned ran = 1; !worker->leave && next_job(self, worker) > 0;
          ran++) {
         pyc_job_run(worker->job);
         worker->job = NULL;
-        if (ran % CHECK_EVERY == 0) {
-            take_turns(&since);
+        if (ran % BREATHE_EVERY == 0) {
+            PyObject *done = PyObject_CallNoArgs(breathe);
+            if (done == NULL) { /* an exception sent to this thread */
+                PyErr_WriteUnraisable(op);
+            }
+            Py_XDECREF(done);
         }
     }
     pyc_lock_take(&self->lock);
@@ -399,7 +390,9 @@ queue_dealloc(PyObject *op)
 }
 
 static PyMethodDef queue_methods[] = {
-    {"work", queue_work, METH_NOARGS, "Runs jobs until the pool is closed."},
+    {"work", queue_work, METH_O,
+     "Runs jobs until the pool is closed and calls the Python function now "
+     "and then."},
     {"close", queue_close, METH_O,
      "Takes no more jobs; true: the interpreter ends."},
     {"cancel", queue_cancel, METH_NOARGS, "Cancels the jobs that wait."},

@@ -51,6 +51,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork_in_child)
 
 
+def _breathe():
+    """Between jobs: here the interpreter lets another thread have the GIL."""
+
+
 def _worker(queue, initializer, initargs):
     if initializer is not None:
         try:
@@ -59,7 +63,7 @@ def _worker(queue, initializer, initargs):
             LOGGER.critical("Exception in initializer:", exc_info=True)
             queue.break_("A thread initializer failed, the thread pool is not usable anymore")
             return
-    queue.work()
+    queue.work(_breathe)
 
 
 def _take_result(future, end):
