@@ -137,7 +137,7 @@ may_sleep(pyc_loop *loop)
         return 0;
     }
     if (pyc_timers_wake_at(loop, next) < 0) {
-        pyc_loop_fail(loop, pyc_take_exception());
+        PyErr_Clear(); /* no descriptor left for the alarm: wait awake */
         return 0;
     }
     return 1;
