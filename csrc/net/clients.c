@@ -103,8 +103,7 @@ clients_add(pyc_clients *self, PyObject *object)
         return NULL;
     }
     if (stream->clients != NULL) {
-        return PyErr_Format(PyExc_ValueError, "%R is attached already",
-                            object);
+        return PyErr_Format(PyExc_ValueError, "%R is attached already", object);
     }
     pyc_clients_add(self, stream);
     Py_RETURN_NONE;

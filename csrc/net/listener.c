@@ -94,8 +94,8 @@ accept_failed(pyc_listener *self, int error)
     PyErr_SetFromErrno(PyExc_OSError);
     if (error != EMFILE && error != ENFILE && error != ENOBUFS &&
         error != ENOMEM) {
-        pyc_loop_report(self->loop, "Exception in accepting a connection",
-                        NULL, NULL);
+        pyc_loop_report(self->loop, "Exception in accepting a connection", NULL,
+                        NULL);
         return;
     }
     exc = pyc_take_exception();
@@ -105,8 +105,8 @@ accept_failed(pyc_listener *self, int error)
         Py_DECREF(exc);
     }
     if (result == NULL) {
-        pyc_loop_report(self->loop, "Exception in accepting a connection",
-                        NULL, NULL);
+        pyc_loop_report(self->loop, "Exception in accepting a connection", NULL,
+                        NULL);
     }
     Py_XDECREF(result);
 }
@@ -116,8 +116,8 @@ static int
 accept_one(pyc_listener *self)
 {
     pyc_address peer = {.len = sizeof(peer.u)};
-    int fd = accept4(self->fd, &peer.u.any, &peer.len,
-                     SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd =
+        accept4(self->fd, &peer.u.any, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
         if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR &&
             errno != ECONNABORTED) {
@@ -343,21 +343,19 @@ static PyMemberDef listener_members[] = {
     {NULL},
 };
 
-PyDoc_STRVAR(listener_doc,
-"Listener(loop, sock, factory, server, backlog, slow, context, /)\n--\n\n"
-"Accepts the connections of a listening socket, up to backlog in one turn,\n"
-"each with a protocol of factory() and a copy of context. Unless slow is\n"
-"None, loop._accept_slowly(listener, fd) makes them.\n");
+PyDoc_STRVAR(
+    listener_doc,
+    "Listener(loop, sock, factory, server, backlog, slow, context, /)\n--\n\n"
+    "Accepts the connections of a listening socket, up to backlog in one "
+    "turn,\n"
+    "each with a protocol of factory() and a copy of context. Unless slow is\n"
+    "None, loop._accept_slowly(listener, fd) makes them.\n");
 
 static PyType_Slot listener_slots[] = {
-    {Py_tp_doc, (void *)listener_doc},
-    {Py_tp_new, listener_new},
-    {Py_tp_dealloc, listener_dealloc},
-    {Py_tp_traverse, listener_traverse},
-    {Py_tp_clear, listener_clear},
-    {Py_tp_methods, listener_methods},
-    {Py_tp_members, listener_members},
-    {0, NULL},
+    {Py_tp_doc, (void *)listener_doc}, {Py_tp_new, listener_new},
+    {Py_tp_dealloc, listener_dealloc}, {Py_tp_traverse, listener_traverse},
+    {Py_tp_clear, listener_clear},     {Py_tp_methods, listener_methods},
+    {Py_tp_members, listener_members}, {0, NULL},
 };
 
 static PyType_Spec listener_spec = {

@@ -52,12 +52,10 @@ pyc_stream_fatal(pyc_stream *self, const char *message)
                 PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt);
     if (quits || !PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
         pyc_put_exception(Py_NewRef(exc));
-        pyc_loop_report(self->loop, message, self->protocol,
-                        (PyObject *)self);
+        pyc_loop_report(self->loop, message, self->protocol, (PyObject *)self);
     }
     if (!quits && pyc_stream_force_close(self, exc) < 0) {
-        pyc_loop_report(self->loop, message, self->protocol,
-                        (PyObject *)self);
+        pyc_loop_report(self->loop, message, self->protocol, (PyObject *)self);
     }
     Py_DECREF(exc);
 }
@@ -220,9 +218,9 @@ stream_lost(pyc_loop *loop, PyObject *arg)
     if (waiter != NULL) {
         exc = PyObject_CallFunction(PyExc_ConnectionError, "s",
                                     "Connection is closed by peer");
-        result = exc == NULL ? NULL
-                             : PyObject_CallMethod(waiter, "set_exception",
-                                                   "O", exc);
+        result = exc == NULL
+                     ? NULL
+                     : PyObject_CallMethod(waiter, "set_exception", "O", exc);
         if (result == NULL) {
             pyc_loop_report(loop, "Exception in closing a transport", NULL,
                             arg);
@@ -314,7 +312,8 @@ pyc_stream *
 pyc_stream_accepted(pyc_loop *loop, int fd, const pyc_address *peer,
                     PyObject *context)
 {
-    pyc_stream *self = pyc_stream_new(loop->state->stream_type, loop, fd, context);
+    pyc_stream *self =
+        pyc_stream_new(loop->state->stream_type, loop, fd, context);
     if (self != NULL) {
         peer_from(self, peer);
     }
@@ -331,8 +330,8 @@ pyc_stream_attach(pyc_stream *self, PyObject *server, pyc_clients *clients)
 void
 pyc_stream_begin(pyc_stream *self)
 {
-    PyObject *result = pyc_stream_tell(
-        self, self->state->str_connection_made, (PyObject *)self);
+    PyObject *result = pyc_stream_tell(self, self->state->str_connection_made,
+                                       (PyObject *)self);
     if (result == NULL) {
         pyc_loop_report(self->loop, "Exception in callback connection_made()",
                         self->protocol, (PyObject *)self);
@@ -357,8 +356,7 @@ wake_waiter(pyc_loop *loop, PyObject *waiter)
         result = PyObject_CallMethod(waiter, "set_result", "O", Py_None);
     }
     if (result == NULL) {
-        pyc_loop_report(loop, "Exception in callback set_result()", NULL,
-                        NULL);
+        pyc_loop_report(loop, "Exception in callback set_result()", NULL, NULL);
     }
     Py_XDECREF(result);
 }
@@ -392,8 +390,8 @@ attach_to(pyc_stream *self, PyObject *server)
     }
     PyErr_Clear();
     Py_XDECREF(clients);
-    PyObject *result = PyObject_CallMethod(server, "_attach",
-                                           PYC_SERVER_CLIENT_FORMAT, self);
+    PyObject *result =
+        PyObject_CallMethod(server, "_attach", PYC_SERVER_CLIENT_FORMAT, self);
     if (result == NULL) {
         return -1;
     }
@@ -404,7 +402,7 @@ attach_to(pyc_stream *self, PyObject *server)
 
 int
 pyc_stream_open(pyc_stream *self, PyObject *sock, PyObject *protocol,
-            PyObject *waiter, PyObject *server)
+                PyObject *waiter, PyObject *server)
 {
     if (pyc_stream_set_protocol(self, protocol) < 0 ||
         (server != Py_None && attach_to(self, server) < 0)) {

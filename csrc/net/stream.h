@@ -36,22 +36,22 @@ typedef struct pyc_stream {
     pyc_watcher *watcher;
     PyObject *protocol;
     PyObject *context;
-    PyObject *sock;         /* owns the descriptor once it is there */
-    PyObject *server;       /* or NULL */
-    pyc_clients *clients;   /* of the server, if it is one of ours */
-    pyc_link client;        /* in clients->list */
-    pyc_callback receive;   /* data_received or buffer_updated */
-    pyc_callback buffer;    /* get_buffer */
+    PyObject *sock;       /* owns the descriptor once it is there */
+    PyObject *server;     /* or NULL */
+    pyc_clients *clients; /* of the server, if it is one of ours */
+    pyc_link client;      /* in clients->list */
+    pyc_callback receive; /* data_received or buffer_updated */
+    pyc_callback buffer;  /* get_buffer */
     pyc_outbox *outbox;
     pyc_flush flush;        /* in the loop's list once it wrote in this turn */
     PyObject *empty_waiter; /* sendfile waits for an empty outbox */
     PyObject *lost_exc;     /* for connection_lost() */
     size_t high, low;       /* marks of the write buffer, in bytes */
     int fd;
-    unsigned conn_lost;     /* writes after the end, plus one */
-    unsigned char bulk;     /* the last reads filled their buffer */
-    char buffered;          /* the protocol has get_buffer() */
-    char started;           /* connection_made() was called */
+    unsigned conn_lost; /* writes after the end, plus one */
+    unsigned char bulk; /* the last reads filled their buffer */
+    char buffered;      /* the protocol has get_buffer() */
+    char started;       /* connection_made() was called */
     char paused;
     char read_off; /* end of file, and the protocol keeps it open */
     char eof;      /* write_eof() was called */
@@ -83,8 +83,8 @@ int pyc_stream_open(pyc_stream *self, PyObject *sock, PyObject *protocol,
  * socket's or the server's Python side. */
 int pyc_stream_release(pyc_stream *self);
 /* As pyc_stream_new(). */
-pyc_stream *pyc_stream_accepted(pyc_loop *loop, int fd,
-                                const pyc_address *peer, PyObject *context);
+pyc_stream *pyc_stream_accepted(pyc_loop *loop, int fd, const pyc_address *peer,
+                                PyObject *context);
 void pyc_stream_attach(pyc_stream *self, PyObject *server,
                        pyc_clients *clients);
 /* 0, or -1 with an exception. */
@@ -159,8 +159,7 @@ PyObject *pyc_stream_set_write_buffer_limits(pyc_stream *self, PyObject *args,
                                              PyObject *kwargs);
 PyObject *pyc_stream_get_write_buffer_limits(pyc_stream *self,
                                              PyObject *ignored);
-PyObject *pyc_stream_get_write_buffer_size(pyc_stream *self,
-                                           PyObject *ignored);
+PyObject *pyc_stream_get_write_buffer_size(pyc_stream *self, PyObject *ignored);
 
 /* Sends what is queued: 0, or -1 when the connection failed. */
 int pyc_stream_flush(pyc_stream *self);

@@ -32,8 +32,8 @@ pyc_stream_socket(pyc_stream *self)
     if (self->closed) {
         return self->sock = closed_socket(self);
     }
-    PyObject *sock = PyObject_CallFunction(self->state->socket_type, "iiii",
-                                           -1, -1, -1, self->fd);
+    PyObject *sock = PyObject_CallFunction(self->state->socket_type, "iiii", -1,
+                                           -1, -1, self->fd);
     if (sock == NULL) {
         return NULL;
     }
@@ -100,9 +100,9 @@ static PyObject *
 make_socket(pyc_stream *self)
 {
     PyObject *sock = pyc_stream_socket(self);
-    return sock == NULL ? NULL
-                        : PyObject_CallOneArg(self->state->TransportSocket,
-                                              sock);
+    return sock == NULL
+               ? NULL
+               : PyObject_CallOneArg(self->state->TransportSocket, sock);
 }
 
 /* self->extra[name], made if it is one of ours: a new reference, or NULL,

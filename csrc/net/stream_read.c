@@ -41,13 +41,13 @@ call(const pyc_callback *callback, PyObject *arg)
     Py_INCREF(fn);
     if (PYC_LIKELY(args[1] != NULL)) {
         PyObject *self = Py_NewRef(args[1]);
-        result = PyObject_Vectorcall(
-            fn, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        result = PyObject_Vectorcall(fn, args + 1,
+                                     2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
         Py_DECREF(self);
     }
     else {
-        result = PyObject_Vectorcall(
-            fn, args + 2, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        result = PyObject_Vectorcall(fn, args + 2,
+                                     1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }
     Py_DECREF(fn);
     return result;
@@ -112,8 +112,8 @@ give(pyc_stream *self, PyObject *data)
     return 0;
 }
 
-/* Receives what is there, up to `size` bytes, as a bytes object. As recv(): <= 0
- * when *data was not made; -2 with an exception. */
+/* Receives what is there, up to `size` bytes, as a bytes object. As recv(): <=
+ * 0 when *data was not made; -2 with an exception. */
 static ssize_t
 receive_bytes(pyc_stream *self, size_t size, PyObject **data)
 {
@@ -180,9 +180,9 @@ ask_buffer(pyc_stream *self, Py_buffer *view)
 {
     PyObject *hint = PyLong_FromLong(-1), *buffer = NULL;
     Py_ssize_t len = -1;
-    if (hint != NULL &&
-        (self->buffer.fn != NULL || look_up(&self->buffer, self->protocol,
-                                            self->state->str_get_buffer) == 0)) {
+    if (hint != NULL && (self->buffer.fn != NULL ||
+                         look_up(&self->buffer, self->protocol,
+                                 self->state->str_get_buffer) == 0)) {
         buffer = call(&self->buffer, hint);
     }
     Py_XDECREF(hint);
@@ -205,10 +205,9 @@ static int
 tell_updated(pyc_stream *self, ssize_t n)
 {
     PyObject *count = PyLong_FromSsize_t(n), *result = NULL;
-    if (count != NULL &&
-        (self->receive.fn != NULL ||
-         look_up(&self->receive, self->protocol,
-                 self->state->str_buffer_updated) == 0)) {
+    if (count != NULL && (self->receive.fn != NULL ||
+                          look_up(&self->receive, self->protocol,
+                                  self->state->str_buffer_updated) == 0)) {
         result = call(&self->receive, count);
     }
     Py_XDECREF(count);
@@ -239,8 +238,8 @@ fill_buffer(pyc_stream *self, size_t *left)
         return 0;
     }
     if (tell_updated(self, n) < 0) {
-        pyc_stream_fatal(
-            self, "Fatal error: protocol.buffer_updated() call failed.");
+        pyc_stream_fatal(self,
+                         "Fatal error: protocol.buffer_updated() call failed.");
         return 0;
     }
     *left -= (size_t)n < *left ? (size_t)n : *left;

@@ -257,14 +257,17 @@ stream_reset_empty_waiter(pyc_stream *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- the type ---------------------------------------------------------- */
 
-PyDoc_STRVAR(stream_doc,
-"StreamTransport(loop, sock, protocol, waiter=None, extra=None, server=None,\n"
-"                context=None)\n--\n\n"
-"The transport of a connected stream socket, TCP or Unix: asyncio.Transport.\n"
-"\n"
-"Made by the loop, which calls protocol.connection_made(transport) in its\n"
-"next turn and then sets the result of waiter. The protocol is called in\n"
-"context, or in a copy of the current one.\n");
+PyDoc_STRVAR(
+    stream_doc,
+    "StreamTransport(loop, sock, protocol, waiter=None, extra=None, "
+    "server=None,\n"
+    "                context=None)\n--\n\n"
+    "The transport of a connected stream socket, TCP or Unix: "
+    "asyncio.Transport.\n"
+    "\n"
+    "Made by the loop, which calls protocol.connection_made(transport) in its\n"
+    "next turn and then sets the result of waiter. The protocol is called in\n"
+    "context, or in a copy of the current one.\n");
 
 #define METHOD(name, flags, doc)                                               \
     {#name, (PyCFunction)(void (*)(void))stream_##name, flags, doc}
@@ -281,8 +284,7 @@ static PyMethodDef stream_methods[] = {
     SHARED(write_eof, METH_NOARGS,
            "write_eof($self, /)\n--\n\n"
            "Closes the writing end once all is sent; data still comes in."),
-    SHARED(can_write_eof, METH_NOARGS,
-           "can_write_eof($self, /)\n--\n\nTrue."),
+    SHARED(can_write_eof, METH_NOARGS, "can_write_eof($self, /)\n--\n\nTrue."),
     SHARED(set_write_buffer_limits, METH_VARARGS | METH_KEYWORDS,
            "set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
            "Sets when pause_writing() and resume_writing() are called, in\n"
@@ -345,18 +347,12 @@ static PyMemberDef stream_members[] = {
 };
 
 static PyType_Slot stream_slots[] = {
-    {Py_tp_doc, (void *)stream_doc},
-    {Py_tp_new, stream_make},
-    {Py_tp_init, stream_init},
-    {Py_tp_dealloc, stream_dealloc},
-    {Py_tp_finalize, stream_finalize},
-    {Py_tp_traverse, stream_traverse},
-    {Py_tp_clear, stream_clear},
-    {Py_tp_repr, pyc_stream_repr},
-    {Py_tp_methods, stream_methods},
-    {Py_tp_members, stream_members},
-    {Py_tp_getset, pyc_stream_getset},
-    {0, NULL},
+    {Py_tp_doc, (void *)stream_doc},   {Py_tp_new, stream_make},
+    {Py_tp_init, stream_init},         {Py_tp_dealloc, stream_dealloc},
+    {Py_tp_finalize, stream_finalize}, {Py_tp_traverse, stream_traverse},
+    {Py_tp_clear, stream_clear},       {Py_tp_repr, pyc_stream_repr},
+    {Py_tp_methods, stream_methods},   {Py_tp_members, stream_members},
+    {Py_tp_getset, pyc_stream_getset}, {0, NULL},
 };
 
 static PyType_Spec stream_spec = {

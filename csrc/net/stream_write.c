@@ -9,7 +9,8 @@
 #define GATHER_LIMIT (64 * 1024) /* bytes queued before they are sent early */
 #define IOV_LIMIT 1024           /* the kernel's UIO_MAXIOV */
 #define OUTBOX_MIN 16
-#define LOST_WRITES 5 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
+#define LOST_WRITES 5 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES   \
+                       */
 
 /* ---- the outbox -------------------------------------------------------- */
 
@@ -163,8 +164,8 @@ pause_protocol(pyc_stream *self)
         return;
     }
     self->protocol_paused = 1;
-    PyObject *result =
-        PyObject_CallMethodNoArgs(self->protocol, self->state->str_pause_writing);
+    PyObject *result = PyObject_CallMethodNoArgs(
+        self->protocol, self->state->str_pause_writing);
     if (result == NULL) {
         pyc_loop_report(self->loop, "protocol.pause_writing() failed",
                         self->protocol, (PyObject *)self);
@@ -196,8 +197,8 @@ after_push(pyc_stream *self)
     pyc_loop *loop = self->loop;
     if (!self->blocked) {
         size_t queued = pyc_stream_queued(self);
-        if (queued > GATHER_LIMIT || queued > self->high ||
-            loop->thread == 0 || loop->saved != NULL) {
+        if (queued > GATHER_LIMIT || queued > self->high || loop->thread == 0 ||
+            loop->saved != NULL) {
             if (pyc_stream_flush(self) < 0) {
                 return;
             }
@@ -215,8 +216,8 @@ static void
 outbox_emptied(pyc_stream *self)
 {
     if (self->empty_waiter != NULL) {
-        PyObject *result = PyObject_CallMethod(self->empty_waiter,
-                                               "set_result", "O", Py_None);
+        PyObject *result =
+            PyObject_CallMethod(self->empty_waiter, "set_result", "O", Py_None);
         if (result == NULL) {
             pyc_loop_report(self->loop, "Exception in sendfile", NULL,
                             (PyObject *)self);
@@ -395,9 +396,8 @@ push_line(pyc_stream *self, PyObject *line)
     if (view.len > 0) {
         const char *data = view.buf;
         PyObject *owner = keeper_of(line, &data, (size_t)view.len);
-        code = owner == NULL
-                   ? -1
-                   : outbox_push(self, owner, data, (size_t)view.len);
+        code = owner == NULL ? -1
+                             : outbox_push(self, owner, data, (size_t)view.len);
     }
     PyBuffer_Release(&view);
     return code;
@@ -429,9 +429,8 @@ pyc_stream_writelines(pyc_stream *self, PyObject *lines)
     if (list == NULL) {
         return NULL;
     }
-    int code =
-        check_write(self, "Cannot call writelines() after write_eof()",
-                    "unable to writelines; sendfile is in progress");
+    int code = check_write(self, "Cannot call writelines() after write_eof()",
+                           "unable to writelines; sendfile is in progress");
     unsigned before =
         self->outbox == NULL ? 0 : self->outbox->end - self->outbox->head;
     for (Py_ssize_t i = 0; code > 0 && i < PySequence_Fast_GET_SIZE(list);
@@ -497,7 +496,7 @@ limit_from(PyObject *object, Py_ssize_t *limit)
 
 PyObject *
 pyc_stream_set_write_buffer_limits(pyc_stream *self, PyObject *args,
-                               PyObject *kwargs)
+                                   PyObject *kwargs)
 {
     static char *names[] = {"high", "low", NULL};
     PyObject *high_object = Py_None, *low_object = Py_None;
@@ -535,10 +534,10 @@ pyc_stream_set_write_buffer_limits(pyc_stream *self, PyObject *args,
 }
 
 PyObject *
-pyc_stream_get_write_buffer_limits(pyc_stream *self, PyObject *Py_UNUSED(ignored))
+pyc_stream_get_write_buffer_limits(pyc_stream *self,
+                                   PyObject *Py_UNUSED(ignored))
 {
-    return Py_BuildValue("(nn)", (Py_ssize_t)self->low,
-                         (Py_ssize_t)self->high);
+    return Py_BuildValue("(nn)", (Py_ssize_t)self->low, (Py_ssize_t)self->high);
 }
 
 /* What only waits for the end of the turn is not counted: it goes first. */
