@@ -72,11 +72,10 @@ def set_first_path(folder):
 
 def new_main(**attributes):
     """A fresh __main__ in the place of this package's own; it stays, for threads and atexit functions."""
-    main = types.ModuleType("__main__")
-    del main.__dict__["__doc__"]
-    vars(main).update({"__doc__": None, "__builtins__": sys.modules["builtins"], **attributes})
-    if sys.version_info < (3, 14):  # made when asked for since then
-        main.__annotations__ = {}
+    main, ours = types.ModuleType("__main__"), vars(sys.modules["__main__"])
+    attributes = {"__builtins__": sys.modules["builtins"], "__annotations__": {}, **attributes}
+    # Which of them a module has differs from Python to Python.
+    vars(main).update({name: value for name, value in attributes.items() if name in ours})
     sys.modules["__main__"] = main
     return main
 

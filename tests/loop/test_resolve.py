@@ -246,6 +246,7 @@ def test_close_during_a_lookup(stuck, caplog):
     assert not caplog.records
 
 
+@pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
 def test_lookup_in_a_forked_child():
     """The child's own loop has its own threads: nothing waits for the parent's."""
     async def main():
