@@ -32,7 +32,7 @@ def test_a_different_result_ends_with_1(tmp_path):
              "serve.echo = serve.hash_files = lambda options, progress: []\n"
              "offload.hashing.scrypt_many = lambda passwords, **kwargs: [b'wrong'] * len(passwords)\n"
              "from pyconc.commands.demo import main\n"
-             "main(['--quick', '--keys', '3'])\n")
+             "main(['--quick', '--keys', '5'])\n")
     done = subprocess.run([sys.executable, "-c", spoil], capture_output=True, text=True, timeout=110)
     assert done.returncode == 1
     assert "NO" in done.stdout and "Results differ." in done.stdout

@@ -34,7 +34,7 @@ def sections(options):
     return [("echo server", serve.echo, 2 * 20),
             ("hash the library's files", serve.hash_files, 2 * len(options.files)),
             ("scrypt", offload.scrypt, 3 * options.keys),
-            ("row means", offload.means, 2)]
+            ("row means", offload.means, 2 * offload.ROUNDS)]
 
 
 class Counted(Progress):
@@ -54,7 +54,7 @@ class Counted(Progress):
 @click.option("--quick", is_flag=True, help="A few seconds instead of a minute; the figures are rough.")
 @click.option("--connections", type=click.IntRange(1, 1000), default=20, help="Connections to the echo server.")
 @click.option("--size", type=click.IntRange(1, 1 << 16), default=1024, help="Bytes of an echo request.")
-@click.option("--keys", type=click.IntRange(1), help="scrypt keys to derive.  [default: 2000, --quick 60]")
+@click.option("--keys", type=click.IntRange(4), help="scrypt keys to derive.  [default: 2000, --quick 60]")
 def demo(html_file, quick, connections, size, keys):
     """Serve, hash, derive keys and compute means: with the standard library and with pyconc, results compared.
 

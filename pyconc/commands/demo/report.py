@@ -55,19 +55,22 @@ def table(figures):
     return made
 
 
+LONGEST = 8     # times better: a longer bar would leave nothing of the others
+
+
 def chart(figures):
     """A bar for each figure: how many times better, with a line at 1 where the standard library is."""
-    row, left, width = 44, 20, 640
-    scale = width / max(1.0, *(figure.ratio for figure in figures))
+    row, left, width = 44, 4, 640
+    scale = width / LONGEST
     bars = []
     for i, figure in enumerate(figures):
-        y = i * row + 16
+        y, long = i * row + 16, min(figure.ratio, LONGEST) * scale
+        more = " →" if figure.ratio > LONGEST else ""
         bars.append(f'<text x="{left}" y="{y}">{html.escape(figure.name)}</text>'
-                    f'<rect x="{left}" y="{y + 5}" width="{figure.ratio * scale:.1f}" height="14" rx="2"/>'
-                    f'<text x="{left + figure.ratio * scale + 6:.1f}" y="{y + 17}">{figure.ratio:.2f}×</text>')
-    height = len(figures) * row + 20
-    line = left + scale
-    return (f'<svg viewBox="0 0 {width + 100} {height}" role="img" aria-label="How many times better than the standard '
+                    f'<rect x="{left}" y="{y + 5}" width="{long:.1f}" height="14" rx="2"/>'
+                    f'<text x="{left + long + 6:.1f}" y="{y + 17}">{figure.ratio:.2f}×{more}</text>')
+    height, line = len(figures) * row + 20, left + scale
+    return (f'<svg viewBox="0 0 {width + 120} {height}" role="img" aria-label="How many times better than the standard '
             f'library">{"".join(bars)}<line x1="{line:.1f}" x2="{line:.1f}" y1="0" y2="{height}"/></svg>')
 
 
