@@ -9,19 +9,20 @@
 #define GATHER_LIMIT (64 * 1024) /* bytes queued before they are sent early */
 #define IOV_LIMIT 1024           /* the kernel's UIO_MAXIOV */
 #define OUTBOX_MIN 16
-#define LOST_WRITES 5 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES   \
-                       */
+#define LOST_WRITES                                                            \
+    5 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES                   \
+       */
 
 /* ---- the outbox -------------------------------------------------------- */
 
-/* Room for one more; 0, or -1 with MemoryError. */
+/* Room for `more` of them; 0, or -1 with MemoryError. */
 static int
-outbox_grow(pyc_stream *self)
+outbox_grow(pyc_stream *self, size_t more)
 {
     pyc_outbox *old = self->outbox;
     unsigned len = old == NULL ? 0 : old->end - old->head;
-    unsigned size = OUTBOX_MIN;
-    while (size <= len) {
+    size_t size = OUTBOX_MIN;
+    while (size < len + more) {
         size *= 2;
     }
     pyc_outbox *box = PyMem_Malloc(
@@ -32,7 +33,7 @@ outbox_grow(pyc_stream *self)
     }
     *box = (pyc_outbox){.bytes = pyc_stream_queued(self),
                         .end = len,
-                        .size = size,
+                        .size = (unsigned)size,
                         .owners = (PyObject **)&box->iov[size]};
     if (old != NULL) {
         memcpy(box->iov, old->iov + old->head, len * sizeof(box->iov[0]));
@@ -44,13 +45,15 @@ outbox_grow(pyc_stream *self)
     return 0;
 }
 
-/* Takes `owner`, a reference, in any case. 0, or -1 with MemoryError. */
+/* Takes `owner`, a reference, in any case; `more` of them are to come, this one
+ * counted. 0, or -1 with MemoryError. */
 static int
-outbox_push(pyc_stream *self, PyObject *owner, const char *data, size_t len)
+outbox_push(pyc_stream *self, PyObject *owner, const char *data, size_t len,
+            size_t more)
 {
     pyc_outbox *box = self->outbox;
     if (box == NULL || box->end == box->size) {
-        if (outbox_grow(self) < 0) {
+        if (outbox_grow(self, more) < 0) {
             Py_DECREF(owner);
             return -1;
         }
@@ -327,7 +330,7 @@ write_bytes(pyc_stream *self, PyObject *object, const char *data, size_t len)
         self->blocked = 1;
     }
     PyObject *owner = keeper_of(object, &data, len);
-    if (owner == NULL || outbox_push(self, owner, data, len) < 0) {
+    if (owner == NULL || outbox_push(self, owner, data, len, 1) < 0) {
         self->blocked = self->blocked && self->outbox != NULL;
         return -1;
     }
@@ -385,19 +388,27 @@ pyc_stream_write(pyc_stream *self, PyObject *object)
 
 /* ---- writelines() ------------------------------------------------------ */
 
+/* Queues one of `more` lines. */
 static int
-push_line(pyc_stream *self, PyObject *line)
+push_line(pyc_stream *self, PyObject *line, size_t more)
 {
     Py_buffer view;
+    PyObject *owner = NULL;
+    int code = 0;
+    if (PYC_LIKELY(PyBytes_CheckExact(line))) {
+        size_t len = (size_t)PyBytes_GET_SIZE(line);
+        return len == 0 ? 0
+                        : outbox_push(self, Py_NewRef(line),
+                                      PyBytes_AS_STRING(line), len, more);
+    }
     if (PyObject_GetBuffer(line, &view, PyBUF_SIMPLE) < 0) {
         return -1;
     }
-    int code = 0;
-    if (view.len > 0) {
-        const char *data = view.buf;
-        PyObject *owner = keeper_of(line, &data, (size_t)view.len);
-        code = owner == NULL ? -1
-                             : outbox_push(self, owner, data, (size_t)view.len);
+    const char *data = view.buf;
+    size_t len = (size_t)view.len;
+    if (len > 0) {
+        owner = keeper_of(line, &data, len);
+        code = owner == NULL ? -1 : outbox_push(self, owner, data, len, more);
     }
     PyBuffer_Release(&view);
     return code;
@@ -420,38 +431,52 @@ outbox_cut(pyc_stream *self, unsigned len)
     }
 }
 
+/* All of them or, with an exception, none. */
+static int
+push_lines(pyc_stream *self, PyObject *list)
+{
+    unsigned before =
+        self->outbox == NULL ? 0 : self->outbox->end - self->outbox->head;
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(list); i++) {
+        PyObject *line = Py_NewRef(PySequence_Fast_GET_ITEM(list, i));
+        int code =
+            push_line(self, line, (size_t)(PySequence_Fast_GET_SIZE(list) - i));
+        Py_DECREF(line);
+        if (code < 0) {
+            outbox_cut(self, before);
+            return -1;
+        }
+    }
+    return 0;
+}
+
 PyObject *
 pyc_stream_writelines(pyc_stream *self, PyObject *lines)
 {
-    PyObject *list =
-        PySequence_Fast(lines, "writelines() argument must be an iterable of "
-                               "bytes-like objects");
+    int code = check_write(self, "Cannot call writelines() after write_eof()",
+                           "unable to writelines; sendfile is in progress");
+    if (code < 0) {
+        return NULL;
+    }
+    PyObject *list = PySequence_Fast(
+        lines, "writelines() takes an iterable of bytes-like objects");
     if (list == NULL) {
         return NULL;
     }
-    int code = check_write(self, "Cannot call writelines() after write_eof()",
-                           "unable to writelines; sendfile is in progress");
-    unsigned before =
-        self->outbox == NULL ? 0 : self->outbox->end - self->outbox->head;
-    for (Py_ssize_t i = 0; code > 0 && i < PySequence_Fast_GET_SIZE(list);
-         i++) {
-        if (push_line(self, PySequence_Fast_GET_ITEM(list, i)) < 0) {
-            outbox_cut(self, before);
-            code = -1;
-        }
+    int first = self->outbox == NULL && pyc_link_alone(&self->flush.link);
+    if (code > 0) {
+        code = push_lines(self, list);
     }
     Py_DECREF(list);
-    if (code > 0 && self->outbox != NULL) {
-        if (before == 0 && pyc_link_alone(&self->flush.link)) {
-            pyc_loop_flush_later(self->loop, &self->flush);
-            code = pyc_stream_flush(self);
-        }
-        if (code >= 0 && self->outbox != NULL) {
-            after_push(self);
-        }
-    }
-    if (code < 0 && PyErr_Occurred()) {
+    if (code < 0) {
         return NULL;
+    }
+    if (self->outbox != NULL && first) {
+        pyc_loop_flush_later(self->loop, &self->flush);
+        pyc_stream_flush(self);
+    }
+    if (self->outbox != NULL) {
+        after_push(self);
     }
     Py_RETURN_NONE;
 }
