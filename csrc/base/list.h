@@ -12,7 +12,7 @@ typedef struct pyc_link {
 } pyc_link;
 
 #define pyc_container(link, type, member)                                      \
-    ((type *)((char *)(link)-offsetof(type, member)))
+    ((type *)((char *)(link) - offsetof(type, member)))
 
 static inline void
 pyc_link_init(pyc_link *link)

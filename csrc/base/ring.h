@@ -48,8 +48,8 @@ pyc_ring_grow(pyc_ring *ring)
 static inline int
 pyc_ring_push(pyc_ring *ring, void *run, void *what)
 {
-    if (__builtin_expect(
-            ring->items == NULL || pyc_ring_len(ring) > ring->mask, 0)) {
+    if (__builtin_expect(ring->items == NULL || pyc_ring_len(ring) > ring->mask,
+                         0)) {
         if (pyc_ring_grow(ring) < 0) {
             return -1;
         }

@@ -34,10 +34,9 @@ submit_and_wrap(pyc_loop *self, PyObject *executor, PyObject *const *args,
     Py_DECREF(submit);
     if (future != NULL) {
         PyObject *stack[] = {NULL, future, (PyObject *)self};
-        wrapped = PyObject_Vectorcall(self->state->asyncio_wrap_future,
-                                      stack + 1,
-                                      1 | PY_VECTORCALL_ARGUMENTS_OFFSET,
-                                      self->state->kwnames_loop);
+        wrapped = PyObject_Vectorcall(
+            self->state->asyncio_wrap_future, stack + 1,
+            1 | PY_VECTORCALL_ARGUMENTS_OFFSET, self->state->kwnames_loop);
         Py_DECREF(future);
     }
     return wrapped;

@@ -162,8 +162,8 @@ clear_call(pyc_handle *self)
     self->nargs = 0;
 }
 
-static PyObject *
-arguments(pyc_handle *self)
+PyObject *
+pyc_handle_arguments(pyc_handle *self)
 {
     if (self->callback == NULL) {
         Py_RETURN_NONE;
@@ -329,10 +329,10 @@ pyc_handle_cancel(pyc_handle *self)
     PYC_END_CRITICAL_SECTION();
 }
 
-/* ---- the Python type --------------------------------------------------- */
+/* ---- ending ------------------------------------------------------------ */
 
-static int
-handle_traverse(pyc_handle *self, visitproc visit, void *arg)
+int
+pyc_handle_traverse(pyc_handle *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->callback);
@@ -345,8 +345,8 @@ handle_traverse(pyc_handle *self, visitproc visit, void *arg)
     return 0;
 }
 
-static int
-handle_clear(pyc_handle *self)
+int
+pyc_handle_clear(pyc_handle *self)
 {
     self->cancelled = 1; /* there is nothing left to run */
     clear_call(self);
@@ -382,20 +382,18 @@ free_handle(pyc_handle *self, PyTypeObject *type, pyc_loop *loop)
     Py_DECREF(loop);
 }
 
-static void handle_dealloc(pyc_handle *self);
-
 /* Has CPython flatten what would recurse too deep. */
 static Py_NO_INLINE void
 dealloc_deep(pyc_handle *self)
 {
-    Py_TRASHCAN_BEGIN(self, handle_dealloc);
-    handle_clear(self);
+    Py_TRASHCAN_BEGIN(self, pyc_handle_dealloc);
+    pyc_handle_clear(self);
     free_handle(self, Py_TYPE(self), self->loop);
     Py_TRASHCAN_END;
 }
 
-static void
-handle_dealloc(pyc_handle *self)
+void
+pyc_handle_dealloc(pyc_handle *self)
 {
     pyc_loop *loop = self->loop;
     PyObject_GC_UnTrack(self);
@@ -407,7 +405,7 @@ handle_dealloc(pyc_handle *self)
         return;
     }
     loop->handles_dying++;
-    handle_clear(self);
+    pyc_handle_clear(self);
     loop->handles_dying--;
     free_handle(self, Py_TYPE(self), loop);
 }
@@ -421,255 +419,4 @@ pyc_handle_free_all(pyc_loop *loop)
         PyObject_GC_Del(self);
     }
     loop->free_handles_len = 0;
-}
-
-static PyObject *
-asyncio_type_of(pyc_handle *self)
-{
-    pyc_state *state = self->loop->state;
-    return Py_IS_TYPE(self, state->timer_handle_type)
-               ? state->asyncio_TimerHandle
-               : state->asyncio_Handle;
-}
-
-/* isinstance(handle, asyncio.Handle) asks for __class__ too: so a handle is
- * one without carrying the slots of that Python class. */
-static PyObject *
-handle_get_class(pyc_handle *self, void *closure)
-{
-    return Py_NewRef(asyncio_type_of(self));
-}
-
-/* What asyncio's class does in Python does for ours as well. */
-static PyObject *
-as_asyncio(pyc_handle *self, const char *method)
-{
-    PyObject *function = PyObject_GetAttrString(asyncio_type_of(self), method);
-    if (function == NULL) {
-        return NULL;
-    }
-    PyObject *result = PyObject_CallOneArg(function, (PyObject *)self);
-    Py_DECREF(function);
-    return result;
-}
-
-static PyObject *
-handle_repr(pyc_handle *self)
-{
-    return as_asyncio(self, "__repr__");
-}
-
-static PyObject *
-handle_repr_info(pyc_handle *self, PyObject *unused)
-{
-    return as_asyncio(self, "_repr_info");
-}
-
-static PyObject *
-handle_cancel(pyc_handle *self, PyObject *unused)
-{
-    pyc_handle_cancel(self);
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-handle_cancelled(pyc_handle *self, PyObject *unused)
-{
-    return PyBool_FromLong(self->cancelled);
-}
-
-static PyObject *
-handle_run_method(pyc_handle *self, PyObject *unused)
-{
-    pyc_handle_run(self);
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-handle_args(pyc_handle *self, void *closure)
-{
-    return arguments(self);
-}
-
-#define OBJECT_GETTER(field)                                                   \
-    static PyObject *handle_##field(pyc_handle *self, void *closure)           \
-    {                                                                          \
-        PyObject *value = (PyObject *)self->field;                             \
-        return Py_NewRef(value == NULL ? Py_None : value);                     \
-    }
-OBJECT_GETTER(callback)
-OBJECT_GETTER(context)
-OBJECT_GETTER(loop)
-OBJECT_GETTER(source_traceback)
-#undef OBJECT_GETTER
-
-static PyObject *
-handle_get_context(pyc_handle *self, PyObject *unused)
-{
-    return handle_context(self, NULL);
-}
-
-static PyObject *
-handle_kept_repr(pyc_handle *self, void *closure)
-{
-    return Py_NewRef(self->repr == NULL ? Py_None : self->repr);
-}
-
-static PyObject *
-handle_is_cancelled(pyc_handle *self, void *closure)
-{
-    return PyBool_FromLong(self->cancelled);
-}
-
-static PyMethodDef handle_methods[] = {
-    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS,
-     "cancel($self, /)\n--\n\nKeep the callback from running, unless it runs "
-     "already; no effect the second time.\n\nSource: asyncio.Handle.cancel"},
-    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS,
-     "cancelled($self, /)\n--\n\nTrue after cancel().\n\n"
-     "Source: asyncio.Handle.cancelled"},
-    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS,
-     "get_context($self, /)\n--\n\nThe contextvars.Context the callback runs "
-     "in.\n\nSource: asyncio.Handle.get_context (3.12)"},
-    {"_run", (PyCFunction)handle_run_method, METH_NOARGS,
-     "_run($self, /)\n--\n\nRun the callback; its errors go to the loop's "
-     "exception handler."},
-    {"_repr_info", (PyCFunction)handle_repr_info, METH_NOARGS,
-     "_repr_info($self, /)\n--\n\nThe words of repr(), as a list."},
-    {NULL},
-};
-
-static PyGetSetDef handle_getset[] = {
-    {"__class__", (getter)handle_get_class, NULL,
-     "asyncio.Handle or asyncio.TimerHandle"},
-    {"_callback", (getter)handle_callback},
-    {"_args", (getter)handle_args},
-    {"_context", (getter)handle_context},
-    {"_loop", (getter)handle_loop},
-    {"_cancelled", (getter)handle_is_cancelled},
-    {"_source_traceback", (getter)handle_source_traceback},
-    {"_repr", (getter)handle_kept_repr},
-    {NULL},
-};
-
-static PyMemberDef handle_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(pyc_handle, weakrefs),
-     READONLY},
-    {NULL},
-};
-
-static PyType_Slot handle_slots[] = {
-    {Py_tp_doc, "A callback that the loop is going to run.\n\n"
-                "Made by call_soon() and call_soon_threadsafe().\n\n"
-                "Source: asyncio.Handle"},
-    {Py_tp_dealloc, handle_dealloc},
-    {Py_tp_traverse, handle_traverse},
-    {Py_tp_clear, handle_clear},
-    {Py_tp_repr, handle_repr},
-    {Py_tp_methods, handle_methods},
-    {Py_tp_getset, handle_getset},
-    {Py_tp_members, handle_members},
-    {0, NULL},
-};
-
-static PyType_Spec handle_spec = {
-    .name = "pyconc._core.Handle",
-    .basicsize = sizeof(pyc_handle),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
-             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = handle_slots,
-};
-
-/* ---- TimerHandle ------------------------------------------------------- */
-
-static int
-timer_traverse(pyc_timer_handle *self, visitproc visit, void *arg)
-{
-    Py_VISIT(self->when_given);
-    return handle_traverse(&self->handle, visit, arg);
-}
-
-static PyObject *
-timer_when(pyc_timer_handle *self, void *unused)
-{
-    return self->when_given != NULL ? Py_NewRef(self->when_given)
-                                    : PyFloat_FromDouble(self->when);
-}
-
-static PyObject *
-timer_scheduled(pyc_timer_handle *self, void *closure)
-{
-    return PyBool_FromLong(self->handle.scheduled);
-}
-
-static PyObject *
-timer_compare(PyObject *self, PyObject *other, int op)
-{
-    static const char *const names[] = {"__lt__", "__le__", "__eq__",
-                                        NULL,     "__gt__", "__ge__"};
-    if (op == Py_NE) {
-        PyObject *equal = timer_compare(self, other, Py_EQ);
-        if (equal == NULL || equal == Py_NotImplemented) {
-            return equal;
-        }
-        int differ = equal == Py_False;
-        Py_DECREF(equal);
-        return PyBool_FromLong(differ);
-    }
-    return PyObject_CallMethod(asyncio_type_of((pyc_handle *)self), names[op],
-                               "OO", self, other);
-}
-
-static Py_hash_t
-timer_hash(pyc_timer_handle *self)
-{
-    PyObject *when = timer_when(self, NULL);
-    Py_hash_t hash = when == NULL ? -1 : PyObject_Hash(when);
-    Py_XDECREF(when);
-    return hash;
-}
-
-static PyMethodDef timer_methods[] = {
-    {"when", (PyCFunction)timer_when, METH_NOARGS,
-     "when($self, /)\n--\n\nWhen the callback is due, in seconds of the loop's "
-     "time().\n\nSource: asyncio.TimerHandle.when"},
-    {NULL},
-};
-
-static PyGetSetDef timer_getset[] = {
-    {"_when", (getter)timer_when},
-    {"_scheduled", (getter)timer_scheduled},
-    {NULL},
-};
-
-static PyType_Slot timer_slots[] = {
-    {Py_tp_doc, "A callback that the loop is going to run at a time.\n\n"
-                "Made by call_later() and call_at().\n\n"
-                "Source: asyncio.TimerHandle"},
-    {Py_tp_dealloc, handle_dealloc},
-    {Py_tp_traverse, timer_traverse},
-    {Py_tp_clear, handle_clear},
-    {Py_tp_richcompare, timer_compare},
-    {Py_tp_hash, timer_hash},
-    {Py_tp_methods, timer_methods},
-    {Py_tp_getset, timer_getset},
-    {0, NULL},
-};
-
-static PyType_Spec timer_spec = {
-    .name = "pyconc._core.TimerHandle",
-    .basicsize = sizeof(pyc_timer_handle),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
-             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = timer_slots,
-};
-
-int
-pyc_handle_register(PyObject *module, pyc_state *state)
-{
-    if (pyc_add_type(module, &handle_spec, NULL, &state->handle_type) < 0) {
-        return -1;
-    }
-    return pyc_add_type(module, &timer_spec, (PyObject *)state->handle_type,
-                        &state->timer_handle_type);
 }

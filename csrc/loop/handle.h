@@ -22,8 +22,8 @@ typedef struct pyc_handle {
     PyObject *weakrefs;
     signed char nargs;
     char cancelled;
-    char running;   /* its callback and arguments are in use */
-    char scheduled; /* TimerHandle: in the loop's heap */
+    char running;     /* its callback and arguments are in use */
+    char scheduled;   /* TimerHandle: in the loop's heap */
     char own_context; /* a copy made for this handle */
 } pyc_handle;
 
@@ -56,6 +56,13 @@ void pyc_handle_cancel(pyc_handle *handle);
 
 /* Frees what the loop keeps for new handles. */
 void pyc_handle_free_all(pyc_loop *loop);
+
+/* For the types (handle_type.c). */
+int pyc_handle_traverse(pyc_handle *handle, visitproc visit, void *arg);
+int pyc_handle_clear(pyc_handle *handle);
+void pyc_handle_dealloc(pyc_handle *handle);
+/* A tuple, or None for a cancelled one; a new reference. */
+PyObject *pyc_handle_arguments(pyc_handle *handle);
 
 int pyc_handle_register(PyObject *module, pyc_state *state);
 

@@ -55,8 +55,8 @@ pyc_inbox_drain(pyc_loop *loop)
     uv_mutex_lock(&inbox->lock);
     int failed = 0;
     while (pyc_ring_len(&inbox->items) > 0 && !failed) {
-        pyc_ring_item item = inbox->items.items[inbox->items.head &
-                                                inbox->items.mask];
+        pyc_ring_item item =
+            inbox->items.items[inbox->items.head & inbox->items.mask];
         failed = pyc_ring_push(&loop->ready, item.run, item.what) < 0;
         inbox->items.head += !failed;
     }

@@ -12,45 +12,45 @@
 #define PYC_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
 #if PY_VERSION_HEX >= 0x030D0000 /* 3.13 */
-#define PYC_MOD_GIL_SLOT {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#    define PYC_MOD_GIL_SLOT {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #else
-#define PYC_MOD_GIL_SLOT
+#    define PYC_MOD_GIL_SLOT
 #endif
 #if PY_VERSION_HEX >= 0x030C0000 /* 3.12 */
-#define PYC_MOD_INTERPRETERS_SLOT                                              \
-    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#    define PYC_MOD_INTERPRETERS_SLOT                                          \
+        {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #else
-#define PYC_MOD_INTERPRETERS_SLOT
+#    define PYC_MOD_INTERPRETERS_SLOT
 #endif
 
 /* True while this interpreter has a thread state we may attach to: false once
  * it began to finalize. */
 #if PY_VERSION_HEX >= 0x030D0000
-#define pyc_is_finalizing() Py_IsFinalizing()
+#    define pyc_is_finalizing() Py_IsFinalizing()
 #else
-#define pyc_is_finalizing() _Py_IsFinalizing()
+#    define pyc_is_finalizing() _Py_IsFinalizing()
 #endif
 
 #ifdef Py_GIL_DISABLED
-#define PYC_FREE_THREADED 1
+#    define PYC_FREE_THREADED 1
 #else
-#define PYC_FREE_THREADED 0
+#    define PYC_FREE_THREADED 0
 #endif
 
 #if PY_VERSION_HEX >= 0x030D0000
-#define PYC_BEGIN_CRITICAL_SECTION(op) Py_BEGIN_CRITICAL_SECTION(op)
-#define PYC_END_CRITICAL_SECTION() Py_END_CRITICAL_SECTION()
+#    define PYC_BEGIN_CRITICAL_SECTION(op) Py_BEGIN_CRITICAL_SECTION(op)
+#    define PYC_END_CRITICAL_SECTION() Py_END_CRITICAL_SECTION()
 #else
-#define PYC_BEGIN_CRITICAL_SECTION(op) {
-#define PYC_END_CRITICAL_SECTION() }
+#    define PYC_BEGIN_CRITICAL_SECTION(op) {
+#    define PYC_END_CRITICAL_SECTION() }
 #endif
 
 /* The exception being raised, taken out of the thread state as one owned
  * reference (NULL when there is none), and put back (the reference is
  * stolen). */
 #if PY_VERSION_HEX >= 0x030C0000
-#define pyc_take_exception() PyErr_GetRaisedException()
-#define pyc_put_exception(exc) PyErr_SetRaisedException(exc)
+#    define pyc_take_exception() PyErr_GetRaisedException()
+#    define pyc_put_exception(exc) PyErr_SetRaisedException(exc)
 #else
 static inline PyObject *
 pyc_take_exception(void)
@@ -76,9 +76,9 @@ pyc_put_exception(PyObject *exc)
 #endif
 
 #if PY_VERSION_HEX >= 0x030D0000
-#define pyc_as_int(object) PyLong_AsInt(object)
+#    define pyc_as_int(object) PyLong_AsInt(object)
 #else
-#define pyc_as_int(object) _PyLong_AsInt(object)
+#    define pyc_as_int(object) _PyLong_AsInt(object)
 #endif
 
 /* What a weak reference points to, as a new reference; NULL, without an
@@ -98,16 +98,16 @@ pyc_weakref_get(PyObject *ref)
 /* How objects are kept out of the collector's sight while that is safe: only
  * where tracking is cheap and all of it happens under the GIL. */
 #ifdef Py_GIL_DISABLED
-#define PYC_LATE_TRACKING 0
+#    define PYC_LATE_TRACKING 0
 #else
-#define PYC_LATE_TRACKING 1
+#    define PYC_LATE_TRACKING 1
 #endif
 
 /* asyncio's Server._attach() and _detach() take the transport since 3.13. */
 #if PY_VERSION_HEX >= 0x030D0000
-#define PYC_SERVER_CLIENT_FORMAT "O"
+#    define PYC_SERVER_CLIENT_FORMAT "O"
 #else
-#define PYC_SERVER_CLIENT_FORMAT NULL
+#    define PYC_SERVER_CLIENT_FORMAT NULL
 #endif
 
 #endif

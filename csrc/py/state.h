@@ -92,7 +92,7 @@ extern struct PyModuleDef pyc_core_module;
     X(clients_type)                                                            \
     X(datagram_type)                                                           \
     X(sock_op_type)                                                            \
-    X(sock_poll_type)                                                           \
+    X(sock_poll_type)                                                          \
     X(listener_type)                                                           \
     X(future_type)                                                             \
     X(future_await_type)                                                       \

@@ -263,7 +263,8 @@ def test_wrong_signals(either):
     async def coroutine():
         pass
 
-    for args, error in (((signal.SIGKILL, print), (RuntimeError, ValueError)), ((signal.SIGSTOP, print), (RuntimeError,)),
+    for args, error in (((signal.SIGKILL, print), (RuntimeError, ValueError)),
+                        ((signal.SIGSTOP, print), (RuntimeError,)),
                         ((4000, print), ValueError), (("SIGINT", print), TypeError),
                         ((signal.SIGUSR1, coroutine), TypeError)):
         with pytest.raises(error):

@@ -574,8 +574,7 @@ def test_tls(contexts):
 def test_start_tls(contexts):
     async def handle(reader, writer):
         writer.write(await reader.readline())
-        if sys.version_info >= (3, 11):
-            await writer.start_tls(contexts[0])
+        await writer.start_tls(contexts[0])
         writer.write((await reader.readline()).upper())
         await hang_up(writer)
 
