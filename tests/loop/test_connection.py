@@ -508,3 +508,45 @@ def test_streams():
         server.close()
 
     run(main())
+
+
+@pytest.fixture
+def first_loop():
+    """libuv opens a pipe for the process with the first loop, and keeps it."""
+    pyconc.new_event_loop().close()
+
+
+@pytest.mark.leak
+def test_connections_leave_nothing(first_loop, no_leaked_fds, no_leaked_objects):
+    refused = closed_port()
+
+    async def once():
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.create_connection(asyncio.Protocol, *address)
+        transport.close()
+        for options in {}, {"happy_eyeballs_delay": 1}, {"all_errors": True}:
+            with contextlib.suppress(OSError, ExceptionGroup):
+                await loop.create_connection(asyncio.Protocol, *refused, **options)
+        with contextlib.suppress(ZeroDivisionError):
+            await loop.create_connection(lambda: 1 / 0, *address)
+        task = loop.create_task(loop.create_connection(asyncio.Protocol, *address))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await loop.getaddrinfo("localhost", "http")
+        while peers:
+            peers.pop().abort()
+        await asyncio.sleep(0)
+
+    class Peer(asyncio.Protocol):
+        def connection_made(self, transport):
+            peers.append(transport)
+
+    peers = []
+    loop = pyconc.new_event_loop()
+    server = loop.run_until_complete(loop.create_server(Peer, "127.0.0.1", 0))
+    address = server.sockets[0].getsockname()
+    no_leaked_objects(lambda: loop.run_until_complete(once()), rounds=100)
+    server.close()
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
