@@ -43,6 +43,8 @@ PROGRAMS = {
     "interrupt.py": "import atexit; atexit.register(print, 'at exit'); raise KeyboardInterrupt",
     "thread.py": "import threading, time\nword = 'still there'\ndef late():\n    time.sleep(0.05)\n    print(word)\n"
                  "threading.Thread(target=late).start()",
+    "pool.py": "import multiprocessing\ndef double(x): return 2 * x\nif __name__ == '__main__':\n"
+               "    with multiprocessing.get_context('spawn').Pool(1) as pool: print(pool.map(double, [1, 2]))\n",
     "pickled.py": "import pickle\nclass C: pass\nprint(type(pickle.loads(pickle.dumps(C()))) is C)",
 }
 
@@ -71,7 +73,7 @@ def python(folder, *args, **kwargs):
 @pytest.mark.parametrize("line", [
     "look.py a -m --help", "package x", "app.zip y", "link.py", "-m look 1 -c", "-m package 2", "-m look.nothing",
     "-m empty", "empty", "error.py", "chain.py", "syntax.py", "-m error", "three.py", "bye.py", "interrupt.py",
-    "missing.py", "-m missing", "-m missing.part", "thread.py", "pickled.py"])
+    "missing.py", "-m missing", "-m missing.part", "thread.py", "pickled.py", "pool.py"])
 def test_same_as_python(folder, line):
     args = line.split()
     assert python(folder, "-m", "pyconc", *args) == python(folder, *args)
