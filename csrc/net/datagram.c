@@ -29,6 +29,7 @@ typedef struct {
     PyObject *address;
     PyObject *waiter;
     PyObject *extra;
+    PyObject *context;
 } init_args;
 
 static PyObject *
@@ -64,7 +65,8 @@ fill(pyc_datagram *self, const init_args *args)
     Py_INCREF(self->loop);
     self->extra =
         args->extra == Py_None ? PyDict_New() : Py_NewRef(args->extra);
-    self->context = PyContext_CopyCurrent();
+    self->context = args->context == Py_None ? PyContext_CopyCurrent()
+                                             : Py_NewRef(args->context);
     if (self->extra == NULL || self->context == NULL) {
         return -1;
     }
@@ -86,17 +88,25 @@ static PyObject *
 datagram_new(PyTypeObject *type, PyObject *positional, PyObject *keywords)
 {
     static char *names[] = {"loop",   "sock",  "protocol", "address",
-                            "waiter", "extra", NULL};
-    init_args args = {.address = Py_None, .waiter = Py_None, .extra = Py_None};
+                            "waiter", "extra", "context",  NULL};
+    init_args args = {.address = Py_None,
+                      .waiter = Py_None,
+                      .extra = Py_None,
+                      .context = Py_None};
     if (!PyArg_ParseTupleAndKeywords(
-            positional, keywords, "OOO|OOO:DatagramTransport", names,
+            positional, keywords, "OOO|OOOO:DatagramTransport", names,
             &args.loop, &args.sock, &args.protocol, &args.address, &args.waiter,
-            &args.extra)) {
+            &args.extra, &args.context)) {
         return NULL;
     }
     if (args.extra != Py_None && !PyDict_Check(args.extra)) {
         return PyErr_Format(PyExc_TypeError, "extra must be a dict, not %R",
                             args.extra);
+    }
+    if (args.context != Py_None && !PyContext_CheckExact(args.context)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "context must be a contextvars.Context, not %R",
+                            args.context);
     }
     pyc_datagram *self = (pyc_datagram *)type->tp_alloc(type, 0);
     if (self == NULL) {
@@ -522,11 +532,12 @@ static PyMemberDef datagram_members[] = {
 
 PyDoc_STRVAR(datagram_doc,
              "DatagramTransport(loop, sock, protocol, address=None, "
-             "waiter=None, extra=None)\n--\n\n"
+             "waiter=None, extra=None, context=None)\n--\n\n"
              "The transport of loop.create_datagram_endpoint(). sock is a\n"
              "non-blocking datagram socket, address the only destination if\n"
              "not None, waiter a future resolved after connection_made(),\n"
-             "extra the dict behind get_extra_info().");
+             "extra the dict behind get_extra_info(), context where callbacks\n"
+             "run (None: a copy of the current one).");
 
 static PyType_Slot datagram_slots[] = {
     {Py_tp_doc, (void *)datagram_doc},

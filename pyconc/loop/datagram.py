@@ -16,14 +16,15 @@ def _name_of(get_name):
 class Datagrams:
     """The part of pyconc.Loop that makes datagram transports."""
 
-    def _make_datagram_transport(self, sock, protocol, address=None, waiter=None, extra=None):
+    def _make_datagram_transport(self, sock, protocol, address=None, waiter=None, extra=None, *,
+                                 context=None):
         self._ensure_fd_no_transport(sock)
         extra = {} if extra is None else extra
         extra["socket"] = trsock.TransportSocket(sock)
         extra["sockname"] = _name_of(sock.getsockname)
         if "peername" not in extra:
             extra["peername"] = _name_of(sock.getpeername)
-        return _core.DatagramTransport(self, sock, protocol, address, waiter, extra)
+        return _core.DatagramTransport(self, sock, protocol, address, waiter, extra, context)
 
     if sys.version_info < (3, 13):
         async def create_datagram_endpoint(self, protocol_factory, local_addr=None, remote_addr=None, *,

@@ -417,6 +417,8 @@ def test_arguments_of_the_type():
             make(loop, sock, None, extra=5)
         with pytest.raises(TypeError):
             make(loop, object(), None)
+        with pytest.raises(TypeError, match="context"):
+            make(loop, sock, None, context=5)
         loop.close()
         with pytest.raises(RuntimeError):
             make(loop, sock, None)
