@@ -194,6 +194,10 @@ loop_init(pyc_loop *self, PyObject *args, PyObject *kwargs)
             uv_loop_close(&self->uv);
         }
     }
+    else if ((code == UV_EMFILE || code == UV_ENFILE) &&
+             uv_backend_fd(&self->uv) >= 0) {
+        close(uv_backend_fd(&self->uv)); /* libuv 1.44 leaves it open */
+    }
     if (code != 0) {
         self->closed = 1; /* there is nothing for __del__ to complain about */
         errno = -code;
