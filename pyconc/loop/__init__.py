@@ -93,7 +93,7 @@ class Loop(_core.Loop, Servers, Connections, Datagrams, Resolving, SelectorEvent
         self._default_executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
         return self._default_executor
 
-    if sys.version_info < (3, 12):
+    if sys.version_info < (3, 13):      # that of 3.12.1 waits without a limit first
         async def shutdown_default_executor(self, timeout=None):
             """Wait until the default executor has ended, `timeout` seconds at most (None: as long as it takes).
 

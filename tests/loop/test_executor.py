@@ -145,6 +145,7 @@ def test_cancelled_job_does_not_start(either):
             second = either.run_in_executor(pool, ran.append, 1)
             await asyncio.sleep(0)
             second.cancel()
+            await asyncio.sleep(0)
             release.set()
             await first
             with pytest.raises(asyncio.CancelledError):

@@ -243,11 +243,12 @@ def test_failing_factory(either):
 
 def test_factory_and_loop_in_a_cycle():
     loop = pyconc.new_event_loop()
-    loop.set_task_factory(lambda loop_, coro: asyncio.Task(coro, loop=loop))
+    holder = [loop]
+    loop.set_task_factory(lambda _, coro: asyncio.Task(coro, loop=holder[0]))
     assert loop.run_until_complete(answer()) == 42
     loop.close()
     ref = weakref.ref(loop)
-    del loop
+    del loop, holder
     gc.collect()
     assert ref() is None
 
@@ -297,7 +298,7 @@ def test_cancel_and_shield_and_timeout(either):
 def test_default_exception_handler(either, turn, caplog):
     either.call_soon(int, "x")
     turn(either)
-    assert "Exception in callback int('x')" in caplog.text
+    assert "Exception in callback int(" in caplog.text
     assert "ValueError" in caplog.text
 
 
@@ -425,7 +426,7 @@ def test_asyncgen_after_shutdown_is_told(either):
         await asyncio.get_running_loop().shutdown_asyncgens()
         with pytest.warns(ResourceWarning, match="asynchronous generator"):
             async for _ in generate([]):
-                break
+                pass
 
     either.run_until_complete(main())
 
