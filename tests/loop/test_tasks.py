@@ -242,13 +242,14 @@ def test_failing_factory(either):
 
 
 def test_factory_and_loop_in_a_cycle():
-    loop = pyconc.new_event_loop()
-    holder = [loop]
-    loop.set_task_factory(lambda _, coro: asyncio.Task(coro, loop=holder[0]))
-    assert loop.run_until_complete(answer()) == 42
-    loop.close()
-    ref = weakref.ref(loop)
-    del loop, holder
+    def run():
+        loop = pyconc.new_event_loop()
+        loop.set_task_factory(lambda _, coro, **kwargs: asyncio.Task(coro, loop=loop, **kwargs))
+        assert loop.run_until_complete(answer()) == 42
+        loop.close()
+        return weakref.ref(loop)
+
+    ref = run()
     gc.collect()
     assert ref() is None
 
