@@ -147,13 +147,13 @@ class Servers:
     def _make_ssl_transport(self, rawsock, protocol, sslcontext, waiter=None, *, server_side=False,
                             server_hostname=None, extra=None, server=None,
                             ssl_handshake_timeout=constants.SSL_HANDSHAKE_TIMEOUT,
-                            ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT, **context):
+                            ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT, context=None):
         from asyncio import sslproto
         self._ensure_fd_no_transport(rawsock)
         ssl_protocol = sslproto.SSLProtocol(
             self, protocol, sslcontext, waiter, server_side, server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout, **context)
-        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server, **context)
+            ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout)
+        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server, context=context)
         return ssl_protocol._app_transport
 
     async def _sendfile_native(self, transp, file, offset, count):
@@ -297,7 +297,7 @@ class Servers:
         """Whether `address` is one of this machine's."""
         for option in options:
             sock.setsockopt(socket.SOL_SOCKET, option, True)
-        if reuse_port:
+        if reuse_port and sock.family in (socket.AF_INET, socket.AF_INET6):
             base_events._set_reuseport(sock)
         if sock.family == socket.AF_INET6:
             # One socket for each family.
@@ -351,8 +351,8 @@ class Servers:
             extra = {"peername": conn.getpeername()}
         except OSError:
             extra = {"peername": None}
-        self.create_task(self._accept_connection2(listener.factory, conn, extra, *listener.slow),
-                         context=listener.context.copy())
+        accept = self._accept_connection2(listener.factory, conn, extra, *listener.slow)
+        listener.context.copy().run(self.create_task, accept)
 
     def _accept_failed(self, listener, error):
         """No descriptor or memory for another connection: none is accepted for a while."""
