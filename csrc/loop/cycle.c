@@ -113,6 +113,7 @@ static void
 run_flushes(pyc_loop *loop)
 {
     pyc_link todo;
+    loop->turn++;
     pyc_link_move(&loop->flushes, &todo);
     while (!pyc_link_alone(&todo)) {
         pyc_flush *flush = pyc_container(todo.next, pyc_flush, link);

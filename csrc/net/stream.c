@@ -136,7 +136,7 @@ stream_ready(pyc_watcher *watcher, int events)
 {
     pyc_stream *self = watcher->owner;
     Py_INCREF(self);
-    if ((events & UV_READABLE) && pyc_stream_reading(self)) {
+    if (events & UV_READABLE) { /* asked for only while it reads */
         pyc_stream_read(self);
     }
     if ((events & UV_WRITABLE) && self->blocked) {
@@ -300,6 +300,7 @@ pyc_stream_new(PyTypeObject *type, pyc_loop *loop, int fd, PyObject *context)
     self->loop = (pyc_loop *)Py_NewRef(loop);
     self->context = Py_NewRef(context);
     self->fd = fd;
+    self->wrote = loop->turn - 1;
     self->high = PYC_HIGH_WATER;
     self->low = PYC_HIGH_WATER / 4;
     self->flush.run = pyc_stream_flush_later;

@@ -43,11 +43,12 @@ typedef struct pyc_stream {
     pyc_callback receive; /* data_received or buffer_updated */
     pyc_callback buffer;  /* get_buffer */
     pyc_outbox *outbox;
-    pyc_flush flush;        /* in the loop's list once it wrote in this turn */
+    pyc_flush flush;        /* of the outbox */
     PyObject *empty_waiter; /* sendfile waits for an empty outbox */
     PyObject *lost_exc;     /* for connection_lost() */
     size_t high, low;       /* marks of the write buffer, in bytes */
     int fd;
+    unsigned wrote;     /* the turn of the loop in which it last sent at once */
     unsigned conn_lost; /* writes after the end, plus one */
     unsigned char bulk; /* the last reads filled their buffer */
     char buffered;      /* the protocol has get_buffer() */
@@ -166,6 +167,13 @@ int pyc_stream_flush(pyc_stream *self);
 void pyc_stream_flush_later(pyc_flush *flush);
 void pyc_stream_write_ready(pyc_stream *self);
 void pyc_stream_drop_outbox(pyc_stream *self);
+
+/* Nothing is queued, and nothing was sent in this turn: it may go at once. */
+static inline int
+pyc_stream_may_send(const pyc_stream *self)
+{
+    return self->outbox == NULL && self->wrote != self->loop->turn;
+}
 
 static inline size_t
 pyc_stream_queued(const pyc_stream *self)

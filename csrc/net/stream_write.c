@@ -257,7 +257,7 @@ pyc_stream_flush_later(pyc_flush *flush)
 {
     pyc_stream *self = pyc_container(flush, pyc_stream, flush);
     if (self->outbox == NULL || self->blocked) {
-        return; /* it was there to say that this turn has written */
+        return; /* flushed early */
     }
     Py_INCREF(self);
     pyc_stream_write_ready(self);
@@ -314,11 +314,10 @@ keeper_of(PyObject *object, const char **data, size_t len)
 static int
 write_bytes(pyc_stream *self, PyObject *object, const char *data, size_t len)
 {
-    /* Nothing is queued, and nothing was sent in this turn. */
-    if (self->outbox == NULL && pyc_link_alone(&self->flush.link)) {
+    if (pyc_stream_may_send(self)) {
         ssize_t n = sent(send(self->fd, data, len, MSG_NOSIGNAL));
         if (PYC_LIKELY((size_t)n == len)) {
-            pyc_loop_flush_later(self->loop, &self->flush);
+            self->wrote = self->loop->turn;
             return 0;
         }
         if (n < 0) {
@@ -463,7 +462,7 @@ pyc_stream_writelines(pyc_stream *self, PyObject *lines)
     if (list == NULL) {
         return NULL;
     }
-    int first = self->outbox == NULL && pyc_link_alone(&self->flush.link);
+    int first = code > 0 && pyc_stream_may_send(self);
     if (code > 0) {
         code = push_lines(self, list);
     }
@@ -472,7 +471,7 @@ pyc_stream_writelines(pyc_stream *self, PyObject *lines)
         return NULL;
     }
     if (self->outbox != NULL && first) {
-        pyc_loop_flush_later(self->loop, &self->flush);
+        self->wrote = self->loop->turn;
         pyc_stream_flush(self);
     }
     if (self->outbox != NULL) {
