@@ -464,7 +464,8 @@ drop(pyc_datagram *self)
 int
 pyc_datagram_send(pyc_datagram *self, PyObject *data, PyObject *address)
 {
-    if (PYC_UNLIKELY(self->lost)) {
+    if (PYC_UNLIKELY(self->lost) &&
+        (self->address != NULL || self->sock == NULL)) {
         return drop(self);
     }
     if (PYC_LIKELY(pyc_ring_len(&self->queue) == 0)) {
@@ -475,6 +476,9 @@ pyc_datagram_send(pyc_datagram *self, PyObject *data, PyObject *address)
         if (sent == FAILED) {
             return handle_error(self, WRITE_ERROR);
         }
+    }
+    if (PYC_UNLIKELY(self->lost)) {
+        return drop(self); /* nothing is flushed any more */
     }
     return enqueue(self, data, address);
 }

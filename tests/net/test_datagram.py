@@ -608,27 +608,40 @@ def test_set_protocol_from_a_callback():
     run(main())
 
 
-def test_sending_after_close_is_dropped(caplog):
+def test_sending_after_close(caplog):
     async def main():
         server, received = await endpoint(LOCAL)
         address = server.get_extra_info("sockname")
-        for kwargs in ({"remote_addr": address}, {"local_addr": LOCAL}):
+        for connected in (True, False):
             caplog.clear()
-            transport, protocol = await endpoint(**kwargs)
+            transport, protocol = await endpoint(**({"remote_addr": address} if connected else {"local_addr": LOCAL}))
             transport.close()
-            for _ in range(4):
+            for _ in range(3):
                 transport.sendto(b"late", address)
+            if not connected:               # as asyncio's: as long as there is a socket
+                assert [(await received.next())[0] for _ in range(3)] == [b"late"] * 3
             await protocol.lost
             await asyncio.sleep(0)
             assert not caplog.records
-            for _ in range(4):
-                transport.sendto(b"later", address)
+            for _ in range(8):
+                transport.sendto(b"too late", address)
             assert "socket.send() raised exception." in caplog.text
         await asyncio.sleep(0)
         assert received.events.empty()
         await closed(server)
     caplog.set_level(logging.WARNING, "asyncio")
     run(main())
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_errors_after_close_are_told_too(factory):
+    async def main():
+        transport, protocol = await endpoint(LOCAL)
+        transport.close()
+        transport.sendto(bytes(70_000), transport.get_extra_info("sockname"))
+        assert isinstance(await protocol.next(), OSError)
+        assert await protocol.lost is None
+    run(main(), factory)
 
 
 def test_closing_in_every_callback():
