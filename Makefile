@@ -19,7 +19,7 @@ demo: .venv/.built ## asyncio service, hashing and numpy on pyconc beside the st
 	$(BIN)/python -m pyconc demo $(ARGS)
 
 test: .venv/.built ## the tests (ARGS=... goes to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python $(PYFLAGS) -m pytest $(ARGS)
 
 conformance: .venv/.built ## CPython's own test_asyncio on pyconc's loop
 	PY=$(BIN)/python tests/conformance/run asyncio
