@@ -215,7 +215,9 @@ grow(pyc_peers *peers)
         return;
     }
     pyc_peers_clear(peers);
-    *peers = (pyc_peers){both, both + size, size};
+    peers->by_address = both;
+    peers->by_object = both + size;
+    peers->size = size;
 }
 
 /* Nothing is lost when there is no room. */
