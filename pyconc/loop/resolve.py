@@ -56,8 +56,9 @@ def system_files():
 class Resolving:
     """The part of the loop that asks for names; mixed into pyconc.Loop."""
 
-    _resolver = None    # the threads, made when the first name is looked up
-    _localhost: tuple = None, None  # what system_files() was, and the answers from then
+    def __init__(self):
+        self._resolver = None           # the threads, made when the first name is looked up
+        self._localhost = None, None    # what system_files() was, and the answers from then
 
     async def getaddrinfo(self, host, port, *, family=0, type=0, proto=0, flags=0):
         """Addresses of a host and service, as socket.getaddrinfo() gives them.
