@@ -157,10 +157,12 @@ check_signals(pyc_loop *loop)
 void
 pyc_loop_wake_up(pyc_loop *loop)
 {
-    PyThreadState *tstate = loop->saved;
-    loop->saved = NULL;
     atomic_store_explicit(&loop->polling, 0, memory_order_relaxed);
-    PyEval_RestoreThread(tstate);
+    PyEval_RestoreThread(loop->saved);
+    loop->saved = NULL;
+    if (PYC_UNLIKELY(!pyc_link_alone(&loop->late))) {
+        pyc_watcher_catch_up(loop);
+    }
     check_signals(loop);
 }
 
@@ -183,7 +185,8 @@ poll_once(pyc_loop *loop)
         uv_run(&loop->uv, UV_RUN_NOWAIT);
         return;
     }
-    loop->saved = PyEval_SaveThread();
+    loop->saved = PyThreadState_Get();
+    PyEval_SaveThread();
     uv_run(&loop->uv, UV_RUN_ONCE);
     pyc_loop_enter(loop);
 }

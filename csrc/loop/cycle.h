@@ -37,6 +37,8 @@ void pyc_inbox_free(pyc_inbox *inbox);
 /* watcher.c */
 void pyc_watcher_check_fresh(pyc_loop *loop);
 void pyc_watcher_close_all(pyc_loop *loop);
+/* Does what other threads asked for during the poll. */
+void pyc_watcher_catch_up(pyc_loop *loop);
 int pyc_watcher_traverse(pyc_loop *loop, visitproc visit, void *arg);
 /* Lets go of what the watchers keep alive. */
 void pyc_watcher_clear(pyc_loop *loop);

@@ -217,6 +217,7 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     pyc_link_init(&self->flushes);
     pyc_link_init(&self->fresh);
+    pyc_link_init(&self->late);
     self->deadline_fd = -1;
     self->module = Py_XNewRef(PyType_GetModuleByDef(type, &pyc_core_module));
     if (self->module == NULL || pyc_inbox_init(&self->inbox) < 0) {

@@ -44,6 +44,9 @@ struct pyc_watcher {
     int fd;         /* -1 once a new descriptor has taken its number */
     int events;     /* asked for, as libuv knows it */
     pyc_link fresh; /* in loop->fresh until the next poll */
+    pyc_link late;  /* in loop->late until the loop's thread has the GIL */
+    int late_events;
+    int late_close;
 };
 
 /* Something to do once before the next poll: in a list at most once. */
@@ -64,7 +67,10 @@ struct pyc_loop {
     PyObject *weakrefs;
     PyObject *module; /* keeps the state until the loop is gone */
     pyc_state *state;
-    PyThreadState *saved; /* set while the poll runs without the GIL */
+    /* Set while the poll runs without the GIL; changes with the GIL only, so
+     * that other threads can rely on it. */
+    PyThreadState *saved;
+    pyc_link late; /* watchers that other threads want changed meanwhile */
     pyc_ring ready;
     pyc_heap timers;
     size_t timers_cancelled; /* still in the heap */
@@ -156,6 +162,9 @@ pyc_loop_flush_later(pyc_loop *loop, pyc_flush *flush)
 {
     if (pyc_link_alone(&flush->link)) {
         pyc_link_insert(&loop->flushes, &flush->link);
+        if (PYC_UNLIKELY(loop->saved != NULL)) {
+            uv_async_send(&loop->wake); /* from another thread */
+        }
     }
 }
 

@@ -128,18 +128,55 @@ pyc_watcher_open(pyc_loop *loop, int fd, pyc_watcher_fn ready, void *owner)
     self->owner = owner;
     self->fd = fd;
     pyc_link_init(&self->fresh);
+    pyc_link_init(&self->late);
     loop->watchers[fd] = self;
     return self;
+}
+
+/* We are in another thread than the loop, which is inside of libuv without the
+ * GIL: it does what is wanted as soon as it has it. */
+static void
+do_later(pyc_watcher *self)
+{
+    if (pyc_link_alone(&self->late)) {
+        pyc_link_insert(&self->loop->late, &self->late);
+    }
+    uv_async_send(&self->loop->wake);
+}
+
+void
+pyc_watcher_catch_up(pyc_loop *loop)
+{
+    while (!pyc_link_alone(&loop->late)) {
+        pyc_watcher *self = pyc_container(loop->late.next, pyc_watcher, late);
+        pyc_link_remove(&self->late);
+        if (self->late_close) {
+            uv_poll_stop(&self->poll);
+            uv_close((uv_handle_t *)&self->poll, on_closed);
+        }
+        else if (pyc_watcher_set(self, self->late_events) < 0) {
+            pyc_loop_fail(loop, pyc_take_exception());
+        }
+    }
 }
 
 int
 pyc_watcher_set(pyc_watcher *self, int events)
 {
+    if (PYC_UNLIKELY(!pyc_link_alone(&self->late))) {
+        self->late_events = events;
+        return 0;
+    }
     if (events == self->events || self->fd < 0) {
         return 0; /* nothing new, or nothing to watch any more */
     }
     if (PYC_UNLIKELY(pyc_loop_forked(self->loop))) {
         pyc_loop_part(self->loop);
+    }
+    if (PYC_UNLIKELY(self->loop->saved != NULL)) {
+        self->late_events = events;
+        do_later(self);
+        return 0;
     }
     pyc_link_remove(&self->fresh);
     int code = events == 0 ? uv_poll_stop(&self->poll)
@@ -166,10 +203,23 @@ pyc_watcher_close(pyc_watcher *self)
     if (PYC_UNLIKELY(pyc_loop_forked(self->loop))) {
         pyc_loop_part(self->loop);
     }
-    if (self->fd >= 0) {
-        retire(self);
+    if (PYC_UNLIKELY(self->loop->saved != NULL)) {
+        pyc_link_remove(&self->fresh);
+        if (self->fd >= 0) {
+            self->loop->watchers[self->fd] = NULL;
+        }
+        self->events = 0; /* it hears nothing any more */
+        self->fd = -1;
+        self->late_close = 1;
+        do_later(self);
     }
-    uv_close((uv_handle_t *)&self->poll, on_closed);
+    else {
+        pyc_link_remove(&self->late);
+        if (self->fd >= 0) {
+            retire(self);
+        }
+        uv_close((uv_handle_t *)&self->poll, on_closed);
+    }
     Py_XDECREF(keep);
 }
 
@@ -198,10 +248,11 @@ close_by_loop(uv_handle_t *handle, void *unused)
 {
     if (handle->type == UV_POLL && !uv_is_closing(handle)) {
         pyc_watcher *self = pyc_container(handle, pyc_watcher, poll);
+        pyc_link_remove(&self->late);
         if (self->fd >= 0) {
             retire(self);
         }
-        uv_close(handle, on_closed_by_loop);
+        uv_close(handle, self->late_close ? on_closed : on_closed_by_loop);
     }
 }
 
