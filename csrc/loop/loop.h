@@ -75,7 +75,7 @@ struct pyc_loop {
     pyc_heap timers;
     size_t timers_cancelled; /* still in the heap */
     pyc_link flushes;
-    unsigned turn; /* counts the polls */
+    unsigned turn;     /* counts the polls */
     pyc_link fresh;    /* watchers started since the last poll */
     char *scratch;     /* PYC_SCRATCH_SIZE bytes for reads, made when needed */
     PyObject *failure; /* an exception that ends run_forever, or NULL */
