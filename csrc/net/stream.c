@@ -198,12 +198,28 @@ pyc_stream_release(pyc_stream *self)
     return code;
 }
 
+/* Tells a sendfile() that waits for an empty outbox. */
+static int
+fail_waiter(PyObject *waiter)
+{
+    PyObject *done = PyObject_CallMethod(waiter, "done", NULL);
+    if (done == Py_False) {
+        PyObject *exc = PyObject_CallFunction(PyExc_ConnectionError, "s",
+                                              "Connection is closed by peer");
+        Py_SETREF(done, exc == NULL ? NULL
+                                    : PyObject_CallMethod(
+                                          waiter, "set_exception", "O", exc));
+        Py_XDECREF(exc);
+    }
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
 /* asyncio's _call_connection_lost(). */
 static void
 stream_lost(pyc_loop *loop, PyObject *arg)
 {
     pyc_stream *self = (pyc_stream *)arg;
-    PyObject *waiter = self->empty_waiter;
     PyObject *exc = self->lost_exc == NULL ? Py_None : self->lost_exc;
     PyObject *result =
         pyc_stream_tell(self, self->state->str_connection_lost, exc);
@@ -215,18 +231,8 @@ stream_lost(pyc_loop *loop, PyObject *arg)
     if (pyc_stream_release(self) < 0) {
         pyc_loop_report(loop, "Exception in closing a transport", NULL, arg);
     }
-    if (waiter != NULL) {
-        exc = PyObject_CallFunction(PyExc_ConnectionError, "s",
-                                    "Connection is closed by peer");
-        result = exc == NULL
-                     ? NULL
-                     : PyObject_CallMethod(waiter, "set_exception", "O", exc);
-        if (result == NULL) {
-            pyc_loop_report(loop, "Exception in closing a transport", NULL,
-                            arg);
-        }
-        Py_XDECREF(result);
-        Py_XDECREF(exc);
+    if (self->empty_waiter != NULL && fail_waiter(self->empty_waiter) < 0) {
+        pyc_loop_report(loop, "Exception in closing a transport", NULL, arg);
     }
     Py_CLEAR(self->lost_exc);
     pyc_callback_clear(&self->receive);

@@ -296,7 +296,7 @@ static PyMethodDef stream_methods[] = {
            "get_write_buffer_size($self, /)\n--\n\n"
            "How many bytes the socket has not taken yet."),
     SHARED(get_extra_info, METH_VARARGS | METH_KEYWORDS,
-           "get_extra_info($self, name, default=None, /)\n--\n\n"
+           "get_extra_info($self, /, name, default=None)\n--\n\n"
            "Optional information: 'socket', 'sockname', 'peername'."),
     METHOD(close, METH_NOARGS,
            "close($self, /)\n--\n\n"

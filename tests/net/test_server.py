@@ -616,3 +616,34 @@ def test_sendfile(fallback, tmp_path):
         await hang_up(writer)
         server.close()
     run(main())
+
+
+def test_sendfile_to_a_connection_that_ends(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(50_000_000))
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        reports = []
+        loop.set_exception_handler(lambda loop, context: reports.append(context))
+        server = await serve(asyncio.Protocol)
+        for queued in (b"", bytes(50_000_000)):
+            reader, writer = await asyncio.open_connection(*address(server))
+            while not len(server._clients):
+                await asyncio.sleep(0.001)
+            for transport in server._clients.copy():
+                transport.pause_reading()
+            writer.write(queued)
+            with open(tmp_path / "file", "rb") as file:
+                task = asyncio.ensure_future(loop.sendfile(writer.transport, file))
+                await asyncio.sleep(0.01)
+                server.abort_clients()
+                if queued:
+                    writer.transport.abort()
+                with pytest.raises(ConnectionError):
+                    await task
+            writer.transport.abort()
+            await asyncio.wait([asyncio.ensure_future(writer.wait_closed())])
+            transport = None
+        server.close()
+        assert not reports
+    run(main())
