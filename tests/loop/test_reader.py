@@ -26,10 +26,14 @@ def pair():
 
 @pytest.fixture
 def wait():
-    """wait(loop): runs it for a few milliseconds."""
-    def run(loop, seconds=0.005):
-        loop.call_later(seconds, loop.stop)
-        loop.run_forever()
+    """wait(loop, true): runs it for a few milliseconds, again and again until true() if that is given."""
+    def run(loop, true=None):
+        for _ in range(2000):
+            loop.call_later(0.005, loop.stop)
+            loop.run_forever()
+            if true is None or true():
+                return
+        pytest.fail("waited in vain")
     return run
 
 
@@ -85,7 +89,7 @@ def test_both_on_one_descriptor(either, pair, wait):
     either.add_writer(ours.fileno(), write)
     wait(either)
     theirs.send(b"x")
-    wait(either)
+    wait(either, lambda: len(seen) == 3)
     assert seen == ["writable", b"x", "writable"]
     either.remove_reader(ours)
 
@@ -274,7 +278,7 @@ def test_reused_after_remove(either, wait):
         either.add_reader(ours, lambda seen=seen, ours=ours: seen.append(ours.recv(10)))
         theirs.send(b"x")
         if turn % 3:
-            wait(either, 0.001)
+            wait(either)
             assert seen == [b"x"]
         either.remove_reader(ours)
         ours.close()
@@ -390,7 +394,7 @@ def test_callback_that_replaces_itself_by_a_new_descriptor(loop, wait):
 
     theirs.send(b"x")
     loop.add_reader(ours, read)
-    wait(loop)
+    wait(loop, lambda: len(seen) == 3)
     assert seen[2] == b"new"
     for one in (ours, theirs, *seen[:2]):
         one.close()
