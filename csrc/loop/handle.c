@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "py/compat.h"
 #include "loop/handle.h"
+#include "base/futex.h"
 
 /* How many dead handles a loop keeps for reuse. Other threads may drop a
  * handle too, which only the GIL makes safe. */
@@ -263,6 +264,15 @@ begin(pyc_handle *self, char *outer)
     return go;
 }
 
+static Py_NO_INLINE void
+tell_waiters(pyc_loop *loop)
+{
+    if (atomic_load(&loop->run_waiters) > 0) {
+        atomic_fetch_add(&loop->runs_ended, 1);
+        pyc_futex_wake(&loop->runs_ended, INT_MAX);
+    }
+}
+
 static void
 end(pyc_handle *self, char outer)
 {
@@ -272,6 +282,9 @@ end(pyc_handle *self, char outer)
         clear_call(self);
     }
     PYC_END_CRITICAL_SECTION();
+    if (PYC_HANDLE_WAITS && PYC_UNLIKELY(self->threadsafe)) {
+        tell_waiters(self->loop);
+    }
 }
 
 void
@@ -368,6 +381,7 @@ free_handle(pyc_handle *self, PyTypeObject *type, pyc_loop *loop)
         type == loop->state->handle_type) {
         self->loop = NULL;
         self->cancelled = 0;
+        self->threadsafe = 0;
         self->callback = (PyObject *)loop->free_handles;
         loop->free_handles = self;
         loop->free_handles_len++;

@@ -25,6 +25,9 @@ typedef struct pyc_handle {
     char running;     /* its callback and arguments are in use */
     char scheduled;   /* TimerHandle: in the loop's heap */
     char own_context; /* a copy made for this handle */
+    char threadsafe;  /* made by call_soon_threadsafe() */
+    /* The thread in _run(), or 0: when it runs, the loop's thread runs it. */
+    unsigned long runner;
 } pyc_handle;
 
 typedef struct {

@@ -2,11 +2,17 @@
 /* Handle and TimerHandle as Python sees them. */
 #include "py/compat.h"
 #include "loop/handle.h"
+#include "base/futex.h"
+
+#include <errno.h>
 
 static PyObject *
 asyncio_type_of(pyc_handle *self)
 {
     pyc_state *state = self->loop->state;
+    if (self->threadsafe) {
+        return state->asyncio_ThreadSafeHandle;
+    }
     return Py_IS_TYPE(self, state->timer_handle_type)
                ? state->asyncio_TimerHandle
                : state->asyncio_Handle;
@@ -45,23 +51,83 @@ handle_repr_info(pyc_handle *self, PyObject *unused)
     return as_asyncio(self, "_repr_info");
 }
 
+/* Whether another thread runs it now. */
+static int
+runs_elsewhere(pyc_handle *self)
+{
+    int elsewhere;
+    PYC_BEGIN_CRITICAL_SECTION(self);
+    unsigned long runner = self->runner ? self->runner : self->loop->thread;
+    elsewhere = self->running && runner != PyThread_get_thread_ident();
+    PYC_END_CRITICAL_SECTION();
+    return elsewhere;
+}
+
+static int
+sleep_until_it_ended(pyc_handle *self)
+{
+    pyc_loop *loop = self->loop;
+    int failed = 0;
+    atomic_fetch_add(&loop->run_waiters, 1);
+    while (!failed) {
+        uint32_t ended = atomic_load(&loop->runs_ended);
+        if (!runs_elsewhere(self)) {
+            break;
+        }
+        int rc;
+        Py_BEGIN_ALLOW_THREADS
+        rc = pyc_futex_wait(&loop->runs_ended, ended, PYC_NO_DEADLINE);
+        Py_END_ALLOW_THREADS
+        failed = rc == -EINTR && PyErr_CheckSignals() < 0;
+    }
+    atomic_fetch_sub(&loop->run_waiters, 1);
+    return failed ? -1 : 0;
+}
+
+/* Has a thread wait while another runs a handle of call_soon_threadsafe().
+ * 0, or -1 with what a signal handler raised. */
+static inline int
+wait_until_it_ended(pyc_handle *self)
+{
+    if (!PYC_HANDLE_WAITS || !self->threadsafe || !runs_elsewhere(self)) {
+        return 0;
+    }
+    return sleep_until_it_ended(self);
+}
+
 static PyObject *
 handle_cancel(pyc_handle *self, PyObject *unused)
 {
+    if (wait_until_it_ended(self) < 0) {
+        return NULL;
+    }
     pyc_handle_cancel(self);
+    /* Without a GIL it may have begun in between. */
+    if (wait_until_it_ended(self) < 0) {
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 
 static PyObject *
 handle_cancelled(pyc_handle *self, PyObject *unused)
 {
+    if (wait_until_it_ended(self) < 0) {
+        return NULL;
+    }
     return PyBool_FromLong(self->cancelled);
 }
 
 static PyObject *
 handle_run_method(pyc_handle *self, PyObject *unused)
 {
+    if (wait_until_it_ended(self) < 0) {
+        return NULL;
+    }
+    unsigned long outer = self->runner;
+    self->runner = PyThread_get_thread_ident();
     pyc_handle_run(self);
+    self->runner = outer;
     Py_RETURN_NONE;
 }
 
@@ -121,7 +187,7 @@ static PyMethodDef handle_methods[] = {
 
 static PyGetSetDef handle_getset[] = {
     {"__class__", (getter)handle_get_class, NULL,
-     "asyncio.Handle or asyncio.TimerHandle"},
+     "What asyncio's loop would give out: asyncio.Handle or a subclass"},
     {"_callback", (getter)handle_callback},
     {"_args", (getter)handle_args},
     {"_context", (getter)handle_context},

@@ -92,7 +92,10 @@ struct pyc_loop {
     size_t watchers_size;
     struct pyc_handle *free_handles; /* linked by their callback field */
     int free_handles_len;
-    int handles_dying;          /* how deep, one inside the other */
+    int handles_dying; /* how deep, one inside the other */
+    /* Threads that wait for a handle's run to end, and what they sleep on. */
+    _Atomic uint32_t run_waiters;
+    _Atomic uint32_t runs_ended;
     int deadline_fd;            /* -1 until a timer has to end a poll */
     double deadline_armed;      /* when it will end one; 0: not set */
     PyObject *task_factory;     /* or NULL */

@@ -84,6 +84,7 @@ pyc_loop_call_soon_threadsafe(pyc_loop *self, PyObject *const *args,
     if (handle == NULL) {
         return NULL;
     }
+    handle->threadsafe = 1;
     Py_INCREF(handle);
     if (pyc_inbox_put(self, handle) < 0) {
         Py_DECREF(handle);

@@ -103,6 +103,16 @@ pyc_weakref_get(PyObject *ref)
 #    define PYC_LATE_TRACKING 1
 #endif
 
+/* What call_soon_threadsafe() gives out in asyncio. Since 3.14 it has a type of
+ * its own, and other threads cannot cancel it while it runs: they wait. */
+#if PY_VERSION_HEX >= 0x030E0000 /* 3.14 */
+#    define PYC_HANDLE_WAITS 1
+#    define PYC_THREADSAFE_HANDLE "_ThreadSafeHandle"
+#else
+#    define PYC_HANDLE_WAITS 0
+#    define PYC_THREADSAFE_HANDLE "Handle"
+#endif
+
 /* asyncio's Server._attach() and _detach() take the transport since 3.13. */
 #if PY_VERSION_HEX >= 0x030D0000
 #    define PYC_SERVER_CLIENT_FORMAT "O"

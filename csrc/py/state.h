@@ -12,6 +12,7 @@ extern struct PyModuleDef pyc_core_module;
 #define PYC_STATE_IMPORTED(X)                                                  \
     X(asyncio_Handle, "asyncio", "Handle")                                     \
     X(asyncio_TimerHandle, "asyncio", "TimerHandle")                           \
+    X(asyncio_ThreadSafeHandle, "asyncio.events", PYC_THREADSAFE_HANDLE)       \
     X(asyncio_Task, "asyncio", "Task")                                         \
     X(asyncio_Future, "asyncio", "Future")                                     \
     X(asyncio_Transport, "asyncio", "Transport")                               \

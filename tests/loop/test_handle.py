@@ -3,6 +3,8 @@ import asyncio
 import contextvars
 import copy
 import gc
+import signal
+import sys
 import threading
 import weakref
 
@@ -388,6 +390,121 @@ def test_cancel_from_another_thread(loop, errors):
         loop.run_forever()
         thread.join()
     assert not errors
+
+
+threadsafe_type = getattr(asyncio.events, "_ThreadSafeHandle", None)
+since_314 = pytest.mark.skipif(threadsafe_type is None, reason="other threads do not wait for a callback before 3.14")
+
+
+@since_314
+def test_type_of_call_soon_threadsafe(either):
+    assert isinstance(either.call_soon_threadsafe(callback), threadsafe_type)
+    for handle in (either.call_soon(callback), either.call_later(1, callback)):
+        handle.cancel()
+        assert not isinstance(handle, threadsafe_type)
+    del handle
+    assert not isinstance(either.call_soon(callback), threadsafe_type)
+    assert "_ThreadSafeHandle" in repr(either.call_soon_threadsafe(callback))
+
+
+@since_314
+@pytest.mark.parametrize("method, answer, cancelled", [("cancel", None, True), ("cancelled", False, False)])
+def test_other_threads_wait_while_the_callback_runs(either, method, answer, cancelled):
+    order, started = [], threading.Event()
+
+    def run():
+        started.set()
+        threads[1].join(0.05)  # as long as it would take if it did not wait
+        order.append("ran")
+
+    def ask(number):
+        started.wait()
+        order.append(getattr(handle, method)())
+        if order.count(answer) == len(threads):
+            either.call_soon_threadsafe(either.stop)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
+    handle = either.call_soon_threadsafe(run)
+    for thread in threads:
+        thread.start()
+    either.run_forever()
+    for thread in threads:
+        thread.join()
+    assert order == ["ran", answer, answer, answer]
+    assert handle.cancelled() is cancelled
+
+
+@since_314
+def test_the_thread_that_runs_it_does_not_wait(either, turn):
+    seen = []
+
+    def run():
+        seen.append(handle.cancelled())
+        handle.cancel()
+        seen.append(handle.cancelled())
+
+    handle = either.call_soon_threadsafe(run)
+    turn(either)
+    assert seen == [False, True]
+    handle = either.call_soon_threadsafe(run)
+    thread = threading.Thread(target=handle._run)  # then that thread is the one
+    thread.start()
+    thread.join()
+    turn(either)
+    assert seen == [False, True] * 2
+
+
+@since_314
+def test_a_signal_ends_the_wait(either):
+    """Ctrl-C in a main thread that waits for a callback that never ends."""
+    started, end = threading.Event(), threading.Event()
+
+    def run():
+        started.set()
+        end.wait()
+        either.stop()
+
+    handle = either.call_soon_threadsafe(run)
+    thread = threading.Thread(target=either.run_forever)
+    thread.start()
+    started.wait()
+    main = threading.main_thread().ident
+    timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        handle.cancel()
+        timer.join()
+    end.set()
+    thread.join()
+    timer.join()
+    assert not handle.cancelled()
+
+
+@since_314
+def test_a_callback_does_not_run_once_cancel_has_returned(either):
+    """However the two threads meet: it ran before cancel() returned, or never."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    late, cancelled = [], set()
+
+    def run(number):
+        for _ in range(20):
+            if number in cancelled:
+                late.append(number)
+
+    def produce():
+        for number in range(2000):
+            handle = either.call_soon_threadsafe(run, number)
+            handle.cancel()
+            cancelled.add(number)
+        either.call_soon_threadsafe(either.stop)
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    either.run_forever()
+    thread.join()
+    sys.setswitchinterval(interval)
+    assert not late
 
 
 def test_no_leak(loop, turn, no_leaked_objects):
