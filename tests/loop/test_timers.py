@@ -1,10 +1,14 @@
 """call_later and call_at: never early, finer than a millisecond, in order, however many are cancelled."""
 import asyncio
+import contextlib
 import contextvars
 import decimal
 import fractions
 import math
+import os
 import random
+import re
+import threading
 import time
 import weakref
 
@@ -72,21 +76,45 @@ def test_sleep_is_never_early(loop):
     loop.run_until_complete(main())
 
 
-def test_finer_than_a_millisecond(loop):
-    """Half of the short sleeps are over in well under a millisecond (a loop with a clock of milliseconds: none)."""
-    async def main():
-        took = []
-        for _ in range(101):
-            before = time.monotonic()
-            await asyncio.sleep(0.0002)
-            took.append(time.monotonic() - before)
-        return sorted(took)
+def alarm(fd):
+    """How many seconds are left of a timer of the kernel's; None for one not set and any other descriptor."""
+    with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{fd}") as file:
+        left = re.search(r"^it_value: \((\d+), (\d+)\)$", file.read(), re.MULTILINE)
+        return int(left[1]) + int(left[2]) / 1e9 if left and left[0] != "it_value: (0, 0)" else None
 
-    for _ in range(5):  # a busy machine may be late, but not each time
-        took = loop.run_until_complete(main())
-        if took[50] < 0.0009:
-            return
-    pytest.fail(f"half of the sleeps of 0.2 ms took {took[50] * 1e3} ms or more")
+
+def alarms():
+    return {int(fd) for fd in os.listdir("/proc/self/fd") if alarm(fd) is not None}
+
+
+@pytest.mark.parametrize("delay", [60.0, 60.0001, 60.0003, 60.00085, 60.9999995])
+def test_finer_than_a_millisecond(loop, delay):
+    """The kernel ends the poll when the timer is due (a loop with a clock of milliseconds: up to one later)."""
+    others, due = alarms(), []
+
+    def look():
+        while not (ours := alarms() - others):
+            pass
+        low, high = -math.inf, math.inf     # each look narrows down when the kernel's timer is due
+        while high - low > 200e-6:
+            before = time.monotonic()
+            left = alarm(*ours)
+            low, high = max(low, before + left), min(high, time.monotonic() + left)
+        due.extend([low, high])
+
+    def look_and_stop():
+        try:
+            look()
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+
+    handle = loop.call_later(delay, loop.stop)
+    thread = threading.Thread(target=look_and_stop)
+    thread.start()
+    loop.run_forever()
+    thread.join()
+    handle.cancel()
+    assert due[0] - 1e-6 <= handle.when() <= due[1] + 1e-6
 
 
 def test_equal_times_keep_their_order(loop):
