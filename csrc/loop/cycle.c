@@ -201,16 +201,13 @@ run_ready(pyc_loop *loop, size_t count)
         }
         pyc_ring_item item = pyc_ring_pop(&loop->ready);
         if (item.run == NULL) {
-            pyc_handle *handle = item.what;
-            pyc_handle_run(handle);
-            if (PYC_UNLIKELY(Py_REFCNT(handle) > 1)) {
-                pyc_handle_track(handle);
-            }
+            pyc_handle_run(item.what);
+            pyc_handle_done(item.what);
         }
         else {
             ((pyc_soon_fn)item.run)(loop, item.what);
+            Py_DECREF((PyObject *)item.what);
         }
-        Py_DECREF((PyObject *)item.what);
     }
 }
 

@@ -9,9 +9,13 @@
 #    define FREE_HANDLES_MAX 0
 #    define NESTED_DEALLOC_MAX 0
 #else
-#    define FREE_HANDLES_MAX 4096
+#    define FREE_HANDLES_MAX 16384
 #    define NESTED_DEALLOC_MAX 50 /* handles that hold handles that ... */
 #endif
+
+/* With so few callbacks waiting, a context lives too short to be worth hiding
+ * from the collector. */
+#define CROWD 64
 
 /* ---- making ------------------------------------------------------------ */
 
@@ -41,7 +45,6 @@ static PyObject *
 context_for(pyc_handle *self, PyObject *context)
 {
     if (context == NULL || context == Py_None) {
-        self->own_context = 1;
         return PyContext_CopyCurrent();
     }
     if (PYC_UNLIKELY(!PyContext_CheckExact(context))) {
@@ -52,17 +55,15 @@ context_for(pyc_handle *self, PyObject *context)
     return Py_NewRef(context);
 }
 
-static pyc_handle *
+/* Those kept for reuse are alive still, and own their type. */
+static inline pyc_handle *
 take_free(pyc_loop *loop)
 {
     pyc_handle *self = loop->free_handles;
-    if (self == NULL) {
-        return NULL;
+    if (self != NULL) {
+        loop->free_handles = (pyc_handle *)self->callback;
+        loop->free_handles_len--;
     }
-    loop->free_handles = (pyc_handle *)self->callback;
-    loop->free_handles_len--;
-    self->callback = NULL;
-    (void)PyObject_Init((PyObject *)self, loop->state->handle_type);
     return self;
 }
 
@@ -78,44 +79,55 @@ allocate(PyTypeObject *type)
 }
 
 static int
+remember_source(pyc_handle *self)
+{
+    PyObject *frame = (PyObject *)PyEval_GetFrame();
+    if (frame == NULL) {
+        return 0;
+    }
+    self->source_traceback =
+        PyObject_CallOneArg(self->loop->state->extract_stack, frame);
+    return self->source_traceback == NULL ? -1 : 0;
+}
+
+static inline int
 fill(pyc_handle *self, pyc_loop *loop, PyObject *callback,
      PyObject *const *args, Py_ssize_t nargs, PyObject *context)
 {
     self->loop = (pyc_loop *)Py_NewRef(loop);
     self->callback = Py_NewRef(callback);
     self->context = context_for(self, context);
-    if (self->context == NULL || set_arguments(self, args, nargs) < 0) {
+    if (PYC_UNLIKELY(self->context == NULL) ||
+        set_arguments(self, args, nargs) < 0) {
         return -1;
     }
-    if (PYC_UNLIKELY(loop->debug)) {
-        PyObject *frame = (PyObject *)PyEval_GetFrame();
-        if (frame != NULL) {
-            self->source_traceback =
-                PyObject_CallOneArg(loop->state->extract_stack, frame);
-        }
-        if (frame != NULL && self->source_traceback == NULL) {
-            return -1;
-        }
-    }
-    return 0;
+    return PYC_UNLIKELY(loop->debug) ? remember_source(self) : 0;
 }
 
-static pyc_handle *
-finish(pyc_handle *self, pyc_loop *loop, PyObject *callback,
-       PyObject *const *args, Py_ssize_t nargs, PyObject *context)
+/* A context copied for a handle that may wait for long. */
+static inline void
+hide_context(pyc_handle *self)
 {
-    if (self == NULL) {
+    PyObject_GC_UnTrack(self->context);
+    self->context_hidden = 1;
+}
+
+static inline pyc_handle *
+finish(pyc_handle *self, pyc_loop *loop, PyObject *callback,
+       PyObject *const *args, Py_ssize_t nargs, PyObject *context, int crowded)
+{
+    if (PYC_UNLIKELY(self == NULL)) {
         return NULL;
     }
-    if (fill(self, loop, callback, args, nargs, context) < 0) {
+    if (PYC_UNLIKELY(fill(self, loop, callback, args, nargs, context) < 0)) {
         Py_DECREF(self);
         return NULL;
     }
-    if (!PYC_LATE_TRACKING || loop->thread == 0) {
-        PyObject_GC_Track(self);
+    if (PYC_UNLIKELY(!PYC_LATE_TRACKING || loop->thread == 0)) {
+        pyc_handle_track(self);
     }
-    else if (self->own_context) {
-        PyObject_GC_UnTrack(self->context);
+    else if (crowded && self->context != context) {
+        hide_context(self);
     }
     return self;
 }
@@ -128,16 +140,21 @@ pyc_handle_new(pyc_loop *loop, PyObject *callback, PyObject *const *args,
     if (self == NULL) {
         self = allocate(loop->state->handle_type);
     }
-    return finish(self, loop, callback, args, nargs, context);
+    size_t waiting =
+        pyc_ring_len(&loop->ready) +
+        atomic_load_explicit(&loop->inbox.len, memory_order_relaxed);
+    return finish(self, loop, callback, args, nargs, context, waiting > CROWD);
 }
 
 void
 pyc_handle_track(pyc_handle *self)
 {
-    if (!PyObject_GC_IsTracked((PyObject *)self)) {
+    if (!self->tracked) {
+        self->tracked = 1;
         PyObject_GC_Track(self);
     }
-    if (self->own_context && !PyObject_GC_IsTracked(self->context)) {
+    if (self->context_hidden) {
+        self->context_hidden = 0;
         PyObject_GC_Track(self->context);
     }
 }
@@ -147,7 +164,7 @@ pyc_timer_handle_new(pyc_loop *loop, PyObject *callback, PyObject *const *args,
                      Py_ssize_t nargs, PyObject *context)
 {
     return finish(allocate(loop->state->timer_handle_type), loop, callback,
-                  args, nargs, context);
+                  args, nargs, context, 1);
 }
 
 /* ---- running ----------------------------------------------------------- */
@@ -363,11 +380,10 @@ pyc_handle_clear(pyc_handle *self)
 {
     self->cancelled = 1; /* there is nothing left to run */
     clear_call(self);
-    if (self->own_context && self->context != NULL &&
-        !PyObject_GC_IsTracked(self->context)) {
+    if (self->context_hidden) {
+        self->context_hidden = 0;
         PyObject_GC_Track(self->context); /* as its own dealloc expects */
     }
-    self->own_context = 0;
     Py_CLEAR(self->context);
     Py_CLEAR(self->source_traceback);
     Py_CLEAR(self->repr);
@@ -377,21 +393,10 @@ pyc_handle_clear(pyc_handle *self)
 static void
 free_handle(pyc_handle *self, PyTypeObject *type, pyc_loop *loop)
 {
-    if (FREE_HANDLES_MAX && loop->free_handles_len < FREE_HANDLES_MAX &&
-        type == loop->state->handle_type) {
-        self->loop = NULL;
-        self->cancelled = 0;
-        self->threadsafe = 0;
-        self->callback = (PyObject *)loop->free_handles;
-        loop->free_handles = self;
-        loop->free_handles_len++;
+    if (type->tp_basicsize > (Py_ssize_t)sizeof(pyc_handle)) {
+        Py_CLEAR(((pyc_timer_handle *)self)->when_given);
     }
-    else {
-        if (type->tp_basicsize > (Py_ssize_t)sizeof(pyc_handle)) {
-            Py_CLEAR(((pyc_timer_handle *)self)->when_given);
-        }
-        PyObject_GC_Del(self);
-    }
+    PyObject_GC_Del(self);
     Py_DECREF(type);
     Py_DECREF(loop);
 }
@@ -424,13 +429,44 @@ pyc_handle_dealloc(pyc_handle *self)
     free_handle(self, Py_TYPE(self), loop);
 }
 
+/* Nobody but the loop has ever had it, as far as anyone can see now. */
+static inline int
+may_keep(pyc_handle *self, pyc_loop *loop)
+{
+    return FREE_HANDLES_MAX && Py_REFCNT(self) == 1 && !self->tracked &&
+           Py_IS_TYPE(self, loop->state->handle_type) &&
+           self->weakrefs == NULL && self->source_traceback == NULL &&
+           self->repr == NULL && loop->free_handles_len < FREE_HANDLES_MAX;
+}
+
+void
+pyc_handle_done(pyc_handle *self)
+{
+    pyc_loop *loop = self->loop;
+    if (PYC_UNLIKELY(!may_keep(self, loop))) {
+        if (Py_REFCNT(self) > 1) {
+            pyc_handle_track(self);
+        }
+        Py_DECREF(self);
+        return;
+    }
+    pyc_handle_clear(self);
+    self->loop = NULL;
+    self->cancelled = 0;
+    self->threadsafe = 0;
+    self->callback = (PyObject *)loop->free_handles;
+    loop->free_handles = self;
+    loop->free_handles_len++;
+    Py_DECREF(loop);
+}
+
 void
 pyc_handle_free_all(pyc_loop *loop)
 {
     pyc_handle *self;
-    while ((self = loop->free_handles) != NULL) {
-        loop->free_handles = (pyc_handle *)self->callback;
+    while ((self = take_free(loop)) != NULL) {
+        PyTypeObject *type = Py_TYPE(self);
         PyObject_GC_Del(self);
+        Py_DECREF(type);
     }
-    loop->free_handles_len = 0;
 }

@@ -22,10 +22,11 @@ typedef struct pyc_handle {
     PyObject *weakrefs;
     signed char nargs;
     char cancelled;
-    char running;     /* its callback and arguments are in use */
-    char scheduled;   /* TimerHandle: in the loop's heap */
-    char own_context; /* a copy made for this handle */
-    char threadsafe;  /* made by call_soon_threadsafe() */
+    char running;        /* its callback and arguments are in use */
+    char scheduled;      /* TimerHandle: in the loop's heap */
+    char tracked;        /* by the garbage collector */
+    char context_hidden; /* from it, on behalf of this handle */
+    char threadsafe;     /* made by call_soon_threadsafe() */
     /* The thread in _run(), or 0: when it runs, the loop's thread runs it. */
     unsigned long runner;
 } pyc_handle;
@@ -55,6 +56,8 @@ pyc_handle *pyc_timer_handle_new(pyc_loop *loop, PyObject *callback,
 /* Runs it unless it is cancelled, and reports what it raises to the loop. The
  * caller keeps a reference. */
 void pyc_handle_run(pyc_handle *handle);
+/* Drops the loop's reference to one that ran or never will. */
+void pyc_handle_done(pyc_handle *handle);
 void pyc_handle_cancel(pyc_handle *handle);
 
 /* Frees what the loop keeps for new handles. */

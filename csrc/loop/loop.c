@@ -431,7 +431,21 @@ static PyMemberDef loop_members[] = {
     {NULL},
 };
 
+static PyObject *
+loop_adopt(PyObject *type, PyObject *method)
+{
+    if (!Py_IS_TYPE(method, &PyMethodDescr_Type)) {
+        return PyErr_Format(PyExc_TypeError, "expected a method, not %R",
+                            method);
+    }
+    return PyDescr_NewMethod((PyTypeObject *)type,
+                             ((PyMethodDescrObject *)method)->d_method);
+}
+
 static PyMethodDef loop_methods[] = {
+    {"_adopt", loop_adopt, METH_O | METH_CLASS,
+     "_adopt($type, method, /)\n--\n\nA method of this class as one of a "
+     "subclass, on whose own objects the interpreter then calls it directly."},
     PYC_SCHEDULE_METHODS
     {"run_in_executor", PYC_FASTCALL(pyc_loop_run_in_executor),
      "run_in_executor($self, /, executor, func, *args)\n--\n\n"

@@ -5,6 +5,7 @@ none of them overrides."""
 import signal
 import sys
 import threading
+import types
 import warnings
 from asyncio import SelectorEventLoop, base_events, events, format_helpers, futures, timeouts
 from asyncio.log import logger
@@ -226,6 +227,10 @@ class Loop(_core.Loop, Servers, Connections, Datagrams, Resolving, SelectorEvent
 for _name in ("call_soon", "call_soon_threadsafe", "call_later", "call_at", "run_in_executor", "add_reader",
               "add_writer", "remove_reader", "remove_writer"):
     getattr(Loop, f"_{_name}_by_name").__qualname__ = f"Loop.{_name}"   # in the message of a TypeError
+
+for _name, _method in vars(_core.Loop).items():
+    if type(_method) is types.MethodDescriptorType and _name not in vars(Loop):
+        setattr(Loop, _name, Loop._adopt(_method))
 
 
 def new_event_loop():
