@@ -47,7 +47,7 @@ class Loop(_core.Loop, Servers, Connections, Datagrams, Resolving, SelectorEvent
         "_coroutine_origin_tracking_saved_depth", "_csock", "_current_handle", "_exception_handler", "_internal_fds",
         "_listeners", "_localhost", "_old_agen_hooks", "_ready", "_resolver", "_scheduled", "_selector",
         "_signal_handlers", "_socket_files", "_ssock", "_timer_cancelled_count", "_transports", "_unix_server_sockets",
-        "slow_callback_duration",
+        "_watcher", "slow_callback_duration",
     )
 
     def __init__(self):

@@ -139,8 +139,8 @@ def test_what_a_factory_is_given(kwargs, make):
         coroutine = answer()
         try:
             task = loop.create_task(coroutine, **kwargs)
-            name = task.get_name()
-            result = loop.run_until_complete(task), given, name if kwargs.get("name") else None
+            named = task.get_name() == "mine"
+            result = loop.run_until_complete(task), given, named
         except TypeError as error:
             result = str(error).partition(" ")[2]
             coroutine.close()

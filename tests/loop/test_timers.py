@@ -217,11 +217,10 @@ def test_number_that_fails(loop):
 
 def test_an_earlier_timer_added_while_a_later_is_awaited(loop):
     seen = []
-    loop.call_later(0.03, seen.append, "late")
-    loop.call_later(0.002, lambda: loop.call_later(0.002, seen.append, "early"))
-    loop.call_later(0.04, loop.stop)
+    loop.call_later(10, seen.append, "late")
+    loop.call_later(0.002, lambda: loop.call_later(0.002, loop.stop))
     loop.run_forever()
-    assert seen == ["early", "late"]
+    assert not seen
 
 
 def test_cancelled_timers_do_not_run(loop):
