@@ -171,6 +171,9 @@ poll_once(pyc_loop *loop)
 {
     run_flushes(loop);
     loop->poll_wanted = 0;
+    if (pyc_ring_len(&loop->ready) == 0) {
+        pyc_handle_forget_contexts(loop);
+    }
     int sleep = may_sleep(loop);
     pyc_watcher_check_fresh(loop);
     if (sleep) {
@@ -306,6 +309,7 @@ pyc_cycle_run(pyc_loop *loop)
     if (!pyc_loop_forked(loop)) {
         run_flushes(loop);
     }
+    pyc_handle_forget_contexts(loop);
     pyc_inbox_drain(loop);
     track_scheduled(loop);
     loop->stopping = 0;

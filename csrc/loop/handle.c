@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "py/compat.h"
+#include "py/context.h"
 #include "loop/handle.h"
 #include "base/futex.h"
 
@@ -12,10 +13,6 @@
 #    define FREE_HANDLES_MAX 16384
 #    define NESTED_DEALLOC_MAX 50 /* handles that hold handles that ... */
 #endif
-
-/* With so few callbacks waiting, a context lives too short to be worth hiding
- * from the collector. */
-#define CROWD 64
 
 /* ---- making ------------------------------------------------------------ */
 
@@ -41,11 +38,30 @@ set_arguments(pyc_handle *self, PyObject *const *args, Py_ssize_t nargs)
     return 0;
 }
 
+/* ---- contexts ---------------------------------------------------------- */
+
+/* A handle is to run in a copy of the context it was made in. Handles made in
+ * contexts that hold the same variables share one copy until they run. */
 static PyObject *
-context_for(pyc_handle *self, PyObject *context)
+shared_copy(pyc_handle *self, pyc_loop *loop)
+{
+    PyObject *current = pyc_context_current(), *copy = loop->context_copy;
+    self->context_shared = 1;
+    if (current != NULL && copy != NULL &&
+        pyc_context_vars(copy) == pyc_context_vars(current)) {
+        return Py_NewRef(copy);
+    }
+    copy = PyContext_CopyCurrent();
+    Py_XSETREF(loop->context_copy, Py_XNewRef(copy));
+    return copy;
+}
+
+static PyObject *
+context_for(pyc_handle *self, pyc_loop *loop, PyObject *context)
 {
     if (context == NULL || context == Py_None) {
-        return PyContext_CopyCurrent();
+        return loop->state->context_known ? shared_copy(self, loop)
+                                          : PyContext_CopyCurrent();
     }
     if (PYC_UNLIKELY(!PyContext_CheckExact(context))) {
         PyErr_Format(PyExc_TypeError,
@@ -53,6 +69,55 @@ context_for(pyc_handle *self, PyObject *context)
         return NULL;
     }
     return Py_NewRef(context);
+}
+
+/* A copy to run in: the one the handle before ran in, if that has changed
+ * nothing and nobody else has it. */
+static int
+stop_sharing(pyc_handle *self)
+{
+    pyc_loop *loop = self->loop;
+    PyObject *shared = self->context, *own = loop->context_used;
+    if (Py_REFCNT(shared) > 1) {
+        if (own != NULL && Py_REFCNT(own) == 1 &&
+            pyc_context_vars(own) == pyc_context_vars(shared)) {
+            Py_INCREF(own);
+        }
+        else {
+            own = PyContext_Copy(shared);
+            if (own == NULL) {
+                return -1;
+            }
+            Py_XSETREF(loop->context_used, Py_NewRef(own));
+        }
+        self->context = own;
+        Py_DECREF(shared);
+    }
+    self->context_shared = 0;
+    return 0;
+}
+
+PyObject *
+pyc_handle_own_context(pyc_handle *self)
+{
+    PyObject *shared = self->context;
+    if (self->context_shared) {
+        PyObject *own = PyContext_Copy(shared);
+        if (own == NULL) {
+            return NULL;
+        }
+        self->context_shared = 0;
+        self->context = own;
+        Py_DECREF(shared);
+    }
+    return self->context;
+}
+
+void
+pyc_handle_forget_contexts(pyc_loop *loop)
+{
+    Py_CLEAR(loop->context_copy);
+    Py_CLEAR(loop->context_used);
 }
 
 /* Those kept for reuse are alive still, and own their type. */
@@ -96,7 +161,7 @@ fill(pyc_handle *self, pyc_loop *loop, PyObject *callback,
 {
     self->loop = (pyc_loop *)Py_NewRef(loop);
     self->callback = Py_NewRef(callback);
-    self->context = context_for(self, context);
+    self->context = context_for(self, loop, context);
     if (PYC_UNLIKELY(self->context == NULL) ||
         set_arguments(self, args, nargs) < 0) {
         return -1;
@@ -104,17 +169,9 @@ fill(pyc_handle *self, pyc_loop *loop, PyObject *callback,
     return PYC_UNLIKELY(loop->debug) ? remember_source(self) : 0;
 }
 
-/* A context copied for a handle that may wait for long. */
-static inline void
-hide_context(pyc_handle *self)
-{
-    PyObject_GC_UnTrack(self->context);
-    self->context_hidden = 1;
-}
-
 static inline pyc_handle *
 finish(pyc_handle *self, pyc_loop *loop, PyObject *callback,
-       PyObject *const *args, Py_ssize_t nargs, PyObject *context, int crowded)
+       PyObject *const *args, Py_ssize_t nargs, PyObject *context)
 {
     if (PYC_UNLIKELY(self == NULL)) {
         return NULL;
@@ -125,9 +182,6 @@ finish(pyc_handle *self, pyc_loop *loop, PyObject *callback,
     }
     if (PYC_UNLIKELY(!PYC_LATE_TRACKING || loop->thread == 0)) {
         pyc_handle_track(self);
-    }
-    else if (crowded && self->context != context) {
-        hide_context(self);
     }
     return self;
 }
@@ -140,10 +194,7 @@ pyc_handle_new(pyc_loop *loop, PyObject *callback, PyObject *const *args,
     if (self == NULL) {
         self = allocate(loop->state->handle_type);
     }
-    size_t waiting =
-        pyc_ring_len(&loop->ready) +
-        atomic_load_explicit(&loop->inbox.len, memory_order_relaxed);
-    return finish(self, loop, callback, args, nargs, context, waiting > CROWD);
+    return finish(self, loop, callback, args, nargs, context);
 }
 
 void
@@ -153,10 +204,6 @@ pyc_handle_track(pyc_handle *self)
         self->tracked = 1;
         PyObject_GC_Track(self);
     }
-    if (self->context_hidden) {
-        self->context_hidden = 0;
-        PyObject_GC_Track(self->context);
-    }
 }
 
 pyc_handle *
@@ -164,7 +211,7 @@ pyc_timer_handle_new(pyc_loop *loop, PyObject *callback, PyObject *const *args,
                      Py_ssize_t nargs, PyObject *context)
 {
     return finish(allocate(loop->state->timer_handle_type), loop, callback,
-                  args, nargs, context, 1);
+                  args, nargs, context);
 }
 
 /* ---- running ----------------------------------------------------------- */
@@ -220,7 +267,8 @@ static void
 call(pyc_handle *self)
 {
     PyObject *result;
-    if (PyContext_Enter(self->context) < 0) {
+    if ((self->context_shared && stop_sharing(self) < 0) ||
+        PyContext_Enter(self->context) < 0) {
         report_failure(self);
         return;
     }
@@ -380,10 +428,6 @@ pyc_handle_clear(pyc_handle *self)
 {
     self->cancelled = 1; /* there is nothing left to run */
     clear_call(self);
-    if (self->context_hidden) {
-        self->context_hidden = 0;
-        PyObject_GC_Track(self->context); /* as its own dealloc expects */
-    }
     Py_CLEAR(self->context);
     Py_CLEAR(self->source_traceback);
     Py_CLEAR(self->repr);
@@ -454,6 +498,7 @@ pyc_handle_done(pyc_handle *self)
     self->loop = NULL;
     self->cancelled = 0;
     self->threadsafe = 0;
+    self->context_shared = 0;
     self->callback = (PyObject *)loop->free_handles;
     loop->free_handles = self;
     loop->free_handles_len++;

@@ -25,7 +25,7 @@ typedef struct pyc_handle {
     char running;        /* its callback and arguments are in use */
     char scheduled;      /* TimerHandle: in the loop's heap */
     char tracked;        /* by the garbage collector */
-    char context_hidden; /* from it, on behalf of this handle */
+    char context_shared; /* with other handles, until they run */
     char threadsafe;     /* made by call_soon_threadsafe() */
     /* The thread in _run(), or 0: when it runs, the loop's thread runs it. */
     unsigned long runner;
@@ -37,10 +37,10 @@ typedef struct {
     PyObject *when_given; /* what call_at() got, or NULL for a float */
 } pyc_timer_handle;
 
-/* A handle made while its loop runs, and the context copied for it, are not
- * tracked by the garbage collector while the loop holds them: that loop is
- * alive, and most of them end with their run. pyc_handle_track() makes up for
- * it when one lives on: when the loop lets go of it, or stops. */
+/* A handle made while its loop runs is not tracked by the garbage collector
+ * while the loop holds it: that loop is alive, and most handles end with their
+ * run. pyc_handle_track() makes up for it when one lives on: when the loop lets
+ * go of it, or stops. */
 void pyc_handle_track(pyc_handle *handle);
 
 /* New handles, with references of their own to everything given. context may
@@ -59,6 +59,12 @@ void pyc_handle_run(pyc_handle *handle);
 /* Drops the loop's reference to one that ran or never will. */
 void pyc_handle_done(pyc_handle *handle);
 void pyc_handle_cancel(pyc_handle *handle);
+
+/* The context it runs in, borrowed; NULL with an exception. */
+PyObject *pyc_handle_own_context(pyc_handle *handle);
+/* Lets go of the contexts the loop keeps for its handles: before it sleeps,
+ * since the values in them stay alive with them. */
+void pyc_handle_forget_contexts(pyc_loop *loop);
 
 /* Frees what the loop keeps for new handles. */
 void pyc_handle_free_all(pyc_loop *loop);

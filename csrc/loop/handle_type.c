@@ -144,10 +144,18 @@ handle_args(pyc_handle *self, void *closure)
         return Py_NewRef(value == NULL ? Py_None : value);                     \
     }
 OBJECT_GETTER(callback)
-OBJECT_GETTER(context)
 OBJECT_GETTER(loop)
 OBJECT_GETTER(source_traceback)
 #undef OBJECT_GETTER
+
+static PyObject *
+handle_context(pyc_handle *self, void *closure)
+{
+    if (self->context == NULL) {
+        Py_RETURN_NONE; /* the garbage collector has been here */
+    }
+    return Py_XNewRef(pyc_handle_own_context(self));
+}
 
 static PyObject *
 handle_get_context(pyc_handle *self, PyObject *unused)

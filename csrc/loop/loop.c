@@ -288,6 +288,8 @@ loop_traverse(pyc_loop *self, visitproc visit, void *arg)
     Py_VISIT(self->default_executor);
     Py_VISIT(self->sock_poll);
     Py_VISIT(self->failure);
+    Py_VISIT(self->context_copy);
+    Py_VISIT(self->context_used);
     int stop = visit_ring(&self->ready, visit, arg);
     if (stop == 0) {
         stop = visit_ring(&self->inbox.items, visit, arg);
@@ -308,6 +310,7 @@ loop_clear(pyc_loop *self)
     Py_CLEAR(self->default_executor);
     Py_CLEAR(self->sock_poll);
     Py_CLEAR(self->failure);
+    pyc_handle_forget_contexts(self);
     pyc_watcher_clear(self);
     pyc_readers_close(self);
     pyc_ready_clear(&self->ready);

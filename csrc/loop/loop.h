@@ -92,7 +92,9 @@ struct pyc_loop {
     size_t watchers_size;
     struct pyc_handle *free_handles; /* linked by their callback field */
     int free_handles_len;
-    int handles_dying; /* how deep, one inside the other */
+    PyObject *context_copy; /* of the context callbacks were last made in */
+    PyObject *context_used; /* the copy of it that one has run in */
+    int handles_dying;      /* how deep, one inside the other */
     /* Threads that wait for a handle's run to end, and what they sleep on. */
     _Atomic uint32_t run_waiters;
     _Atomic uint32_t runs_ended;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* pyconc._core: the module and its state, nothing else. */
 #include "py/compat.h"
+#include "py/context.h"
 #include "py/state.h"
 #include "pool/pool.h"
 #include "loop/loop.h"
@@ -39,7 +40,8 @@ fill_state(pyc_state *state)
     if (state->kwnames_loop == NULL || state->kwnames_context == NULL) {
         return -1;
     }
-    return 0;
+    state->context_known = pyc_context_is_known();
+    return state->context_known < 0 ? -1 : 0;
 }
 
 static int
