@@ -118,16 +118,26 @@ handle_cancelled(pyc_handle *self, PyObject *unused)
     return PyBool_FromLong(self->cancelled);
 }
 
+static unsigned long
+set_runner(pyc_handle *self, unsigned long runner)
+{
+    unsigned long before;
+    PYC_BEGIN_CRITICAL_SECTION(self);
+    before = self->runner;
+    self->runner = runner;
+    PYC_END_CRITICAL_SECTION();
+    return before;
+}
+
 static PyObject *
 handle_run_method(pyc_handle *self, PyObject *unused)
 {
     if (wait_until_it_ended(self) < 0) {
         return NULL;
     }
-    unsigned long outer = self->runner;
-    self->runner = PyThread_get_thread_ident();
+    unsigned long outer = set_runner(self, PyThread_get_thread_ident());
     pyc_handle_run(self);
-    self->runner = outer;
+    set_runner(self, outer);
     Py_RETURN_NONE;
 }
 
