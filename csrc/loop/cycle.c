@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The run cycle: poll, timers, then ready callbacks in bursts until it is time
- * to poll again. */
+/* The run cycle: the poll (poll.c), timers, then ready callbacks in bursts
+ * until it is time to poll again. */
 #include "py/compat.h"
 #include "loop/cycle.h"
 
@@ -8,8 +8,6 @@
 #define BURST_SECONDS 250e-6
 /* A look at the clock costs as much as a small callback: one for so many. */
 #define CALLBACKS_PER_LOOK 32
-/* A deadline this close is waited for awake: sleeping takes longer. */
-#define SPIN_SECONDS 20e-6
 
 /* ---- what others schedule ---------------------------------------------- */
 
@@ -109,91 +107,6 @@ pyc_loop_report(pyc_loop *loop, const char *message, PyObject *protocol,
 
 /* ---- the cycle --------------------------------------------------------- */
 
-static void
-run_flushes(pyc_loop *loop)
-{
-    pyc_link todo;
-    loop->turn++;
-    pyc_link_move(&loop->flushes, &todo);
-    while (!pyc_link_alone(&todo)) {
-        pyc_flush *flush = pyc_container(todo.next, pyc_flush, link);
-        pyc_link_remove(&flush->link);
-        flush->run(flush);
-    }
-}
-
-/* Whether the poll may sleep; sets the deadline it is to wake up at. */
-static int
-may_sleep(pyc_loop *loop)
-{
-    if (loop->stopping || loop->failure != NULL ||
-        pyc_ring_len(&loop->ready) > 0) {
-        return 0;
-    }
-    double next = pyc_timers_next(loop);
-    if (next != next) {
-        return 1;
-    }
-    if (next - pyc_loop_time() < SPIN_SECONDS) {
-        return 0;
-    }
-    if (pyc_timers_wake_at(loop, next) < 0) {
-        PyErr_Clear(); /* no descriptor left for the alarm: wait awake */
-        return 0;
-    }
-    return 1;
-}
-
-/* Signal handlers of Python run between callbacks where they can, since what
- * they raise inside of one would be taken for its failure. */
-static void
-check_signals(pyc_loop *loop)
-{
-    if (PYC_UNLIKELY(PyErr_CheckSignals() < 0)) {
-        pyc_loop_fail(loop, pyc_take_exception());
-    }
-}
-
-void
-pyc_loop_wake_up(pyc_loop *loop)
-{
-    atomic_store_explicit(&loop->polling, 0, memory_order_relaxed);
-    PyEval_RestoreThread(loop->saved);
-    loop->saved = NULL;
-    if (PYC_UNLIKELY(!pyc_link_alone(&loop->late))) {
-        pyc_watcher_catch_up(loop);
-    }
-    check_signals(loop);
-}
-
-static void
-poll_once(pyc_loop *loop)
-{
-    run_flushes(loop);
-    loop->poll_wanted = 0;
-    if (pyc_ring_len(&loop->ready) == 0) {
-        pyc_handle_forget_contexts(loop);
-    }
-    int sleep = may_sleep(loop);
-    pyc_watcher_check_fresh(loop);
-    if (sleep) {
-        atomic_store(&loop->polling, 1);
-        if (atomic_load(&loop->inbox.len) > 0) {
-            atomic_store(&loop->polling, 0);
-            sleep = 0;
-        }
-    }
-    if (!sleep) {
-        check_signals(loop);
-        uv_run(&loop->uv, UV_RUN_NOWAIT);
-        return;
-    }
-    loop->saved = PyThreadState_Get();
-    PyEval_SaveThread();
-    uv_run(&loop->uv, UV_RUN_ONCE);
-    pyc_loop_enter(loop);
-}
-
 /* Runs the first `count` ready callbacks. */
 static void
 run_ready(pyc_loop *loop, size_t count)
@@ -276,7 +189,7 @@ turn(pyc_loop *loop, size_t batch)
         return;
     }
     pyc_inbox_drain(loop);
-    poll_once(loop);
+    pyc_poll(loop);
     if (PYC_UNLIKELY(loop->stopping)) {
         run_ready(loop, batch);
         return;
@@ -307,7 +220,7 @@ pyc_cycle_run(pyc_loop *loop)
         } while (!loop->stopping);
     }
     if (!pyc_loop_forked(loop)) {
-        run_flushes(loop);
+        pyc_poll_flush(loop);
     }
     pyc_handle_forget_contexts(loop);
     pyc_inbox_drain(loop);

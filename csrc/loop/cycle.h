@@ -10,6 +10,10 @@
 /* Runs until stop() or a failure; None, or NULL with the failure raised. */
 PyObject *pyc_cycle_run(pyc_loop *loop);
 
+/* poll.c: what is due before a poll, and a poll with it. */
+void pyc_poll_flush(pyc_loop *loop);
+void pyc_poll(pyc_loop *loop);
+
 /* Has Python sort out the arguments of a method: its `function` calls the
  * method again with all of them in place, or raises what a wrong call raises.
  */
@@ -35,6 +39,8 @@ void pyc_inbox_drain(pyc_loop *loop);
 void pyc_inbox_free(pyc_inbox *inbox);
 
 /* watcher.c */
+/* Its descriptor is ready: for what libuv itself has not been asked about. */
+void pyc_watcher_ready(pyc_watcher *watcher, int events);
 void pyc_watcher_check_fresh(pyc_loop *loop);
 void pyc_watcher_close_all(pyc_loop *loop);
 /* Does what other threads asked for during the poll. */

@@ -84,6 +84,9 @@ struct pyc_loop {
     unsigned parted_generation; /* see pyc_loop_part() */
     char closed;
     char stopping;
+    char uv_wanted;  /* libuv has something to do in the next poll */
+    char poll_awake; /* the next poll is likely to find something at once */
+    unsigned char polls_asleep; /* in a row */
     char poll_wanted; /* ready callbacks are to wait for the next poll */
     char debug;
     char executor_shutdown; /* shutdown_default_executor() was called */

@@ -16,6 +16,25 @@ check_call(pyc_loop *self, PyObject *callback, const char *method)
     return pyc_loop_check_callback(self, callback, method);
 }
 
+/* Whether the only keyword given is `context`. The names are compared once:
+ * a call from the same place gives the same tuple of them. (CPython's Task
+ * passes a name that is not interned.) */
+static int
+names_context(pyc_state *state, PyObject *kwnames)
+{
+    if (PYC_LIKELY(kwnames == state->kwnames_seen)) {
+        return 1;
+    }
+    if (PyTuple_GET_SIZE(kwnames) != 1 ||
+        PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), state->str_context)) {
+        return 0;
+    }
+    PYC_BEGIN_CRITICAL_SECTION(state->kwnames_loop);
+    Py_XSETREF(state->kwnames_seen, Py_NewRef(kwnames));
+    PYC_END_CRITICAL_SECTION();
+    return 1;
+}
+
 /* The `context` keyword of a scheduling method into *context (borrowed).
  * False for all other ways to give the arguments, right ones and wrong ones:
  * those are for pyc_loop_by_name(). */
@@ -25,11 +44,7 @@ parse_context(pyc_loop *self, PyObject *const *args, Py_ssize_t nargs,
 {
     *context = NULL;
     if (kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0) {
-        /* CPython's Task passes a name that is not interned. */
-        PyObject *name = PyTuple_GET_ITEM(kwnames, 0);
-        if (PyTuple_GET_SIZE(kwnames) > 1 ||
-            (name != self->state->str_context &&
-             PyUnicode_Compare(name, self->state->str_context) != 0)) {
+        if (!names_context(self->state, kwnames)) {
             return 0;
         }
         *context = args[nargs];

@@ -15,25 +15,32 @@ raise_uv(int code)
     return NULL;
 }
 
+void
+pyc_watcher_ready(pyc_watcher *self, int events)
+{
+    events &= self->events; /* another thread may just have changed it */
+    if (PYC_UNLIKELY(events == 0 || pyc_loop_forked(self->loop) ||
+                     self->loop->failure != NULL)) {
+        return; /* after a failure the next run will be told again */
+    }
+    self->ready(self, events);
+}
+
 static void
 on_poll(uv_poll_t *poll, int status, int events)
 {
     pyc_watcher *self = pyc_container(poll, pyc_watcher, poll);
     pyc_loop_enter(self->loop);
-    int asked = self->events; /* another thread may just have changed it */
-    if (PYC_UNLIKELY(asked == 0 || pyc_loop_forked(self->loop))) {
-        return;
+    int asked = self->events;
+    if (PYC_LIKELY(status == 0)) {
+        pyc_watcher_ready(self, events);
     }
-    if (PYC_UNLIKELY(self->loop->failure != NULL) && status == 0) {
-        return; /* the next run will be told again */
-    }
-    if (status < 0) {
+    else if (asked != 0 && !pyc_loop_forked(self->loop)) {
         /* libuv has stopped the poll: the next system call of the owner tells
          * the error. */
         self->events = 0;
-        events = asked;
+        self->ready(self, asked);
     }
-    self->ready(self, events & asked);
 }
 
 static void
@@ -54,6 +61,7 @@ on_closed_by_loop(uv_handle_t *handle)
 static void
 retire(pyc_watcher *self)
 {
+    self->loop->uv_wanted = 1;
     uv_poll_stop(&self->poll);
     pyc_link_remove(&self->fresh);
     self->loop->watchers[self->fd] = NULL;
@@ -114,6 +122,7 @@ pyc_watcher_open(pyc_loop *loop, int fd, pyc_watcher_fn ready, void *owner)
         (stale->gone != NULL ? stale->gone : retire)(stale);
         Py_XDECREF(keep);
     }
+    loop->uv_wanted = 1;
     pyc_watcher *self = calloc(1, sizeof(*self));
     if (self == NULL) {
         return (pyc_watcher *)PyErr_NoMemory();
@@ -150,6 +159,7 @@ pyc_watcher_catch_up(pyc_loop *loop)
     while (!pyc_link_alone(&loop->late)) {
         pyc_watcher *self = pyc_container(loop->late.next, pyc_watcher, late);
         pyc_link_remove(&self->late);
+        loop->uv_wanted = 1;
         if (self->late_close) {
             uv_poll_stop(&self->poll);
             uv_close((uv_handle_t *)&self->poll, on_closed);
@@ -178,6 +188,7 @@ pyc_watcher_set(pyc_watcher *self, int events)
         do_later(self);
         return 0;
     }
+    self->loop->uv_wanted = 1;
     pyc_link_remove(&self->fresh);
     int code = events == 0 ? uv_poll_stop(&self->poll)
                            : uv_poll_start(&self->poll, events, on_poll);
@@ -218,6 +229,7 @@ pyc_watcher_close(pyc_watcher *self)
         if (self->fd >= 0) {
             retire(self);
         }
+        self->loop->uv_wanted = 1;
         uv_close((uv_handle_t *)&self->poll, on_closed);
     }
     Py_XDECREF(keep);
@@ -234,6 +246,7 @@ pyc_watcher_check_fresh(pyc_loop *loop)
         pyc_link_remove(&self->fresh);
         /* Just to see the error: libuv has taken it out already. */
         struct epoll_event event = {.events = 0};
+        loop->uv_wanted = 1;
         if (epoll_ctl(uv_backend_fd(&loop->uv), EPOLL_CTL_DEL, self->fd,
                       &event) < 0 &&
             errno != ENOENT) {

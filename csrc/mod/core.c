@@ -86,6 +86,7 @@ core_clear(PyObject *module)
 #undef X
     Py_CLEAR(state->kwnames_loop);
     Py_CLEAR(state->kwnames_context);
+    Py_CLEAR(state->kwnames_seen);
     Py_CLEAR(state->mailboxes);
     return 0;
 }

@@ -95,6 +95,17 @@ pyc_weakref_get(PyObject *ref)
 #endif
 }
 
+/* Whether no other thread can want the GIL. */
+static inline int
+pyc_only_thread(void)
+{
+    PyThreadState *state = PyThreadState_Get();
+    PyInterpreterState *interpreter = PyInterpreterState_Head();
+    return state->next == NULL && state->prev == NULL &&
+           interpreter == state->interp &&
+           PyInterpreterState_Next(interpreter) == NULL;
+}
+
 /* How objects are kept out of the collector's sight while that is safe: only
  * where tracking is cheap and all of it happens under the GIL. */
 #ifdef Py_GIL_DISABLED

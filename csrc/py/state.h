@@ -112,6 +112,7 @@ typedef struct {
 #undef X
     PyObject *kwnames_loop;    /* ("loop",) */
     PyObject *kwnames_context; /* ("context",) */
+    PyObject *kwnames_seen;    /* equal to it, and the last one given */
     int context_known;         /* pyc_context_is_known() */
     PyObject *mailboxes;       /* loop, weakly: where its results wait */
 #define X(field) PyTypeObject *field;
