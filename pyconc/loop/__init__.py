@@ -140,12 +140,10 @@ class Loop(_core.Loop, Servers, Connections, Datagrams, Resolving, SelectorEvent
     # ---- signals
 
     def _take_wakeup_fd(self):
-        """Have signals end the poll; the descriptor to restore, or None outside the main thread."""
-        if threading.get_ident() != threading.main_thread().ident:
-            return None
+        """Have signals end the poll; the descriptor to restore, or None in other threads than the main one."""
         try:
             return signal.set_wakeup_fd(self._csock.fileno())
-        except ValueError:                      # a subinterpreter's main thread
+        except ValueError:
             return None
 
     def _give_wakeup_fd_back(self, before):
