@@ -17,24 +17,40 @@ PEERS = ("uvloop", "rloop")
 
 # What the README shows of loop/run.py's cases: label -> name, or names whose ratios' geometric mean is shown.
 LOOP_ROWS = {
-    "TCP echo, 64 B to 10 KiB, 10 and 100 connections": ("tcp/64/100", "tcp/1K/10", "tcp/10K/10"),
-    "TCP echo, 100 KiB, 10 connections": ("tcp/100K/10",),
+    "TCP echo, 64 B to 10 KiB, 10 and 100 connections": tuple(
+        f"tcp/{size}/{conns}" for size in ("64", "1K", "10K") for conns in (10, 100)),
+    "TCP echo, 64 B, one connection": ("tcp/64/1",),
+    "TCP echo, 64 B, 1 000 connections": ("tcp/64/1000",),
+    "TCP echo, 64 B, 10 connections beside 10 000 idle ones": ("scale/10000idle+10",),
+    "TCP echo, 100 KiB, 100 connections": ("tcp/100K/100",),
     "TCP echo, instructions in user space": ("insn/proto/64",),
-    "TCP echo with a BufferedProtocol": ("buffered/64/10", "buffered/100K/10"),
+    "TCP echo with a BufferedProtocol, 64 B to 100 KiB": tuple(
+        f"buffered/{size}/10" for size in ("64", "1K", "10K", "100K")),
+    "TCP connections opened and closed": ("churn/10",),
     "64 small writes in one turn": ("write64_chunks/10",),
+    "writelines() of 64": ("write64_lines/10",),
     "sock_recv and sock_sendall": ("sock/1K/10",),
     "Unix sockets": ("unix/1K/10",),
     "UDP": ("udp/1K/10",),
     "HTTP on httptools": ("http/httptools",),
+    "TLS echo": ("tls/64/10", "tls/100K/10"),
+    "streams": ("stream_read/1K/10", "stream_line/64/10"),
     "memory per idle connection": ("mem/idle_conn",),
-    "call_soon": ("in/call_soon_chain", "in/call_soon_batch"),
+    "call_soon, each from the one before": ("in/call_soon_chain",),
+    "call_soon, 20 000 at once": ("in/call_soon_batch",),
     "call_soon_threadsafe": ("in/threadsafe_throughput",),
     "call_later, then cancel": ("in/timer_insert_cancel",),
+    "timers that fire": ("in/timer_fire",),
     "sleep(0)": ("in/sleep0",),
     "create_task and await": ("in/task_create_await",),
     "Future set and awaited": ("in/future_pingpong",),
+    "add_reader and remove_reader": ("in/reader_add_remove",),
+    "a reader's callback": ("in/reader_callback",),
+    "create_connection and abort": ("in/connect_close",),
+    "getaddrinfo(\"localhost\")": ("in/getaddrinfo",),
     "run_in_executor and await": ("in/run_in_executor",),
     "a loop started and stopped": ("in/loop_start_stop",),
+    "a process with an import and a loop": ("in/cold_start_ms",),
 }
 
 
