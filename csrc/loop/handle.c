@@ -71,6 +71,27 @@ context_for(pyc_handle *self, pyc_loop *loop, PyObject *context)
     return Py_NewRef(context);
 }
 
+PyObject *
+pyc_handle_own_context(pyc_handle *self)
+{
+    if (!self->context_shared) {
+        return self->context;
+    }
+    PyObject *shared = Py_NewRef(self->context);
+    PyObject *own = PyContext_Copy(shared);
+    /* The collector may have run code that has asked for it too. */
+    if (own != NULL && self->context_shared) {
+        self->context_shared = 0;
+        Py_SETREF(self->context, Py_NewRef(own));
+    }
+    Py_DECREF(shared);
+    if (own == NULL) {
+        return NULL;
+    }
+    Py_DECREF(own);
+    return self->context;
+}
+
 /* A copy to run in: the one the handle before ran in, if that has changed
  * nothing and nobody else has it. */
 static int
@@ -78,39 +99,24 @@ stop_sharing(pyc_handle *self)
 {
     pyc_loop *loop = self->loop;
     PyObject *shared = self->context, *own = loop->context_used;
-    if (Py_REFCNT(shared) > 1) {
-        if (own != NULL && Py_REFCNT(own) == 1 &&
-            pyc_context_vars(own) == pyc_context_vars(shared)) {
-            Py_INCREF(own);
-        }
-        else {
-            own = PyContext_Copy(shared);
-            if (own == NULL) {
-                return -1;
-            }
-            Py_XSETREF(loop->context_used, Py_NewRef(own));
-        }
-        self->context = own;
-        Py_DECREF(shared);
-    }
-    self->context_shared = 0;
-    return 0;
-}
-
-PyObject *
-pyc_handle_own_context(pyc_handle *self)
-{
-    PyObject *shared = self->context;
-    if (self->context_shared) {
-        PyObject *own = PyContext_Copy(shared);
-        if (own == NULL) {
-            return NULL;
-        }
+    if (Py_REFCNT(shared) == 1) {
         self->context_shared = 0;
-        self->context = own;
+    }
+    else if (own != NULL && Py_REFCNT(own) == 1 &&
+             pyc_context_vars(own) == pyc_context_vars(shared)) {
+        self->context_shared = 0;
+        self->context = Py_NewRef(own);
         Py_DECREF(shared);
     }
-    return self->context;
+    else {
+        own = pyc_handle_own_context(self);
+        if (own == NULL) {
+            return -1;
+        }
+        /* Last: what was in the one before may have a __del__. */
+        Py_XSETREF(loop->context_used, Py_NewRef(own));
+    }
+    return 0;
 }
 
 void

@@ -205,3 +205,57 @@ def test_threads_with_variables_of_their_own(loop):
     for each in threads:
         each.join()
     assert all(i == value for i, value in seen)
+
+
+def test_a_destructor_that_asks_for_the_context_of_the_next_callback(either):
+    """It runs when the loop lets go of one context to run in the next."""
+    contexts = []
+
+    class Asks:
+        def __del__(self):
+            contexts.append(handles[0]._context)
+
+    def main():
+        either.call_soon(var.set, Asks())
+        handles.append(either.call_soon(var.set, 1))
+        handles.append(either.call_soon(var.set, 2))
+        handles.append(either.call_soon(var.set, 3))
+        either.call_soon(either.stop)
+
+    handles = []
+    either.call_soon(main)
+    either.run_forever()
+    assert [handle._context[var] for handle in handles] == [1, 2, 3]
+    assert all(context is handles[0]._context for context in contexts)
+
+
+def test_the_collector_runs_code_that_asks_for_a_context(either):
+    """Up to Python 3.11 that happens inside of copying it."""
+    inside = []
+
+    def ask(phase, info):
+        if phase == "start" and not inside:
+            inside.append(handles[-1]._context)
+
+    def main():
+        for _ in range(300):
+            handles.append(either.call_soon(int))
+            either.call_soon(int)
+            gc.callbacks.append(ask)
+            gc.set_threshold(1)
+            try:
+                contexts.append(handles[-1]._context)
+            finally:
+                gc.callbacks.remove(ask)
+                gc.set_threshold(*threshold)
+            inside.clear()
+
+    handles, contexts, threshold = [], [], gc.get_threshold()
+    taken = [contextvars.copy_context() for _ in range(300)]     # the interpreter keeps as many for reuse
+    either.call_soon(main)
+    either.call_soon(either.stop)
+    either.run_forever()
+    either.call_soon(either.stop)
+    either.run_forever()
+    assert len(taken) == 300
+    assert all(handle._context is context for handle, context in zip(handles, contexts))
