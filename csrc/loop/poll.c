@@ -109,9 +109,10 @@ dispatch(pyc_loop *loop, const struct epoll_event *events, int count)
     }
     for (int i = 0; i < count; i++) {
         /* One callback may close the watcher of another, whose memory libuv
-         * keeps until it runs. */
+         * keeps until it runs, or start it anew: the event is of before. */
         if (watchers[i] != NULL &&
-            watchers[i] == loop->watchers[events[i].data.u64]) {
+            watchers[i] == loop->watchers[events[i].data.u64] &&
+            pyc_link_alone(&watchers[i]->fresh)) {
             int readable = events[i].events & EPOLLIN ? UV_READABLE : 0;
             int writable = events[i].events & EPOLLOUT ? UV_WRITABLE : 0;
             pyc_watcher_ready(watchers[i], readable | writable);

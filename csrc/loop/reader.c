@@ -41,21 +41,22 @@ static void
 on_ready(pyc_watcher *watcher, int events)
 {
     pyc_loop *loop = watcher->loop;
+    pyc_reader *self = watcher->owner;
+    pyc_handle *handles[2];
     int fd = watcher->fd;
+    /* What the first adds in the place of the second is not for these events:
+     * the descriptor may be another by then. */
     for (int kind = READER; kind <= WRITER; kind++) {
-        /* Looked up again: a callback may have changed anything. */
-        pyc_reader *self = reader_of(loop, fd);
-        if (self == NULL || !(events & event_of[kind])) {
-            continue;
-        }
-        pyc_handle *handle = self->callbacks[kind];
-        if (handle != NULL) {
-            Py_INCREF(handle);
-            pyc_handle_run(handle);
-            Py_DECREF(handle);
+        handles[kind] = events & event_of[kind] ? self->callbacks[kind] : NULL;
+        Py_XINCREF(handles[kind]);
+    }
+    for (int kind = READER; kind <= WRITER; kind++) {
+        if (handles[kind] != NULL) {
+            pyc_handle_run(handles[kind]);
+            Py_DECREF(handles[kind]);
         }
     }
-    pyc_reader *self = reader_of(loop, fd);
+    self = reader_of(loop, fd); /* a callback may have changed anything */
     if (self != NULL && pyc_watcher_set(self->watcher, wanted(self)) < 0) {
         pyc_loop_report(loop, "Exception while watching a descriptor", NULL,
                         NULL);

@@ -553,3 +553,60 @@ def test_no_leaked_descriptors(no_leaked_fds):
         loop.close()
         ours.close()
         theirs.close()
+
+
+def test_what_a_callback_adds_is_not_called_for_an_event_of_before(either, pair, wait):
+    """Even when the new descriptor has the number of the one that was ready."""
+    pairs = [pair, socket.socketpair()]
+    kept, seen = [], []
+
+    def ready(first, other):
+        seen.append(first.recv(100))
+        number = other.fileno()
+        either.remove_reader(first)
+        either.remove_reader(other)
+        other.close()
+        kept.extend(socket.socketpair())
+        assert number in (kept[0].fileno(), kept[1].fileno())
+        either.add_reader(number, seen.append, "nothing there")
+        either.stop()
+
+    for i in 0, 1:
+        either.add_reader(pairs[i][0], ready, pairs[i][0], pairs[1 - i][0])
+    wait(either)
+    either.call_soon(lambda: [theirs.send(b"data") for _, theirs in pairs])
+    either.run_forever()
+    wait(either)
+    assert seen == [b"data"]
+    for sock in kept:
+        either.remove_reader(sock)
+        sock.close()
+    for sock in pairs[1]:
+        sock.close()
+
+
+def test_a_reader_that_puts_a_writer_in_the_place_of_the_old_one(either, pair, wait):
+    ours, theirs = pair
+    kept, seen = list(socket.socketpair()), []
+    kept[0].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            kept[0].send(bytes(65536))
+
+    def read():
+        number = ours.fileno()
+        either.remove_reader(number)
+        either.remove_writer(number)
+        os.dup2(kept[0].fileno(), number)
+        either.add_writer(number, seen.append, "no room there")
+
+    either.add_reader(ours, read)
+    either.add_writer(ours, seen.append, "the old writer")
+    theirs.send(b"data")
+    wait(either)
+    seen[:] = [word for word in seen if word != "the old writer"]
+    wait(either)
+    assert seen == []
+    either.remove_writer(ours)
+    for sock in kept:
+        sock.close()
