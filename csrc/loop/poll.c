@@ -32,7 +32,7 @@ static int
 nothing_to_run(pyc_loop *loop)
 {
     return !loop->stopping && loop->failure == NULL &&
-           pyc_ring_len(&loop->ready) == 0;
+           pyc_ring_len(&loop->ready) == 0 && pyc_link_alone(&loop->flushes);
 }
 
 /* Whether the timers let the poll sleep; sets the deadline to wake up at. */

@@ -1044,3 +1044,31 @@ def test_failing_connections_leave_nothing(no_leaked_objects):
         loop.run_until_complete(connections())
     no_leaked_objects(lambda: loop.run_until_complete(connections()), rounds=100)
     loop.close()
+
+
+def test_what_a_destructor_writes_before_the_loop_sleeps_is_sent():
+    """The values in the contexts of callbacks die there."""
+    var = contextvars.ContextVar("var")
+
+    class Writes:
+        def __init__(self, transport):
+            self.transport = transport
+
+        def __del__(self):
+            self.transport.write(b"one")
+            self.transport.write(b"two")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+        await asyncio.sleep(0.01)
+        loop.call_soon(lambda: var.set(Writes(transport)))
+        got = loop.create_future()
+        loop.call_later(0.1, lambda: got.set_result(theirs.recv(100)))
+        assert await got == b"onetwo"
+        transport.abort()
+        theirs.close()
+
+    run(main())
