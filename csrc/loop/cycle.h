@@ -28,6 +28,8 @@ void pyc_timers_take_due(pyc_loop *loop, double now);
 double pyc_timers_next(pyc_loop *loop);
 /* Has the poll end at `when`; 0, or -1 with an exception. */
 int pyc_timers_wake_at(pyc_loop *loop, double when);
+/* Ends what ends the poll. */
+void pyc_timers_close(pyc_loop *loop);
 void pyc_timers_clear(pyc_loop *loop);
 
 /* Callbacks from other threads (inbox.c). */

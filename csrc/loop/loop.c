@@ -204,6 +204,7 @@ loop_init(pyc_loop *self, PyObject *args, PyObject *kwargs)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
+    self->uv_wanted = 1; /* it has not registered `wake` yet */
     self->initialized = 1;
     return 0;
 }
@@ -241,14 +242,11 @@ close_uv(pyc_loop *self)
     }
     Py_CLEAR(self->sock_poll);
     pyc_readers_close(self);
+    pyc_timers_close(self);
     pyc_watcher_close_all(self);
     uv_close((uv_handle_t *)&self->wake, NULL);
     while (uv_loop_close(&self->uv) == UV_EBUSY) {
         uv_run(&self->uv, UV_RUN_NOWAIT);
-    }
-    if (self->deadline_fd >= 0) {
-        close(self->deadline_fd);
-        self->deadline_fd = -1;
     }
 }
 
@@ -437,8 +435,10 @@ static PyMemberDef loop_members[] = {
 static PyObject *
 loop_adopt(PyObject *type, PyObject *method)
 {
-    if (!Py_IS_TYPE(method, &PyMethodDescr_Type)) {
-        return PyErr_Format(PyExc_TypeError, "expected a method, not %R",
+    if (!Py_IS_TYPE(method, &PyMethodDescr_Type) ||
+        !PyType_IsSubtype((PyTypeObject *)type, PyDescr_TYPE(method))) {
+        return PyErr_Format(PyExc_TypeError,
+                            "expected a method of a base of %R, not %R", type,
                             method);
     }
     return PyDescr_NewMethod((PyTypeObject *)type,

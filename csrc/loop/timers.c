@@ -135,6 +135,21 @@ pyc_timers_wake_at(pyc_loop *loop, double when)
     return 0;
 }
 
+void
+pyc_timers_close(pyc_loop *loop)
+{
+    int fd = loop->deadline_fd;
+    if (fd < 0) {
+        return;
+    }
+    pyc_watcher *watcher = loop->watchers[fd];
+    if (watcher != NULL && watcher->ready == on_deadline) {
+        pyc_watcher_close(watcher);
+    }
+    close(fd);
+    loop->deadline_fd = -1;
+}
+
 /* After the loop's watchers are closed, or in tp_clear. */
 void
 pyc_timers_clear(pyc_loop *loop)

@@ -3,6 +3,8 @@
 import asyncio
 import socket
 
+import pytest
+
 import pyconc
 
 
@@ -34,3 +36,10 @@ def test_any_attribute_can_be_set():
         assert (loop.mine, loop.slow_callback_duration) == (1, 0.5)
     finally:
         loop.close()
+
+
+def test_only_methods_of_a_base_are_adopted():
+    with pytest.raises(TypeError, match="append"):
+        pyconc.Loop._adopt(list.append)
+    with pytest.raises(TypeError, match="<function"):
+        pyconc.Loop._adopt(use)

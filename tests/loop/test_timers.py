@@ -2,8 +2,10 @@
 import asyncio
 import contextlib
 import contextvars
+import ctypes
 import decimal
 import fractions
+import gc
 import math
 import os
 import random
@@ -348,3 +350,26 @@ def test_random_schedules_and_cancellations(loop):
     loop.call_at(base + 0.01, loop.stop)
     loop.run_forever()
     assert seen == expected
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="counts with glibc 2.33 or newer")
+def test_a_closed_loop_leaves_no_memory(new_loop):
+    class Info(ctypes.Structure):
+        _fields_ = [(name, ctypes.c_size_t) for name in
+                    ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
+                     "keepcost")]
+
+    count = ctypes.CDLL(None).mallinfo2
+    count.restype = Info
+
+    def use():
+        for _ in range(200):
+            loop = new_loop()
+            wait(loop, 0.0002)
+            loop.close()
+        gc.collect()
+
+    use()
+    before = count().uordblks
+    use()
+    assert count().uordblks - before < 200 * 100
