@@ -184,16 +184,21 @@ stream_detach(pyc_stream *self)
 int
 pyc_stream_release(pyc_stream *self)
 {
-    int code = 0;
+    PyObject *raised = NULL;
     pyc_stream_unwatch(self);
     pyc_link_remove(&self->flush.link);
     self->closing = 1;
     self->conn_lost += self->conn_lost == 0;
     if (!self->closed) {
         self->closed = 1;
-        code |= close_descriptor(self);
+        raised = close_descriptor(self) < 0 ? pyc_take_exception() : NULL;
     }
-    code |= stream_detach(self);
+    int code = stream_detach(self);
+    if (raised != NULL) {
+        PyErr_Clear();
+        pyc_put_exception(raised);
+        code = -1;
+    }
     pyc_stream_drop_outbox(self);
     return code;
 }

@@ -167,8 +167,10 @@ pause_protocol(pyc_stream *self)
         return;
     }
     self->protocol_paused = 1;
-    PyObject *result = PyObject_CallMethodNoArgs(
-        self->protocol, self->state->str_pause_writing);
+    PyObject *protocol = Py_NewRef(self->protocol); /* it may replace itself */
+    PyObject *result =
+        PyObject_CallMethodNoArgs(protocol, self->state->str_pause_writing);
+    Py_DECREF(protocol);
     if (result == NULL) {
         pyc_loop_report(self->loop, "protocol.pause_writing() failed",
                         self->protocol, (PyObject *)self);

@@ -1072,3 +1072,67 @@ def test_what_a_destructor_writes_before_the_loop_sleeps_is_sent():
         theirs.close()
 
     run(main())
+
+
+def test_a_protocol_lives_while_its_pause_writing_replaces_it():
+    seen = []
+
+    class Item:
+        def __lt__(self, other):
+            seen.append("compared")
+            transports[0].set_protocol(asyncio.Protocol())
+            return True
+
+    class Sorts(list):
+        """With a method in C, which has no reference of its own to the object."""
+        pause_writing = list.sort
+
+        def connection_made(self, transport):
+            transports.append(transport)
+
+        def __del__(self):
+            seen.append("gone")
+
+    async def main():
+        ours, theirs = socket.socketpair()
+        await asyncio.get_running_loop().create_connection(lambda: Sorts([Item(), Item(), Item()]), sock=ours)
+        transports[0].set_write_buffer_limits(high=0)
+        transports[0].write(bytes(1 << 22))
+        transports[0].abort()
+        theirs.close()
+
+    transports = []
+    run(main())
+    assert seen[:2] == ["compared"] * 2
+    assert seen.index("gone") == len(seen) - 1
+
+
+def test_a_close_that_raises_still_tells_the_server():
+    detached = []
+
+    class Fails(socket.socket):
+        def close(self):
+            super().close()
+            raise OSError("no luck")
+
+    class Server:
+        def _attach(self, *args):
+            pass
+
+        def _detach(self, *args):
+            detached.append(len(args))
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: failures.append(context["exception"]))
+        ours, theirs = socket.socketpair()
+        transport = _core.StreamTransport(loop, Fails(fileno=ours.detach()), asyncio.Protocol(), None, None, Server())
+        await asyncio.sleep(0.01)
+        transport.abort()
+        await asyncio.sleep(0.01)
+        theirs.close()
+
+    failures = []
+    run(main())
+    assert len(detached) == 1
+    assert [str(exc) for exc in failures] == ["no luck"]
