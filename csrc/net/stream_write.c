@@ -467,6 +467,9 @@ pyc_stream_writelines(pyc_stream *self, PyObject *lines)
     int first = code > 0 && pyc_stream_may_send(self);
     if (code > 0) {
         code = push_lines(self, list);
+        if (self->conn_lost) { /* the __buffer__() of a line has ended it */
+            pyc_stream_drop_outbox(self);
+        }
     }
     Py_DECREF(list);
     if (code < 0) {

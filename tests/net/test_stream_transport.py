@@ -1136,3 +1136,30 @@ def test_a_close_that_raises_still_tells_the_server():
     run(main())
     assert len(detached) == 1
     assert [str(exc) for exc in failures] == ["no luck"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="__buffer__() came with Python 3.12")
+def test_a_line_that_aborts_the_transport():
+    class Aborts:
+        def __buffer__(self, flags):
+            transports[0].abort()
+            return memoryview(b"line")
+
+    async def main():
+        ours, theirs = socket.socketpair()
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+        transports.append(transport)
+        transport.write(b"sent")
+        transport.writelines([b"not", Aborts(), b"sent"])
+        ref = weakref.ref(transport)
+        transports.clear()
+        del transport
+        await asyncio.sleep(0.01)
+        gc.collect()
+        assert ref() is None
+        assert theirs.recv(100) == b"sent"
+        assert theirs.recv(100) == b""
+        theirs.close()
+
+    transports = []
+    run(main())
