@@ -28,8 +28,6 @@ void pyc_timers_take_due(pyc_loop *loop, double now);
 double pyc_timers_next(pyc_loop *loop);
 /* Has the poll end at `when`; 0, or -1 with an exception. */
 int pyc_timers_wake_at(pyc_loop *loop, double when);
-/* Ends what ends the poll. */
-void pyc_timers_close(pyc_loop *loop);
 void pyc_timers_clear(pyc_loop *loop);
 
 /* Callbacks from other threads (inbox.c). */
@@ -43,6 +41,11 @@ void pyc_inbox_free(pyc_inbox *inbox);
 /* watcher.c */
 /* Its descriptor is ready: for what libuv itself has not been asked about. */
 void pyc_watcher_ready(pyc_watcher *watcher, int events);
+/* One that reads `fd`, a new descriptor of the loop's own (-1: the error is in
+ * errno). NULL with OSError, and `fd` closed. */
+pyc_watcher *pyc_watcher_open_own(pyc_loop *loop, int fd, pyc_watcher_fn ready);
+/* Closes both; *watcher may be NULL already. */
+void pyc_watcher_close_own(pyc_watcher **watcher);
 void pyc_watcher_check_fresh(pyc_loop *loop);
 void pyc_watcher_close_all(pyc_loop *loop);
 /* Does what other threads asked for during the poll. */

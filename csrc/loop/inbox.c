@@ -28,7 +28,7 @@ pyc_inbox_put(pyc_loop *loop, pyc_handle *handle)
         atomic_fetch_add(&inbox->len, 1);
         if (atomic_load(&loop->polling)) {
             atomic_store(&loop->polling, 0);
-            uv_async_send(&loop->wake);
+            pyc_wake_set(loop->wake->fd);
         }
     }
     uv_mutex_unlock(&inbox->lock);

@@ -172,12 +172,6 @@ pyc_loop_scratch(pyc_loop *loop)
 
 /* ---- life -------------------------------------------------------------- */
 
-static void
-on_wake(uv_async_t *wake)
-{
-    pyc_loop_enter(pyc_container(wake, pyc_loop, wake));
-}
-
 static int
 loop_init(pyc_loop *self, PyObject *args, PyObject *kwargs)
 {
@@ -188,14 +182,8 @@ loop_init(pyc_loop *self, PyObject *args, PyObject *kwargs)
     self->fork_generation = atomic_load(&pyc_fork_generation);
     self->parted_generation = self->fork_generation;
     int code = uv_loop_init(&self->uv);
-    if (code == 0) {
-        code = uv_async_init(&self->uv, &self->wake, on_wake);
-        if (code != 0) {
-            uv_loop_close(&self->uv);
-        }
-    }
-    else if ((code == UV_EMFILE || code == UV_ENFILE) &&
-             uv_backend_fd(&self->uv) >= 0) {
+    if ((code == UV_EMFILE || code == UV_ENFILE) &&
+        uv_backend_fd(&self->uv) >= 0) {
         close(uv_backend_fd(&self->uv)); /* libuv 1.44 leaves it open */
     }
     if (code != 0) {
@@ -204,7 +192,7 @@ loop_init(pyc_loop *self, PyObject *args, PyObject *kwargs)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    self->uv_wanted = 1; /* it has not registered `wake` yet */
+    self->uv_wanted = 1; /* libuv registers what it needs when it polls */
     self->initialized = 1;
     return 0;
 }
@@ -219,7 +207,6 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     pyc_link_init(&self->flushes);
     pyc_link_init(&self->fresh);
     pyc_link_init(&self->late);
-    self->deadline_fd = -1;
     self->module = Py_XNewRef(PyType_GetModuleByDef(type, &pyc_core_module));
     if (self->module == NULL || pyc_inbox_init(&self->inbox) < 0) {
         Py_DECREF(self);
@@ -242,9 +229,9 @@ close_uv(pyc_loop *self)
     }
     Py_CLEAR(self->sock_poll);
     pyc_readers_close(self);
-    pyc_timers_close(self);
+    pyc_watcher_close_own(&self->wake);
+    pyc_watcher_close_own(&self->deadline);
     pyc_watcher_close_all(self);
-    uv_close((uv_handle_t *)&self->wake, NULL);
     while (uv_loop_close(&self->uv) == UV_EBUSY) {
         uv_run(&self->uv, UV_RUN_NOWAIT);
     }

@@ -11,6 +11,7 @@
 #include "base/heap.h"
 #include "base/list.h"
 #include "base/ring.h"
+#include "base/wake.h"
 
 #include <stdatomic.h>
 #include <stddef.h>
@@ -101,13 +102,13 @@ struct pyc_loop {
     /* Threads that wait for a handle's run to end, and what they sleep on. */
     _Atomic uint32_t run_waiters;
     _Atomic uint32_t runs_ended;
-    int deadline_fd;            /* -1 until a timer has to end a poll */
+    pyc_watcher *deadline;      /* NULL until a timer has to end a poll */
     double deadline_armed;      /* when it will end one; 0: not set */
     PyObject *task_factory;     /* or NULL */
     PyObject *default_executor; /* or NULL */
     PyObject *sock_poll;        /* of the sock_*() operations, or NULL */
     atomic_int polling;         /* 1 while a producer has to wake the loop */
-    uv_async_t wake;
+    pyc_watcher *wake;          /* ends a poll; NULL until one has to sleep */
     pyc_inbox inbox;
     uv_loop_t uv;
 };
@@ -171,7 +172,7 @@ pyc_loop_flush_later(pyc_loop *loop, pyc_flush *flush)
     if (pyc_link_alone(&flush->link)) {
         pyc_link_insert(&loop->flushes, &flush->link);
         if (PYC_UNLIKELY(loop->saved != NULL)) {
-            uv_async_send(&loop->wake); /* from another thread */
+            pyc_wake_set(loop->wake->fd); /* from another thread */
         }
     }
 }

@@ -35,6 +35,17 @@ nothing_to_run(pyc_loop *loop)
            pyc_ring_len(&loop->ready) == 0 && pyc_link_alone(&loop->flushes);
 }
 
+/* Without a descriptor left to be woken by, the loop looks again and again. */
+static int
+nap(void)
+{
+    PyErr_Clear();
+    Py_BEGIN_ALLOW_THREADS
+    uv_sleep(1);
+    Py_END_ALLOW_THREADS
+    return 0;
+}
+
 /* Whether the timers let the poll sleep; sets the deadline to wake up at. */
 static int
 timers_allow_sleep(pyc_loop *loop)
@@ -47,8 +58,27 @@ timers_allow_sleep(pyc_loop *loop)
         return 0;
     }
     if (pyc_timers_wake_at(loop, next) < 0) {
-        PyErr_Clear(); /* no descriptor left for the alarm: wait awake */
-        return 0;
+        return nap();
+    }
+    return 1;
+}
+
+static void
+on_wake(pyc_watcher *watcher, int events)
+{
+    pyc_wake_clear(watcher->fd);
+}
+
+/* Whether other threads can end the poll. (libuv's own means for it does not
+ * do where others wait on its descriptors: it may tell once only.) */
+static int
+can_be_woken(pyc_loop *loop)
+{
+    if (PYC_UNLIKELY(loop->wake == NULL)) {
+        loop->wake = pyc_watcher_open_own(loop, pyc_wake_open(), on_wake);
+        if (loop->wake == NULL) {
+            return nap();
+        }
     }
     return 1;
 }
@@ -195,7 +225,7 @@ pyc_poll(pyc_loop *loop)
         loop->poll_awake = 0;
         sleep = nothing_to_run(loop);
     }
-    if (sleep && timers_allow_sleep(loop)) {
+    if (sleep && timers_allow_sleep(loop) && can_be_woken(loop)) {
         poll_asleep(loop);
     }
     else {

@@ -114,40 +114,19 @@ pyc_timers_wake_at(pyc_loop *loop, double when)
     if (loop->deadline_armed != 0 && loop->deadline_armed <= when) {
         return 0; /* it wakes us too early at most: cheaper than setting it */
     }
-    if (loop->deadline_fd < 0) {
-        int fd = pyc_deadline_open();
-        if (fd < 0) {
-            PyErr_SetFromErrno(PyExc_OSError);
+    if (loop->deadline == NULL) {
+        loop->deadline =
+            pyc_watcher_open_own(loop, pyc_deadline_open(), on_deadline);
+        if (loop->deadline == NULL) {
             return -1;
         }
-        pyc_watcher *watcher = pyc_watcher_open(loop, fd, on_deadline, NULL);
-        if (watcher == NULL || pyc_watcher_set(watcher, UV_READABLE) < 0) {
-            close(fd);
-            return -1;
-        }
-        loop->deadline_fd = fd;
     }
-    if (pyc_deadline_arm(loop->deadline_fd, when) < 0) {
+    if (pyc_deadline_arm(loop->deadline->fd, when) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
     loop->deadline_armed = when;
     return 0;
-}
-
-void
-pyc_timers_close(pyc_loop *loop)
-{
-    int fd = loop->deadline_fd;
-    if (fd < 0) {
-        return;
-    }
-    pyc_watcher *watcher = loop->watchers[fd];
-    if (watcher != NULL && watcher->ready == on_deadline) {
-        pyc_watcher_close(watcher);
-    }
-    close(fd);
-    loop->deadline_fd = -1;
 }
 
 /* After the loop's watchers are closed, or in tp_clear. */

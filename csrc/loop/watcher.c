@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 static void *
 raise_uv(int code)
@@ -150,7 +151,7 @@ do_later(pyc_watcher *self)
     if (pyc_link_alone(&self->late)) {
         pyc_link_insert(&self->loop->late, &self->late);
     }
-    uv_async_send(&self->loop->wake);
+    pyc_wake_set(self->loop->wake->fd);
 }
 
 void
@@ -233,6 +234,36 @@ pyc_watcher_close(pyc_watcher *self)
         uv_close((uv_handle_t *)&self->poll, on_closed);
     }
     Py_XDECREF(keep);
+}
+
+pyc_watcher *
+pyc_watcher_open_own(pyc_loop *loop, int fd, pyc_watcher_fn ready)
+{
+    if (fd < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError), NULL;
+    }
+    pyc_watcher *self = pyc_watcher_open(loop, fd, ready, NULL);
+    if (self != NULL && pyc_watcher_set(self, UV_READABLE) == 0) {
+        return self;
+    }
+    if (self != NULL) {
+        pyc_watcher_close(self);
+    }
+    close(fd);
+    return NULL;
+}
+
+void
+pyc_watcher_close_own(pyc_watcher **watcher)
+{
+    if (*watcher != NULL) {
+        int fd = (*watcher)->fd;
+        pyc_watcher_close(*watcher);
+        *watcher = NULL;
+        if (fd >= 0) {
+            close(fd);
+        }
+    }
 }
 
 /* libuv registers new polls when it polls, and aborts the process when one of

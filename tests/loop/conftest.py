@@ -10,6 +10,8 @@ import pytest
 
 import pyconc
 
+pyconc.new_event_loop().close()     # libuv's first loop opens a pipe for the whole process
+
 LOOPS = {"pyconc": pyconc.new_event_loop, "asyncio": asyncio.SelectorEventLoop}
 
 

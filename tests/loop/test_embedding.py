@@ -130,13 +130,13 @@ def test_subclass(no_leaked_fds):
 def test_many_loops(flat_memory, no_leaked_fds, no_leaked_threads):
     def use():
         loop = pyconc.new_event_loop()
-        loop.call_later(0.00001, loop.stop)
+        loop.call_later(0.00005, loop.stop)     # far enough away to sleep
         loop.call_soon_threadsafe(int)
         loop.run_forever()
         loop.call_later(10, print)
         loop.close()
 
-    flat_memory(use, 350)
+    flat_memory(use, 1000, kib=128)
 
 
 def test_loops_leave_no_objects(no_leaked_objects):
@@ -339,3 +339,27 @@ def test_import_costs_no_loop():
               "import pyconc\nassert len(os.listdir('/proc/self/fd')) == before\nassert threading.active_count() == 1")
     subprocess.run([sys.executable, "-X", "dev", "-c", source], check=True,
                    cwd=os.path.dirname(os.path.dirname(pyconc.__file__)))
+
+
+def test_no_descriptor_left_to_sleep_on(no_leaked_fds):
+    """Timers and calls from threads come all the same."""
+    in_use = max(map(int, os.listdir("/proc/self/fd"))) + 1
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for end in ("timer", "thread"):
+        loop = pyconc.new_event_loop()
+        thread = threading.Timer(0.01, loop.call_soon_threadsafe, (loop.stop,))
+        fill = [os.dup(0) for _ in range(in_use)]    # no gap below the limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(fill), before[1]))
+        try:
+            if end == "timer":
+                loop.call_later(0.01, loop.stop)
+            else:
+                thread.start()
+            loop.run_forever()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            for fd in fill:
+                os.close(fd)
+            if end == "thread":
+                thread.join()
+            loop.close()
