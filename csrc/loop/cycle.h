@@ -22,6 +22,19 @@ PyObject *pyc_loop_by_name(pyc_loop *loop, const char *function,
                            PyObject *kwnames);
 
 /* Timers (timers.c). */
+/* Counts a cancelled one that is in the heap, in any thread. */
+static inline void
+pyc_timers_count_cancelled(pyc_loop *loop)
+{
+    if (PYC_FREE_THREADED) {
+        atomic_fetch_add(&loop->timers_cancelled, 1);
+        return;
+    }
+    atomic_store_explicit(
+        &loop->timers_cancelled,
+        atomic_load_explicit(&loop->timers_cancelled, memory_order_relaxed) + 1,
+        memory_order_relaxed);
+}
 int pyc_timers_add(pyc_loop *loop, pyc_timer_handle *timer);
 void pyc_timers_take_due(pyc_loop *loop, double now);
 /* When the next one is due; not a number when there is none. */
@@ -47,6 +60,7 @@ pyc_watcher *pyc_watcher_open_own(pyc_loop *loop, int fd, pyc_watcher_fn ready);
 /* Closes both; *watcher may be NULL already. */
 void pyc_watcher_close_own(pyc_watcher **watcher);
 void pyc_watcher_check_fresh(pyc_loop *loop);
+/* After pyc_watcher_clear(), with loop->watching taken. */
 void pyc_watcher_close_all(pyc_loop *loop);
 /* Does what other threads asked for during the poll. */
 void pyc_watcher_catch_up(pyc_loop *loop);

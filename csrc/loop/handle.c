@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "py/compat.h"
 #include "py/context.h"
+#include "loop/cycle.h"
 #include "loop/handle.h"
 #include "base/futex.h"
 
@@ -383,7 +384,9 @@ keep_repr(pyc_handle *self)
     if (repr == NULL) {
         PyErr_Clear();
     }
+    PYC_BEGIN_CRITICAL_SECTION(self);
     Py_XSETREF(self->repr, repr);
+    PYC_END_CRITICAL_SECTION();
     if (pending != NULL) {
         pyc_put_exception(pending);
     }
@@ -401,7 +404,7 @@ pyc_handle_cancel(pyc_handle *self)
         return;
     }
     if (self->scheduled) {
-        self->loop->timers_cancelled++;
+        pyc_timers_count_cancelled(self->loop);
     }
     if (PYC_UNLIKELY(self->loop->debug)) {
         keep_repr(self);

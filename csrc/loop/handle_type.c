@@ -144,39 +144,46 @@ handle_run_method(pyc_handle *self, PyObject *unused)
 static PyObject *
 handle_args(pyc_handle *self, void *closure)
 {
-    return pyc_handle_arguments(self);
+    PyObject *args;
+    PYC_BEGIN_CRITICAL_SECTION(self); /* another thread may cancel it */
+    args = pyc_handle_arguments(self);
+    PYC_END_CRITICAL_SECTION();
+    return args;
 }
 
 #define OBJECT_GETTER(field)                                                   \
-    static PyObject *handle_##field(pyc_handle *self, void *closure)           \
+    static PyObject *get_##field(pyc_handle *self, void *closure)              \
     {                                                                          \
-        PyObject *value = (PyObject *)self->field;                             \
-        return Py_NewRef(value == NULL ? Py_None : value);                     \
+        PyObject *value;                                                       \
+        PYC_BEGIN_CRITICAL_SECTION(self);                                      \
+        value = (PyObject *)self->field;                                       \
+        value = Py_NewRef(value == NULL ? Py_None : value);                    \
+        PYC_END_CRITICAL_SECTION();                                            \
+        return value;                                                          \
     }
 OBJECT_GETTER(callback)
 OBJECT_GETTER(loop)
 OBJECT_GETTER(source_traceback)
+OBJECT_GETTER(repr)
 #undef OBJECT_GETTER
 
 static PyObject *
-handle_context(pyc_handle *self, void *closure)
+get_context(pyc_handle *self, void *closure)
 {
-    if (self->context == NULL) {
-        Py_RETURN_NONE; /* the garbage collector has been here */
-    }
-    return Py_XNewRef(pyc_handle_own_context(self));
+    PyObject *context;
+    PYC_BEGIN_CRITICAL_SECTION(self);
+    context = self->context == NULL
+                  ? Py_None /* the garbage collector has been here */
+                  : pyc_handle_own_context(self);
+    Py_XINCREF(context);
+    PYC_END_CRITICAL_SECTION();
+    return context;
 }
 
 static PyObject *
 handle_get_context(pyc_handle *self, PyObject *unused)
 {
-    return handle_context(self, NULL);
-}
-
-static PyObject *
-handle_kept_repr(pyc_handle *self, void *closure)
-{
-    return Py_NewRef(self->repr == NULL ? Py_None : self->repr);
+    return get_context(self, NULL);
 }
 
 static PyObject *
@@ -206,13 +213,13 @@ static PyMethodDef handle_methods[] = {
 static PyGetSetDef handle_getset[] = {
     {"__class__", (getter)handle_get_class, NULL,
      "What asyncio's loop would give out: asyncio.Handle or a subclass"},
-    {"_callback", (getter)handle_callback},
+    {"_callback", (getter)get_callback},
     {"_args", (getter)handle_args},
-    {"_context", (getter)handle_context},
-    {"_loop", (getter)handle_loop},
+    {"_context", (getter)get_context},
+    {"_loop", (getter)get_loop},
     {"_cancelled", (getter)handle_is_cancelled},
-    {"_source_traceback", (getter)handle_source_traceback},
-    {"_repr", (getter)handle_kept_repr},
+    {"_source_traceback", (getter)get_source_traceback},
+    {"_repr", (getter)get_repr},
     {NULL},
 };
 

@@ -33,6 +33,10 @@ pyc_loop_part(pyc_loop *loop)
     if (loop->parted_generation != generation) {
         loop->parted_generation = generation;
         loop->saved = NULL; /* of a thread that is not in this process */
+        pyc_lock_reset(&loop->watching);
+        if (loop->thread != PyThread_get_thread_ident()) {
+            loop->thread = 0;
+        }
         uv_loop_fork(&loop->uv);
     }
 }
@@ -50,11 +54,12 @@ running(pyc_loop *loop)
 int
 pyc_loop_check_usable(pyc_loop *loop)
 {
+    int initialized = loop->initialized; /* cleared after `closed` is set */
     if (PYC_UNLIKELY(loop->closed)) {
         PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
         return -1;
     }
-    if (PYC_UNLIKELY(!loop->initialized)) {
+    if (PYC_UNLIKELY(!initialized)) {
         PyErr_SetString(PyExc_RuntimeError,
                         "Event loop is not initialized: __init__() of a "
                         "subclass has to call super().__init__()");
@@ -109,6 +114,14 @@ pyc_loop_by_name(pyc_loop *self, const char *function, PyObject *const *args,
 
 /* ---- running ----------------------------------------------------------- */
 
+static void
+set_thread(pyc_loop *self, unsigned long thread)
+{
+    pyc_lock_take(&self->watching);
+    self->thread = thread;
+    pyc_lock_give(&self->watching);
+}
+
 static PyObject *
 loop_run(pyc_loop *self, PyObject *unused)
 {
@@ -120,9 +133,9 @@ loop_run(pyc_loop *self, PyObject *unused)
                         "This event loop is already running");
         return NULL;
     }
-    self->thread = PyThread_get_thread_ident();
+    set_thread(self, PyThread_get_thread_ident());
     PyObject *result = pyc_cycle_run(self);
-    self->thread = 0;
+    set_thread(self, 0);
     return result;
 }
 
@@ -231,10 +244,13 @@ close_uv(pyc_loop *self)
     pyc_readers_close(self);
     pyc_watcher_close_own(&self->wake);
     pyc_watcher_close_own(&self->deadline);
+    pyc_watcher_clear(self);
+    pyc_lock_take(&self->watching);
     pyc_watcher_close_all(self);
     while (uv_loop_close(&self->uv) == UV_EBUSY) {
         uv_run(&self->uv, UV_RUN_NOWAIT);
     }
+    pyc_lock_give(&self->watching);
 }
 
 static PyObject *

@@ -7,6 +7,7 @@
 #define PYC_LOOP_LOOP_H
 
 #include "py/compat.h"
+#include "py/lock.h"
 #include "py/state.h"
 #include "base/heap.h"
 #include "base/list.h"
@@ -40,14 +41,18 @@ struct pyc_watcher {
      * watcher. NULL: the loop just lets it watch nothing. */
     void (*gone)(pyc_watcher *watcher);
     void *owner;
-    /* Owned: what lives as long as the loop or this does; or NULL. */
+    /* Owned: what lives as long as the loop or this does; or NULL, and then
+     * maybe a weak reference to the user. */
     PyObject *keep;
+    PyObject *user;
     int fd;         /* -1 once a new descriptor has taken its number */
     int events;     /* asked for, as libuv knows it */
     pyc_link fresh; /* in loop->fresh until the next poll */
     pyc_link late;  /* in loop->late until the loop's thread has the GIL */
     int late_events;
     int late_close;
+    int retired;        /* another watcher has taken its descriptor */
+    atomic_int done_by; /* then: the first to be done, its owner or libuv */
 };
 
 /* Something to do once before the next poll: in a list at most once. */
@@ -72,27 +77,30 @@ struct pyc_loop {
      * that other threads can rely on it. */
     PyThreadState *saved;
     pyc_link late; /* watchers that other threads want changed meanwhile */
+    /* Without a GIL: of `late`, and of all that libuv has while the loop does
+     * not run. Another thread's garbage may have a watcher any time. */
+    pyc_lock watching;
     pyc_ring ready;
     pyc_heap timers;
-    size_t timers_cancelled; /* still in the heap */
+    atomic_size_t timers_cancelled; /* still in the heap, more or less */
     pyc_link flushes;
     unsigned turn;     /* counts the polls */
     pyc_link fresh;    /* watchers started since the last poll */
     char *scratch;     /* PYC_SCRATCH_SIZE bytes for reads, made when needed */
     PyObject *failure; /* an exception that ends run_forever, or NULL */
-    unsigned long thread; /* PyThread ident of the running thread, or 0 */
+    atomic_ulong thread; /* PyThread ident of the running thread, or 0 */
     unsigned fork_generation;
     unsigned parted_generation; /* see pyc_loop_part() */
-    char closed;
+    atomic_char closed;
     char stopping;
     char uv_wanted;  /* libuv has something to do in the next poll */
     char poll_awake; /* the next poll is likely to find something at once */
     unsigned char polls_asleep; /* in a row */
     char poll_wanted; /* ready callbacks are to wait for the next poll */
     char debug;
-    char executor_shutdown; /* shutdown_default_executor() was called */
-    char initialized;       /* the libuv loop is there */
-    pyc_watcher **watchers; /* by descriptor, or NULL */
+    char executor_shutdown;  /* shutdown_default_executor() was called */
+    atomic_char initialized; /* the libuv loop is there */
+    pyc_watcher **watchers;  /* by descriptor, or NULL */
     size_t watchers_size;
     struct pyc_handle *free_handles; /* linked by their callback field */
     int free_handles_len;
@@ -134,6 +142,13 @@ pyc_loop_enter(pyc_loop *loop)
 int pyc_loop_check_usable(pyc_loop *loop);
 /* 0, or -1 with RuntimeError: the loop runs in another thread. */
 int pyc_loop_check_thread(pyc_loop *loop);
+
+static inline int
+pyc_loop_runs_elsewhere(pyc_loop *loop)
+{
+    unsigned long thread = loop->thread;
+    return thread != 0 && thread != PyThread_get_thread_ident();
+}
 
 /* In debug mode: -1 with TypeError for what `method` cannot call later. */
 int pyc_loop_check_callback(pyc_loop *loop, PyObject *callback,
@@ -205,6 +220,9 @@ int pyc_watcher_set(pyc_watcher *watcher, int events);
 /* Ends it; the memory goes when libuv is done with it. Does not close the
  * descriptor, which has to be open still: close it afterwards. */
 void pyc_watcher_close(pyc_watcher *watcher);
+/* The object that uses the descriptor, for complaints: a new reference, or NULL
+ * when it is garbage and has not closed its watcher yet. */
+PyObject *pyc_watcher_user(pyc_watcher *watcher);
 
 /* The shared read buffer, PYC_SCRATCH_SIZE bytes; NULL with MemoryError. Good
  * until Python code runs. */

@@ -194,7 +194,8 @@ poll_asleep(pyc_loop *loop)
     if (uv_wanted) {
         before_uv_run(loop);
     }
-    loop->saved = PyEval_SaveThread();
+    loop->saved = PyThreadState_Get(); /* while we have the GIL still */
+    PyEval_SaveThread();
     if (uv_wanted) {
         uv_run(&loop->uv, UV_RUN_ONCE);
         pyc_loop_enter(loop);
@@ -211,6 +212,9 @@ void
 pyc_poll(pyc_loop *loop)
 {
     pyc_poll_flush(loop);
+    if (PYC_FREE_THREADED && !pyc_link_alone(&loop->late)) {
+        pyc_watcher_catch_up(loop); /* asked for while it was awake, too */
+    }
     loop->poll_wanted = 0;
     int sleep = nothing_to_run(loop);
     if (sleep) {

@@ -113,6 +113,13 @@ descriptor(PyObject *object)
     return fd;
 }
 
+static int
+watched_for_another(pyc_loop *loop, int fd)
+{
+    return (size_t)fd < loop->watchers_size && loop->watchers[fd] != NULL &&
+           reader_of(loop, fd) == NULL;
+}
+
 /* Refuses a descriptor that a transport of ours or of asyncio's uses. */
 static int
 checked_descriptor(pyc_loop *self, PyObject *object)
@@ -121,12 +128,17 @@ checked_descriptor(pyc_loop *self, PyObject *object)
     if (fd < 0) {
         return -1;
     }
-    if ((size_t)fd < self->watchers_size && self->watchers[fd] != NULL &&
-        reader_of(self, fd) == NULL) {
-        PyObject *user = self->watchers[fd]->keep;
-        PyObject *done =
-            PyObject_CallMethod((PyObject *)self, "_descriptor_in_use", "OO",
-                                object, user == NULL ? Py_None : user);
+    if (PYC_FREE_THREADED && watched_for_another(self, fd)) {
+        pyc_watcher_catch_up(self); /* it may be closed already */
+    }
+    if (watched_for_another(self, fd)) {
+        PyObject *user = pyc_watcher_user(self->watchers[fd]);
+        if (user == NULL) {
+            return fd;
+        }
+        PyObject *done = PyObject_CallMethod(
+            (PyObject *)self, "_descriptor_in_use", "OO", object, user);
+        Py_DECREF(user);
         if (done == NULL) {
             return -1;
         }

@@ -16,16 +16,22 @@ pyc_loop_time(void)
 }
 
 static void
-drop(pyc_loop *loop, pyc_timer_handle *timer)
+let_go(pyc_timer_handle *timer)
 {
     timer->handle.scheduled = 0;
-    if (timer->handle.cancelled && loop->timers_cancelled > 0) {
-        loop->timers_cancelled--;
-    }
     if (Py_REFCNT(timer) > 1) {
         pyc_handle_track(&timer->handle);
     }
     Py_DECREF(timer);
+}
+
+static void
+drop(pyc_loop *loop, pyc_timer_handle *timer)
+{
+    if (loop->timers_cancelled > 0) {
+        loop->timers_cancelled--;
+    }
+    let_go(timer);
 }
 
 static void
@@ -48,9 +54,10 @@ drop_cancelled(pyc_loop *loop)
     }
     heap->len = kept;
     pyc_heap_rebuild(heap);
+    loop->timers_cancelled = 0;
     /* Last, since a handle that dies may run Python code that adds timers. */
     while (dropped > 0) {
-        drop(loop, cancelled[--dropped]);
+        let_go(cancelled[--dropped]);
     }
     free(cancelled);
 }

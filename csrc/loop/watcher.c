@@ -77,7 +77,41 @@ take_keep(pyc_watcher *self)
 {
     PyObject *keep = self->keep;
     self->keep = NULL;
+    Py_CLEAR(self->user);
     return keep;
+}
+
+/* libuv and the owner are done with a retired watcher in any order. */
+static void
+done_with(pyc_watcher *self)
+{
+    if (atomic_exchange(&self->done_by, 1)) {
+        free(self);
+    }
+}
+
+static void
+on_retired(uv_handle_t *handle)
+{
+    done_with(pyc_container(handle, pyc_watcher, poll));
+}
+
+PyObject *
+pyc_watcher_user(pyc_watcher *self)
+{
+    PyObject *user = NULL;
+    pyc_lock_take(&self->loop->watching);
+    if (self->keep != NULL) {
+        user = Py_NewRef(self->keep);
+    }
+    else if (self->user != NULL) {
+        user = pyc_weakref_get(self->user);
+    }
+    else if (!self->late_close) {
+        user = Py_NewRef(Py_None);
+    }
+    pyc_lock_give(&self->loop->watching);
+    return user;
 }
 
 static int
@@ -93,14 +127,97 @@ make_room(pyc_loop *loop, int fd)
     pyc_watcher **watchers =
         realloc(loop->watchers, size * sizeof(*loop->watchers));
     if (watchers == NULL) {
-        PyErr_NoMemory();
-        return -1;
+        return UV_ENOMEM;
     }
     memset(watchers + loop->watchers_size, 0,
            (size - loop->watchers_size) * sizeof(*watchers));
     loop->watchers = watchers;
     loop->watchers_size = size;
     return 0;
+}
+
+/* Whether another thread has the loop's libuv side now: with a GIL while it
+ * polls, without one while it runs. */
+static int
+busy_elsewhere(pyc_loop *loop)
+{
+    return PYC_FREE_THREADED ? pyc_loop_runs_elsewhere(loop)
+                             : loop->saved != NULL;
+}
+
+/* The loop does what is wanted as soon as it can. */
+static void
+do_later(pyc_watcher *self)
+{
+    if (pyc_link_alone(&self->late)) {
+        pyc_link_insert(&self->loop->late, &self->late);
+    }
+    if (self->loop->wake != NULL) { /* else it has never slept */
+        pyc_wake_set(self->loop->wake->fd);
+    }
+}
+
+static int
+set_now(pyc_watcher *self, int events)
+{
+    if (events == self->events || self->fd < 0) {
+        return 0;
+    }
+    self->loop->uv_wanted = 1;
+    pyc_link_remove(&self->fresh);
+    int code = events == 0 ? uv_poll_stop(&self->poll)
+                           : uv_poll_start(&self->poll, events, on_poll);
+    if (code < 0) {
+        return code;
+    }
+    self->events = events;
+    if (events != 0) {
+        pyc_link_insert(&self->loop->fresh, &self->fresh);
+    }
+    return 0;
+}
+
+static void
+close_now(pyc_watcher *self)
+{
+    self->loop->uv_wanted = 1;
+    pyc_link_remove(&self->late);
+    if (self->fd >= 0) {
+        retire(self);
+    }
+    uv_poll_stop(&self->poll);
+    uv_close((uv_handle_t *)&self->poll, on_closed);
+}
+
+/* Has the watcher of an earlier descriptor of this number let go of it. */
+static void
+make_way(pyc_loop *loop, int fd)
+{
+    PyObject *keep = NULL;
+    void (*gone)(pyc_watcher *) = NULL;
+    pyc_lock_take(&loop->watching);
+    pyc_watcher *stale =
+        (size_t)fd < loop->watchers_size ? loop->watchers[fd] : NULL;
+    if (stale != NULL) {
+        keep = take_keep(stale);
+        gone = stale->gone;
+        if (stale->late_close) {
+            close_now(stale);
+            gone = NULL;
+        }
+        else if (gone == NULL) {
+            /* Now: later libuv would touch the number that is another's. */
+            pyc_link_remove(&stale->late);
+            retire(stale);
+            stale->retired = 1;
+            uv_close((uv_handle_t *)&stale->poll, on_retired);
+        }
+    }
+    pyc_lock_give(&loop->watching);
+    if (gone != NULL) {
+        gone(stale);
+    }
+    Py_XDECREF(keep);
 }
 
 pyc_watcher *
@@ -114,24 +231,13 @@ pyc_watcher_open(pyc_loop *loop, int fd, pyc_watcher_fn ready, void *owner)
     if (fcntl(fd, F_GETFD) < 0) {
         return PyErr_SetFromErrno(PyExc_OSError), NULL;
     }
-    if (pyc_loop_check_usable(loop) < 0 || make_room(loop, fd) < 0) {
+    if (pyc_loop_check_usable(loop) < 0) {
         return NULL;
     }
-    pyc_watcher *stale = loop->watchers[fd];
-    if (stale != NULL) {
-        PyObject *keep = take_keep(stale);
-        (stale->gone != NULL ? stale->gone : retire)(stale);
-        Py_XDECREF(keep);
-    }
-    loop->uv_wanted = 1;
+    make_way(loop, fd);
     pyc_watcher *self = calloc(1, sizeof(*self));
     if (self == NULL) {
         return (pyc_watcher *)PyErr_NoMemory();
-    }
-    int code = uv_poll_init(&loop->uv, &self->poll, fd);
-    if (code < 0) {
-        free(self);
-        return raise_uv(code);
     }
     self->loop = loop;
     self->ready = ready;
@@ -139,100 +245,115 @@ pyc_watcher_open(pyc_loop *loop, int fd, pyc_watcher_fn ready, void *owner)
     self->fd = fd;
     pyc_link_init(&self->fresh);
     pyc_link_init(&self->late);
-    loop->watchers[fd] = self;
-    return self;
-}
-
-/* We are in another thread than the loop, which is inside of libuv without the
- * GIL: it does what is wanted as soon as it has it. */
-static void
-do_later(pyc_watcher *self)
-{
-    if (pyc_link_alone(&self->late)) {
-        pyc_link_insert(&self->loop->late, &self->late);
+    pyc_lock_take(&loop->watching);
+    loop->uv_wanted = 1;
+    int code = make_room(loop, fd);
+    if (code == 0) {
+        code = uv_poll_init(&loop->uv, &self->poll, fd);
     }
-    pyc_wake_set(self->loop->wake->fd);
+    if (code == 0) {
+        loop->watchers[fd] = self;
+    }
+    pyc_lock_give(&loop->watching);
+    if (code < 0) {
+        free(self);
+        return raise_uv(code);
+    }
+    return self;
 }
 
 void
 pyc_watcher_catch_up(pyc_loop *loop)
 {
-    while (!pyc_link_alone(&loop->late)) {
+    int code = 0;
+    pyc_lock_take(&loop->watching);
+    while (!pyc_link_alone(&loop->late) && code == 0 && !busy_elsewhere(loop)) {
         pyc_watcher *self = pyc_container(loop->late.next, pyc_watcher, late);
         pyc_link_remove(&self->late);
-        loop->uv_wanted = 1;
         if (self->late_close) {
-            uv_poll_stop(&self->poll);
-            uv_close((uv_handle_t *)&self->poll, on_closed);
+            close_now(self);
         }
-        else if (pyc_watcher_set(self, self->late_events) < 0) {
-            pyc_loop_fail(loop, pyc_take_exception());
+        else {
+            code = set_now(self, self->late_events);
         }
+    }
+    pyc_lock_give(&loop->watching);
+    if (code < 0) {
+        raise_uv(code);
+        pyc_loop_fail(loop, pyc_take_exception());
     }
 }
 
 int
 pyc_watcher_set(pyc_watcher *self, int events)
 {
-    if (PYC_UNLIKELY(!pyc_link_alone(&self->late))) {
-        self->late_events = events;
-        return 0;
-    }
-    if (events == self->events || self->fd < 0) {
+    pyc_loop *loop = self->loop;
+    int code = 0;
+    if (self->retired || (pyc_link_alone(&self->late) &&
+                          (events == self->events || self->fd < 0))) {
         return 0; /* nothing new, or nothing to watch any more */
     }
-    if (PYC_UNLIKELY(pyc_loop_forked(self->loop))) {
-        pyc_loop_part(self->loop);
+    if (PYC_UNLIKELY(pyc_loop_forked(loop))) {
+        pyc_loop_part(loop);
     }
-    if (PYC_UNLIKELY(self->loop->saved != NULL)) {
+    pyc_lock_take(&loop->watching);
+    if (PYC_UNLIKELY(!pyc_link_alone(&self->late) || busy_elsewhere(loop))) {
         self->late_events = events;
         do_later(self);
-        return 0;
     }
-    self->loop->uv_wanted = 1;
-    pyc_link_remove(&self->fresh);
-    int code = events == 0 ? uv_poll_stop(&self->poll)
-                           : uv_poll_start(&self->poll, events, on_poll);
+    else {
+        code = set_now(self, events);
+    }
+    pyc_lock_give(&loop->watching);
     if (code < 0) {
         raise_uv(code);
         return -1;
     }
-    self->events = events;
-    if (events != 0) {
-        pyc_link_insert(&self->loop->fresh, &self->fresh);
-    }
     return 0;
 }
 
-void
-pyc_watcher_close(pyc_watcher *self)
+/* The part of it that the loop's thread need not do. */
+static void
+close_later(pyc_watcher *self)
 {
-    if (self->loop == NULL) {
-        free(self);
-        return;
-    }
-    PyObject *keep = take_keep(self);
-    if (PYC_UNLIKELY(pyc_loop_forked(self->loop))) {
-        pyc_loop_part(self->loop);
-    }
-    if (PYC_UNLIKELY(self->loop->saved != NULL)) {
+    if (!PYC_FREE_THREADED) { /* else that thread is using all of it */
         pyc_link_remove(&self->fresh);
         if (self->fd >= 0) {
             self->loop->watchers[self->fd] = NULL;
         }
         self->events = 0; /* it hears nothing any more */
         self->fd = -1;
-        self->late_close = 1;
-        do_later(self);
+    }
+    self->late_close = 1;
+    do_later(self);
+}
+
+void
+pyc_watcher_close(pyc_watcher *self)
+{
+    pyc_loop *loop = self->loop;
+    if (loop == NULL) {
+        free(self);
+        return;
+    }
+    if (PYC_UNLIKELY(pyc_loop_forked(loop))) {
+        pyc_loop_part(loop);
+    }
+    pyc_lock_take(&loop->watching);
+    PyObject *keep = take_keep(self);
+    if (PYC_UNLIKELY(self->retired)) {
+        done_with(self);
+    }
+    else if (PYC_UNLIKELY(self->loop == NULL)) {
+        free(self); /* closed meanwhile */
+    }
+    else if (PYC_UNLIKELY(busy_elsewhere(loop))) {
+        close_later(self);
     }
     else {
-        pyc_link_remove(&self->late);
-        if (self->fd >= 0) {
-            retire(self);
-        }
-        self->loop->uv_wanted = 1;
-        uv_close((uv_handle_t *)&self->poll, on_closed);
+        close_now(self);
     }
+    pyc_lock_give(&loop->watching);
     Py_XDECREF(keep);
 }
 
@@ -324,6 +445,5 @@ pyc_watcher_clear(pyc_loop *loop)
 void
 pyc_watcher_close_all(pyc_loop *loop)
 {
-    pyc_watcher_clear(loop);
     uv_walk(&loop->uv, close_by_loop, NULL);
 }

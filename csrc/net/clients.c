@@ -4,12 +4,36 @@
 #include "net/net.h"
 #include "net/stream.h"
 
+/* Without a GIL one in the list may have lost its last reference a moment ago:
+ * a weak one knows. */
+#ifdef Py_GIL_DISABLED
+static void
+make_ref(pyc_stream *stream)
+{
+    Py_XSETREF(stream->client_ref, PyWeakref_NewRef((PyObject *)stream, NULL));
+    PyErr_Clear(); /* no memory: it is not in copies */
+}
+
+static PyObject *
+get_ref(pyc_stream *stream)
+{
+    PyObject *ref = stream->client_ref;
+    return ref == NULL ? NULL : pyc_weakref_get(ref);
+}
+#else
+#    define make_ref(stream) ((void)(stream))
+#    define get_ref(stream) Py_NewRef((PyObject *)(stream))
+#endif
+
 void
 pyc_clients_add(pyc_clients *clients, pyc_stream *stream)
 {
     stream->clients = (pyc_clients *)Py_NewRef(clients);
+    make_ref(stream);
+    pyc_lock_take(&clients->lock);
     pyc_link_insert(&clients->list, &stream->client);
     clients->len++;
+    pyc_lock_give(&clients->lock);
 }
 
 int
@@ -21,10 +45,11 @@ pyc_clients_discard(pyc_stream *stream)
         return 0;
     }
     stream->clients = NULL;
+    pyc_lock_take(&clients->lock);
     pyc_link_remove(&stream->client);
-    clients->len--;
-    if (clients->len == 0 && clients->emptied != NULL &&
-        clients->emptied != Py_None) {
+    size_t left = --clients->len;
+    pyc_lock_give(&clients->lock);
+    if (left == 0 && clients->emptied != NULL && clients->emptied != Py_None) {
         result = PyObject_CallNoArgs(clients->emptied);
         if (result == NULL) {
             Py_DECREF(clients);
@@ -126,16 +151,19 @@ static PyObject *
 clients_copy(pyc_clients *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *list = PyList_New(0);
-    if (list == NULL) {
-        return NULL;
-    }
-    for (pyc_link *link = self->list.next; link != &self->list;
+    int code = list == NULL ? -1 : 0;
+    pyc_lock_take(&self->lock);
+    for (pyc_link *link = self->list.next; link != &self->list && code == 0;
          link = link->next) {
-        pyc_stream *stream = pyc_container(link, pyc_stream, client);
-        if (PyList_Append(list, (PyObject *)stream) < 0) {
-            Py_DECREF(list);
-            return NULL;
+        PyObject *stream = get_ref(pyc_container(link, pyc_stream, client));
+        if (stream != NULL) {
+            code = PyList_Append(list, stream);
+            Py_DECREF(stream); /* the list has it, so it does not end here */
         }
+    }
+    pyc_lock_give(&self->lock);
+    if (code < 0) {
+        Py_CLEAR(list);
     }
     return list;
 }

@@ -4,6 +4,7 @@
 #ifndef PYC_NET_CLIENTS_H
 #define PYC_NET_CLIENTS_H
 
+#include "py/lock.h"
 #include "py/state.h"
 #include "base/list.h"
 
@@ -11,6 +12,7 @@ struct pyc_stream;
 
 typedef struct pyc_clients {
     PyObject_HEAD
+    pyc_lock lock; /* of the list: a transport may end in any thread */
     pyc_link list; /* of pyc_stream.client */
     size_t len;
     PyObject *emptied; /* called when the last has gone, or None */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "py/compat.h"
 #include "net/datagram.h"
+#include "net/pass_on.h"
 
 #include <errno.h>
 
@@ -290,6 +291,11 @@ datagram_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
             "data argument must be a bytes-like object, not '%s'",
             Py_TYPE(data)->tp_name);
     }
+    pyc_loop *elsewhere = pyc_must_pass_on(&self->loop);
+    if (elsewhere != NULL) {
+        return pyc_pass_on(op, elsewhere, "sendto", both,
+                           1 + (both[1] != NULL));
+    }
     if (address == Py_None) {
         address = NULL;
     }
@@ -316,6 +322,7 @@ PyDoc_STRVAR(close_doc,
 static PyObject *
 datagram_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    PYC_PASS_ON((pyc_datagram *)op, "close");
     if (pyc_datagram_close((pyc_datagram *)op) < 0) {
         return NULL;
     }
@@ -329,6 +336,7 @@ PyDoc_STRVAR(abort_doc, "abort($self, /)\n--\n\n"
 static PyObject *
 datagram_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    PYC_PASS_ON((pyc_datagram *)op, "abort");
     if (pyc_datagram_force_close((pyc_datagram *)op, NULL) < 0) {
         return NULL;
     }
@@ -354,6 +362,7 @@ PyDoc_STRVAR(set_protocol_doc,
 static PyObject *
 datagram_set_protocol(PyObject *op, PyObject *protocol)
 {
+    PYC_PASS_ON_WITH((pyc_datagram *)op, "set_protocol", protocol);
     Py_XSETREF(((pyc_datagram *)op)->protocol, Py_NewRef(protocol));
     Py_RETURN_NONE;
 }
@@ -400,6 +409,7 @@ PyDoc_STRVAR(pause_reading_doc,
 static PyObject *
 datagram_pause_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    PYC_PASS_ON((pyc_datagram *)op, "pause_reading");
     return set_paused(op, 1);
 }
 
@@ -410,6 +420,7 @@ PyDoc_STRVAR(resume_reading_doc,
 static PyObject *
 datagram_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    PYC_PASS_ON((pyc_datagram *)op, "resume_reading");
     return set_paused(op, 0);
 }
 

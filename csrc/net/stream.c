@@ -109,6 +109,10 @@ stream_watch(pyc_stream *self, int events)
     int keep = self->watcher->events != 0;
     if (keep != (kept != NULL)) {
         self->watcher->keep = keep ? Py_NewRef(self) : NULL;
+        if (!keep && self->watcher->user == NULL) {
+            self->watcher->user = PyWeakref_NewRef((PyObject *)self, NULL);
+            PyErr_Clear(); /* it is for messages alone */
+        }
         Py_XDECREF(kept);
     }
     return 0;
@@ -189,8 +193,12 @@ pyc_stream_release(pyc_stream *self)
     pyc_link_remove(&self->flush.link);
     self->closing = 1;
     self->conn_lost += self->conn_lost == 0;
-    if (!self->closed) {
-        self->closed = 1;
+    int closed;
+    PYC_BEGIN_CRITICAL_SECTION(self); /* others may be making self->sock */
+    closed = self->closed;
+    self->closed = 1;
+    PYC_END_CRITICAL_SECTION();
+    if (!closed) {
         raised = close_descriptor(self) < 0 ? pyc_take_exception() : NULL;
     }
     int code = stream_detach(self);

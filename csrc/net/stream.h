@@ -40,6 +40,9 @@ typedef struct pyc_stream {
     PyObject *server;     /* or NULL */
     pyc_clients *clients; /* of the server, if it is one of ours */
     pyc_link client;      /* in clients->list */
+#ifdef Py_GIL_DISABLED
+    PyObject *client_ref; /* weak, to itself, for clients->list */
+#endif
     pyc_callback receive; /* data_received or buffer_updated */
     pyc_callback buffer;  /* get_buffer */
     pyc_outbox *outbox;

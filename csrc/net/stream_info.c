@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What a transport tells about itself. */
 #include "py/compat.h"
+#include "net/pass_on.h"
 #include "net/stream.h"
 
 #include <unistd.h>
@@ -146,7 +147,10 @@ pyc_stream_get_extra_info(pyc_stream *self, PyObject *args, PyObject *kwargs)
                                      &name, &fallback)) {
         return NULL;
     }
-    PyObject *value = find_extra(self, name);
+    PyObject *value;
+    PYC_BEGIN_CRITICAL_SECTION(self);
+    value = find_extra(self, name);
+    PYC_END_CRITICAL_SECTION();
     return value == NULL && !PyErr_Occurred() ? Py_NewRef(fallback) : value;
 }
 
@@ -192,7 +196,8 @@ pyc_stream_repr(pyc_stream *self)
     if (name == NULL) {
         return NULL;
     }
-    if (self->loop == NULL || self->loop->closed) {
+    if (self->loop == NULL || self->loop->closed ||
+        pyc_must_pass_on(&self->loop) != NULL) {
         result = PyUnicode_FromFormat("<%U%s fd=%d>", name, state, self->fd);
     }
     else {

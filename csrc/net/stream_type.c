@@ -3,6 +3,7 @@
 #include "py/compat.h"
 #include "net/stream.h"
 #include "net/net.h"
+#include "net/pass_on.h"
 
 /* ---- the object -------------------------------------------------------- */
 
@@ -114,6 +115,11 @@ static void
 stream_dealloc(pyc_stream *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    if (PYC_FREE_THREADED && self->weakrefs != NULL) {
+        /* Or the loop could take one of ours while the finalizer runs, which
+         * 3.13 would not notice. */
+        PyObject_ClearWeakRefs((PyObject *)self);
+    }
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
         return;
     }
@@ -122,6 +128,9 @@ stream_dealloc(pyc_stream *self)
         PyObject_ClearWeakRefs((PyObject *)self);
     }
     stream_clear(self);
+#ifdef Py_GIL_DISABLED
+    Py_XDECREF(self->client_ref);
+#endif
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -131,6 +140,7 @@ stream_dealloc(pyc_stream *self)
 static PyObject *
 stream_close(pyc_stream *self, PyObject *Py_UNUSED(ignored))
 {
+    PYC_PASS_ON(self, "close");
     if (pyc_stream_close(self) < 0) {
         return NULL;
     }
@@ -140,6 +150,7 @@ stream_close(pyc_stream *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 stream_force_close(pyc_stream *self, PyObject *exc)
 {
+    PYC_PASS_ON_WITH(self, "_force_close", exc);
     if (pyc_stream_force_close(self, exc == Py_None ? NULL : exc) < 0) {
         return NULL;
     }
@@ -183,6 +194,7 @@ stream_is_reading(pyc_stream *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 stream_pause_reading(pyc_stream *self, PyObject *Py_UNUSED(ignored))
 {
+    PYC_PASS_ON(self, "pause_reading");
     if (!self->closing && !self->paused) {
         self->paused = 1;
         pyc_stream_update(self);
@@ -193,6 +205,7 @@ stream_pause_reading(pyc_stream *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 stream_resume_reading(pyc_stream *self, PyObject *Py_UNUSED(ignored))
 {
+    PYC_PASS_ON(self, "resume_reading");
     if (!self->closing && self->paused) {
         self->paused = 0;
         self->read_off = 0;
@@ -204,6 +217,7 @@ stream_resume_reading(pyc_stream *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 stream_set_protocol(pyc_stream *self, PyObject *protocol)
 {
+    PYC_PASS_ON_WITH(self, "set_protocol", protocol);
     if (pyc_stream_set_protocol(self, protocol) < 0) {
         return NULL;
     }

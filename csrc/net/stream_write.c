@@ -2,6 +2,7 @@
 /* From the program to the socket: at once when nothing is queued, and what
  * follows in the same turn together, before the loop polls again. */
 #include "py/compat.h"
+#include "net/pass_on.h"
 #include "net/stream.h"
 
 #include <errno.h>
@@ -375,6 +376,7 @@ write_any(pyc_stream *self, PyObject *object)
 PyObject *
 pyc_stream_write(pyc_stream *self, PyObject *object)
 {
+    PYC_PASS_ON_WITH(self, "write", object);
     if (PYC_LIKELY(PyBytes_CheckExact(object) && !self->eof &&
                    !self->conn_lost && self->empty_waiter == NULL &&
                    PyBytes_GET_SIZE(object) > 0)) {
@@ -454,6 +456,10 @@ push_lines(pyc_stream *self, PyObject *list)
 PyObject *
 pyc_stream_writelines(pyc_stream *self, PyObject *lines)
 {
+    pyc_loop *elsewhere = pyc_must_pass_on(&self->loop);
+    if (elsewhere != NULL) {
+        return pyc_pass_on_lines((PyObject *)self, elsewhere, lines);
+    }
     int code = check_write(self, "Cannot call writelines() after write_eof()",
                            "unable to writelines; sendfile is in progress");
     if (code < 0) {
@@ -488,6 +494,7 @@ pyc_stream_writelines(pyc_stream *self, PyObject *lines)
 PyObject *
 pyc_stream_write_eof(pyc_stream *self, PyObject *Py_UNUSED(ignored))
 {
+    PYC_PASS_ON(self, "write_eof");
     if (self->closing || self->eof) {
         Py_RETURN_NONE;
     }
@@ -573,6 +580,12 @@ pyc_stream_get_write_buffer_limits(pyc_stream *self,
 PyObject *
 pyc_stream_get_write_buffer_size(pyc_stream *self, PyObject *Py_UNUSED(ignored))
 {
+    if (pyc_must_pass_on(&self->loop) != NULL) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "get_write_buffer_size() called by another thread than "
+                        "the one that runs the loop");
+        return NULL;
+    }
     if (self->outbox != NULL && !self->blocked) {
         pyc_stream_flush(self);
     }

@@ -6,6 +6,7 @@ import itertools
 import os
 import socket
 import stat
+import threading
 from asyncio import base_events, constants, transports, trsock
 from asyncio.log import logger
 from collections.abc import Iterable
@@ -41,8 +42,12 @@ class Server(base_events.Server):
         self._clients.discard(transport)
 
     def _wakeup(self):
-        if self._waiters is not None:
+        if self._waiters is None:
+            return
+        if self._loop._thread_id in (None, threading.get_ident()):
             super()._wakeup()
+        else:   # the last connection was garbage, which ends in any thread
+            self._loop.call_soon_threadsafe(self._wakeup)
 
     def close(self):
         """Stop listening; connections stay open, serve_forever() is cancelled.

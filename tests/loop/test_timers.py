@@ -335,17 +335,28 @@ def test_wait_for_timeout(either):
 def test_random_schedules_and_cancellations(loop):
     """Against a plain list: what is due and not cancelled runs, each once, in order of its time."""
     seen = []
-    base = loop.time() + 0.5  # after all are made
-    live = {}
-    for number in range(3000):
-        when = base + random.randrange(100) * 1e-5
-        live[number] = when, loop.call_at(when, seen.append, (when, number))
-        if random.random() < 0.6:
-            gone = random.choice(list(live))
-            live.pop(gone)[1].cancel()
-        if number % 500 == 0:
-            loop.stop()
-            loop.run_forever()
+
+    def schedule(base):
+        live = {}
+        for number in range(3000):
+            when = base + random.randrange(100) * 1e-5
+            live[number] = when, loop.call_at(when, seen.append, (when, number))
+            if random.random() < 0.6:
+                gone = random.choice(list(live))
+                live.pop(gone)[1].cancel()
+            if number % 500 == 0:
+                loop.stop()
+                loop.run_forever()
+        return live
+
+    live, base, ahead = {}, 0.0, 0.25
+    while loop.time() >= base:  # all must be there before the first is due
+        for _, handle in live.values():
+            handle.cancel()
+        seen.clear()
+        ahead *= 2
+        base = loop.time() + ahead
+        live = schedule(base)
     expected = sorted((when, number) for number, (when, _) in live.items())
     loop.call_at(base + 0.01, loop.stop)
     loop.run_forever()

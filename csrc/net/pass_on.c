@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+#include "py/compat.h"
+#include "net/pass_on.h"
+
+#define MAX_ARGS 2
+
+PyObject *
+pyc_pass_on(PyObject *transport, pyc_loop *loop, const char *name,
+            PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *stack[2 + MAX_ARGS] = {Py_NewRef(loop)}, *told = NULL;
+    Py_ssize_t count = 2;
+    stack[1] = PyObject_GetAttrString(transport, name);
+    if (stack[1] == NULL) {
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < nargs; i++, count++) {
+        int mutable = PyByteArray_Check(args[i]) || PyMemoryView_Check(args[i]);
+        stack[count] =
+            mutable ? PyBytes_FromObject(args[i]) : Py_NewRef(args[i]);
+        if (stack[count] == NULL) {
+            goto done;
+        }
+    }
+    told = PyObject_VectorcallMethod(loop->state->str_call_soon_threadsafe,
+                                     stack, (size_t)count, NULL);
+done:
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Py_XDECREF(stack[i]);
+    }
+    if (told == NULL) {
+        return NULL;
+    }
+    Py_DECREF(told);
+    Py_RETURN_NONE;
+}
+
+PyObject *
+pyc_pass_on_lines(PyObject *transport, pyc_loop *loop, PyObject *lines)
+{
+    PyObject *none = PyBytes_FromStringAndSize(NULL, 0), *result = NULL;
+    PyObject *all =
+        none == NULL ? NULL : PyObject_CallMethod(none, "join", "O", lines);
+    if (all != NULL) {
+        result = pyc_pass_on(transport, loop, "write", &all, 1);
+        Py_DECREF(all);
+    }
+    Py_XDECREF(none);
+    return result;
+}
