@@ -83,7 +83,8 @@ def file_digest_many(paths, name, *, threads=None, progress=None, errors="raise"
 
     ``paths`` yields str, bytes or path-like objects; ``name`` is as in ``digest_many``. A file that cannot be read
     raises the OSError that ``open`` would raise (of several, that of the first), or, with ``errors="return"``, has it
-    in the place of its digest. Like ``hashlib.file_digest`` with each file opened in turn.
+    in the place of its digest; so does a FIFO (EOPNOTSUPP), which may make whoever opens it wait for ever. Like
+    ``hashlib.file_digest`` with each file opened in turn.
     """
     return _run(_file_batch(paths, name, errors), threads, progress)
 

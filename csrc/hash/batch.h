@@ -47,6 +47,8 @@ extern PyType_Spec pyc_batch_spec;
 /* A batch without inputs for that kind of item, or NULL. */
 pyc_batch *pyc_batch_new(PyObject *module,
                          pyc_fault (*item)(pyc_job *, size_t, pyc_scratch *));
+/* 0, or -1 with TypeError: `items` is one item where many are expected. */
+int pyc_expect_many(PyObject *items, const char *what);
 /* Take the buffers of an iterable; `what` names it in errors. 0 or -1. */
 int pyc_batch_hold_inputs(pyc_batch *self, PyObject *buffers, const char *what);
 /* The same for salts: one buffer, or a list or tuple of one each. */

@@ -3,16 +3,29 @@
 #include "hash/batch.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-/* 0, or an errno. */
+/* 0, or an errno. Waits for nobody: no signal and no cancellation would get
+ * through to this thread. */
 static int
 open_file(const char *path, int *fd)
 {
+    struct stat info;
+    int err = 0;
     do {
-        *fd = open(path, O_RDONLY | O_CLOEXEC);
+        *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     } while (*fd < 0 && errno == EINTR);
-    return *fd < 0 ? errno : 0;
+    if (*fd < 0 || fstat(*fd, &info) < 0) {
+        err = errno;
+    }
+    else if (S_ISFIFO(info.st_mode)) {
+        err = EOPNOTSUPP;
+    }
+    if (err != 0 && *fd >= 0) {
+        close(*fd);
+    }
+    return err;
 }
 
 /* As far into the block as the file goes. The bytes read, or -1. */
@@ -119,7 +132,7 @@ pyc_file_batch(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     int return_errors = PyObject_IsTrue(args[2]);
-    if (return_errors < 0) {
+    if (return_errors < 0 || pyc_expect_many(args[0], "paths") < 0) {
         return NULL;
     }
     PyObject *encoded = NULL;

@@ -73,9 +73,27 @@ fail:
     return NULL;
 }
 
+/* One item in the place of many would be taken apart into its bytes. */
+int
+pyc_expect_many(PyObject *items, const char *what)
+{
+    if (PyUnicode_Check(items) || PyBytes_Check(items) ||
+        PyByteArray_Check(items) || PyMemoryView_Check(items)) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s: expected an iterable of them, such as a list, not a "
+                     "single %.100s",
+                     what, Py_TYPE(items)->tp_name);
+        return -1;
+    }
+    return 0;
+}
+
 int
 pyc_batch_hold_inputs(pyc_batch *self, PyObject *buffers, const char *what)
 {
+    if (pyc_expect_many(buffers, what) < 0) {
+        return -1;
+    }
     self->owners = PySequence_Tuple(buffers);
     if (self->owners == NULL) {
         return -1;

@@ -193,6 +193,9 @@ pyc_stream_release(pyc_stream *self)
     pyc_link_remove(&self->flush.link);
     self->closing = 1;
     self->conn_lost += self->conn_lost == 0;
+    if (!self->closed) {
+        pyc_stream_keep_names(self);
+    }
     int closed;
     PYC_BEGIN_CRITICAL_SECTION(self); /* others may be making self->sock */
     closed = self->closed;

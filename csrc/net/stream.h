@@ -187,6 +187,8 @@ pyc_stream_queued(const pyc_stream *self)
 /* ---- stream_info.c ----------------------------------------------------- */
 
 extern PyGetSetDef pyc_stream_getset[];
+/* For those who ask after the end. */
+void pyc_stream_keep_names(pyc_stream *self);
 PyObject *pyc_stream_repr(pyc_stream *self);
 PyObject *pyc_stream_get_extra_info(pyc_stream *self, PyObject *args,
                                     PyObject *kwargs);

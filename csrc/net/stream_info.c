@@ -138,6 +138,23 @@ find_extra(pyc_stream *self, PyObject *name)
     return value;
 }
 
+void
+pyc_stream_keep_names(pyc_stream *self)
+{
+    pyc_state *state = self->state;
+    PyObject *raised = pyc_take_exception();
+    PyObject *name = find_extra(self, state->str_sockname);
+    Py_XDECREF(name);
+    if (self->peer.family == AF_UNSPEC) {
+        name = find_extra(self, state->str_peername);
+        Py_XDECREF(name);
+    }
+    PyErr_Clear();
+    if (raised != NULL) {
+        pyc_put_exception(raised);
+    }
+}
+
 PyObject *
 pyc_stream_get_extra_info(pyc_stream *self, PyObject *args, PyObject *kwargs)
 {

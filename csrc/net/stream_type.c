@@ -25,6 +25,12 @@ stream_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (fd < 0 || pyc_loop_check_usable(loop) < 0) {
         return NULL;
     }
+    PyObject *made =
+        PyObject_GetAttr(protocol, loop->state->str_connection_made);
+    if (made == NULL) {
+        return NULL; /* no protocol: better now than when it is called */
+    }
+    Py_DECREF(made);
     context = context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
     if (context == NULL) {
         return NULL;

@@ -58,6 +58,8 @@ extern struct PyModuleDef pyc_core_module;
     X(error_received)                                                          \
     X(pause_writing)                                                           \
     X(resume_writing)                                                          \
+    X(sockname)                                                                \
+    X(peername)                                                                \
     X(transport)                                                               \
     X(acquire)                                                                 \
     X(release)                                                                 \

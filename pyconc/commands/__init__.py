@@ -6,6 +6,7 @@ USAGE = """\
 usage: python -m pyconc SCRIPT [ARGUMENT]...      run a script (or folder, or zip file) on pyconc's event loop
        python -m pyconc -m MODULE [ARGUMENT]...   the same with a module
        python -m pyconc -c COMMAND [ARGUMENT]...  the same with a command
+       python -m pyconc - [ARGUMENT]...           the same with a program from standard input
        python -m pyconc demo [OPTION]...          pyconc beside the standard library on this machine (demo --help)
        python -m pyconc --version | --help
 
@@ -28,6 +29,9 @@ def main(args=None):
     elif first in ("-m", "-c") and len(args) > 1:
         from pyconc.commands import run
         (run.module if first == "-m" else run.command)(args[1], args[2:])
+    elif first == "-":
+        from pyconc.commands import run
+        run.standard_input(args[1:])
     elif first is not None and not first.startswith("-"):
         from pyconc.commands import run
         run.script(first, args[1:])

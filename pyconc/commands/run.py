@@ -65,6 +65,15 @@ def command(text, args):
             new_main(__loader__=importlib.machinery.BuiltinImporter))
 
 
+def standard_input(args):
+    """python -: the program comes by standard input."""
+    sys.argv[:] = ["-", *args]
+    set_first_path("")
+    source = sys.stdin.buffer.read()
+    execute(lambda: compile(source, "<stdin>", "exec", dont_inherit=True),
+            new_main(__file__="<stdin>", __cached__=None, __loader__=importlib.machinery.BuiltinImporter))
+
+
 def set_first_path(folder):
     if not sys.flags.safe_path:
         sys.path[0] = folder

@@ -226,6 +226,11 @@ for _name in ("call_soon", "call_soon_threadsafe", "call_later", "call_at", "run
               "add_writer", "remove_reader", "remove_writer"):
     getattr(Loop, f"_{_name}_by_name").__qualname__ = f"Loop.{_name}"   # in the message of a TypeError
 
+for _mixin in Servers, Connections, Datagrams, Resolving:
+    for _method in vars(_mixin).values():
+        if isinstance(_method, types.FunctionType):
+            _method.__qualname__ = f"Loop.{_method.__name__}"
+
 for _name, _method in vars(_core.Loop).items():
     if type(_method) is types.MethodDescriptorType and _name not in vars(Loop):
         setattr(Loop, _name, Loop._adopt(_method))

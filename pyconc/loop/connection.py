@@ -89,6 +89,7 @@ class Connections:
         Raises OSError when it can't connect, ValueError and TypeError for arguments that don't go together.
         Like asyncio's loop.create_connection(), with the newest Python's arguments on every Python.
         """
+        self._check_closed()
         server_hostname = server_name(server_hostname, ssl, host, ssl_handshake_timeout, ssl_shutdown_timeout)
         if sock is not None:
             _check_ssl_socket(sock)
@@ -210,7 +211,10 @@ class Connections:
             del exceptions, errors  # their tracebacks hold this frame
 
     async def _connect(self, sock, address):
-        code = sock.connect_ex(address)
+        try:
+            code = sock.connect_ex(address)
+        except OverflowError:
+            raise OverflowError(f"connect(): port must be 0-65535, not {address[1]!r}") from None
         if code == errno.EINPROGRESS:
             # To an address of this machine it is done by now: asking again saves the watching of the socket.
             code = sock.connect_ex(address)

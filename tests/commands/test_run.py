@@ -81,6 +81,15 @@ def test_same_as_python(folder, line):
     assert python(folder, "-m", "pyconc", *args) == python(folder, *args)
 
 
+def test_a_program_from_standard_input(folder):
+    def run(*words):
+        return subprocess.run([sys.executable, *words, "-", "x", "-y"], cwd=folder, input=LOOK, text=True,
+                              capture_output=True, timeout=60)
+    ours, theirs = run("-m", "pyconc"), run()
+    assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout)
+    assert ours.returncode == 0, ours.stderr
+
+
 def test_command_is_the_same_as_under_python(folder):
     assert python(folder, "-m", "pyconc", "-c", LOOK, "x", "-y") == python(folder, "-c", LOOK, "x", "-y")
     assert python(folder, "-m", "pyconc", "-c", "1 / 0")[0] == 1

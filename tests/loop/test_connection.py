@@ -407,7 +407,7 @@ def test_bad_arguments(error, kwargs):
                 loop.run_until_complete(main(loop, made))
             said.append(caught)
     assert type(said[0].value) is type(said[1].value)
-    assert str(said[1].value).startswith(str(said[0].value).split(", got")[0].replace("connect()", "connect_ex()"))
+    assert str(said[1].value).startswith(str(said[0].value).split(", got")[0].rstrip("."))
 
 
 def test_protocol_factory_that_raises_leaves_no_socket():
@@ -549,4 +549,51 @@ def test_connections_leave_nothing(first_loop, no_leaked_fds, no_leaked_objects)
     no_leaked_objects(lambda: loop.run_until_complete(once()), rounds=100)
     server.close()
     loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+@pytest.mark.parametrize("new_loop", [pyconc.new_event_loop, asyncio.SelectorEventLoop])
+def test_names_asked_for_after_the_end(new_loop):
+    async def main():
+        server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        _, writer = await asyncio.open_connection(*address)
+        name = writer.transport._sock.getsockname()
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        assert writer.get_extra_info("peername") == address
+        assert writer.get_extra_info("sockname") == name
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+
+
+def test_what_is_no_protocol_is_told_to_who_connects():
+    async def main():
+        server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
+        async with server:
+            with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'connection_made'"):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: None, *server.sockets[0].getsockname())
+            await asyncio.sleep(0.01)
+
+    with asyncio.Runner(loop_factory=pyconc.new_event_loop) as runner:
+        runner.run(main())
+
+
+def test_connecting_with_a_closed_loop_or_an_impossible_port():
+    loop = pyconc.new_event_loop()
+    with pytest.raises(OverflowError, match=r"connect\(\): port must be 0-65535, not 70000"):
+        loop.run_until_complete(loop.create_connection(asyncio.Protocol, "127.0.0.1", 70000))
+    loop.close()
+    connecting = loop.create_connection(asyncio.Protocol, "127.0.0.1", 1)
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        connecting.send(None)
+
+
+def test_wrong_keywords_are_the_loops():
+    loop = pyconc.new_event_loop()
+    with pytest.raises(TypeError, match=r"Loop\.create_datagram_endpoint\(\)"):
+        loop.create_datagram_endpoint(asyncio.DatagramProtocol, no_such=1)
     loop.close()

@@ -200,3 +200,19 @@ def test_half_close_and_large_data(path):
         server.close()
         await server.wait_closed()
     run(main())
+
+
+@pytest.mark.parametrize("new_loop", [pyconc.new_event_loop, asyncio.SelectorEventLoop])
+def test_names_asked_for_after_the_end(path, new_loop):
+    async def main():
+        server = await asyncio.start_unix_server(lambda r, w: w.close(), path)
+        _, writer = await asyncio.open_unix_connection(path)
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        return writer.get_extra_info("peername"), writer.get_extra_info("sockname")
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(main()) == (path, "")
+    if os.path.exists(path):
+        os.unlink(path)
