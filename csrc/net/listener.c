@@ -152,8 +152,10 @@ listener_ready(pyc_watcher *watcher, int events)
     if (self->burst > self->backlog) {
         self->burst = self->backlog;
     }
-    if (self->watcher != NULL && self->watcher->events == 0) {
-        (void)pyc_watcher_set(self->watcher, UV_READABLE);
+    if (self->watcher != NULL && self->watcher->events == 0 &&
+        pyc_watcher_set(self->watcher, UV_READABLE) < 0) {
+        pyc_loop_report(self->loop, "Exception in accepting a connection", NULL,
+                        NULL);
     }
     Py_DECREF(self);
 }
