@@ -54,7 +54,7 @@ PyObject *pyc_loop_create_task(pyc_loop *self, PyObject *const *args,
          "Source: asyncio.loop.create_future"},                                \
         {"create_task", (PyCFunction)(void (*)(void))pyc_loop_create_task,     \
          METH_FASTCALL | METH_KEYWORDS,                                        \
-         "create_task($self, coro, /, **kwargs)\n--\n\n"                       \
+         "create_task($self, /, coro, **kwargs)\n--\n\n"                       \
          "A Task that runs `coro`; the keywords are those of the running "     \
          "Python's "                                                           \
          "asyncio.Task (name, context, eager_start).\n\n"                      \
