@@ -219,6 +219,9 @@ class Loop(_core.Loop, Servers, Connections, Datagrams, Resolving, SelectorEvent
             logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), seconds)
 
     def _descriptor_in_use(self, descriptor, user):
+        sock = getattr(user, "_sock", None)
+        if sock is not None and sock.fileno() < 0:
+            return      # closed under its transport, as the collector may do to garbage: the number is another's
         raise RuntimeError(f"File descriptor {descriptor!r} is used by transport {user!r}")
 
 

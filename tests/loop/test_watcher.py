@@ -164,3 +164,26 @@ def test_loop_closed_with_transports_open(loop, no_leaked_fds):
             del protocol.transport
         del made, transport, protocol
         gc.collect()
+
+
+def test_the_number_of_a_socket_closed_under_its_transport(loop):
+    """The collector may close the socket of a transport that is garbage before the transport itself."""
+    async def main():
+        left, peer = socket.socketpair()
+        old, _ = await loop.create_connection(lambda: Sink(loop), sock=left)
+        number = left.fileno()
+        left.close()
+        right, other = socket.socketpair()
+        assert number in (right.fileno(), other.fileno())
+        again, far = (right, other) if right.fileno() == number else (other, right)
+        _, sink = await loop.create_connection(lambda: Sink(loop), sock=again)
+        far.sendall(b"hello")
+        far.close()
+        await sink.all
+        assert bytes(sink.received) == b"hello"
+        sink.transport.close()
+        old.abort()
+        peer.close()
+        await sink.lost
+
+    loop.run_until_complete(main())
