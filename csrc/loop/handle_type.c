@@ -278,10 +278,10 @@ timer_compare(PyObject *self, PyObject *other, int op)
 {
     static const char *const names[] = {"__lt__", "__le__", "__eq__",
                                         NULL,     "__gt__", "__ge__"};
-    if (op == Py_NE) {
+    if (op == Py_NE) { /* asyncio's class leaves it to Python to derive */
         PyObject *equal = timer_compare(self, other, Py_EQ);
         if (equal == NULL || equal == Py_NotImplemented) {
-            return equal;
+            return equal; /* an error, or for `other` to say: as it is */
         }
         int differ = equal == Py_False;
         Py_DECREF(equal);

@@ -10,9 +10,8 @@
 #define GATHER_LIMIT (64 * 1024) /* bytes queued before they are sent early */
 #define IOV_LIMIT 1024           /* the kernel's UIO_MAXIOV */
 #define OUTBOX_MIN 16
-#define LOST_WRITES                                                            \
-    5 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES                   \
-       */
+/* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
+#define LOST_WRITES 5
 
 /* ---- the outbox -------------------------------------------------------- */
 

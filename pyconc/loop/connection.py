@@ -213,8 +213,9 @@ class Connections:
     async def _connect(self, sock, address):
         try:
             code = sock.connect_ex(address)
-        except OverflowError:
-            raise OverflowError(f"connect(): port must be 0-65535, not {address[1]!r}") from None
+        except OverflowError as error:  # of the port, or of a part that IPv6 has
+            said = str(error).replace("connect_ex", "connect").rstrip(".")
+            raise OverflowError(f"{said}, not {address!r}") from None
         if code == errno.EINPROGRESS:
             # To an address of this machine it is done by now: asking again saves the watching of the socket.
             code = sock.connect_ex(address)

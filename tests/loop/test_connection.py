@@ -584,8 +584,11 @@ def test_what_is_no_protocol_is_told_to_who_connects():
 
 def test_connecting_with_a_closed_loop_or_an_impossible_port():
     loop = pyconc.new_event_loop()
-    with pytest.raises(OverflowError, match=r"connect\(\): port must be 0-65535, not 70000"):
+    with pytest.raises(OverflowError, match=r"connect\(\): port must be 0-65535, not \('127.0.0.1', 70000\)"):
         loop.run_until_complete(loop.create_connection(asyncio.Protocol, "127.0.0.1", 70000))
+    with pytest.raises(OverflowError, match="connect.*flowinfo must be 0-1048575, not"):
+        address = "::1", 1, 1 << 20, 0
+        loop.run_until_complete(loop._connect_sock([], (socket.AF_INET6, socket.SOCK_STREAM, 0, "", address)))
     loop.close()
     connecting = loop.create_connection(asyncio.Protocol, "127.0.0.1", 1)
     with pytest.raises(RuntimeError, match="Event loop is closed"):
