@@ -105,7 +105,7 @@ SYSTEM_OK = command -v cc pkg-config >/dev/null && pkg-config --exists 'libuv >=
 
 # A peer that does not support this Python yet is left out.
 .venv/.bench: .venv/.bench-tool
-	for peer in uvloop rloop httptools; do $(BIN)/python -m pip install -q $$peer || echo "without $$peer"; done
+	for peer in uvloop rloop aiofastnet httptools; do $(BIN)/python -m pip install -q $$peer || echo "without $$peer"; done
 	@touch $@
 
 .venv/.lint: .venv/.built

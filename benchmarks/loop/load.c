@@ -3,11 +3,13 @@
  * the whole response, and sends again. One thread, edge-triggered epoll.
  *
  *   load MODE ADDR [--size N] [--resp N] [--line N] [--conns N] [--idle N]
- *        [--secs S] [--warm S] [--pid PID] [--tls]
+ *        [--secs S] [--warm S] [--pid PID] [--tls] [--resume]
  *
  * MODE: echo (TCP, or TLS with --tls), unix, udp, churn (connect, one echo,
- * close), or idle: opens --conns connections, prints READY, holds them until
- * EOF on stdin.
+ * close), or idle: opens --conns connections, with --tls it exchanges one
+ * message on each, prints READY, holds them until EOF on stdin.
+ * --tls: TLS 1.3, a full handshake each; with --resume each but the first
+ * offers the newest session ticket.
  * ADDR: a port number on 127.0.0.1, or a path for unix.
  * --line N puts a newline at the end of every N bytes of the request.
  * --pid samples that server's CPU time (schedstat) over the measured window.
@@ -44,14 +46,15 @@ typedef struct {
     SSL *ssl;
 } Conn;
 
-static int mode, tls, nconns = 1, nidle, pid, ep;
+static int mode, tls, resume, nconns = 1, nidle, pid, ep;
 static size_t size = 64, resp, line;
 static double secs = 1, warm = 0.2;
 static const char *addr;
 static char *req, *buf;
 static size_t bufsz = 1 << 20;
 static SSL_CTX *ctx;
-static uint64_t done, errs, nsamp;
+static SSL_SESSION *session; /* of the newest ticket */
+static uint64_t done, errs, nsamp, resumed;
 static uint32_t *samp; /* ring of latencies, in units of 10 ns */
 #define NSAMP (1u << 20)
 
@@ -162,6 +165,22 @@ dial(int nonblock)
 }
 
 static void
+connect_tls(Conn *c, int wait)
+{
+    c->ssl = SSL_new(ctx);
+    SSL_set_fd(c->ssl, c->fd);
+    SSL_set_connect_state(c->ssl);
+    if (session) {
+        SSL_set_session(c->ssl, session);
+    }
+    if (wait && SSL_do_handshake(c->ssl) != 1) {
+        ERR_print_errors_fp(stderr);
+        exit(1);
+    }
+    c->hs = wait;
+}
+
+static void
 open_conn(Conn *c, int nonblock)
 {
     c->fd = dial(nonblock);
@@ -169,14 +188,7 @@ open_conn(Conn *c, int nonblock)
     c->sent = c->got = 0;
     c->ssl = NULL;
     if (tls) {
-        c->ssl = SSL_new(ctx);
-        SSL_set_fd(c->ssl, c->fd);
-        SSL_set_connect_state(c->ssl);
-        if (!nonblock && SSL_do_handshake(c->ssl) != 1) {
-            ERR_print_errors_fp(stderr);
-            exit(1);
-        }
-        c->hs = !nonblock;
+        connect_tls(c, !nonblock);
     }
     if (!nonblock) {
         fcntl(c->fd, F_SETFL, fcntl(c->fd, F_GETFL) | O_NONBLOCK);
@@ -226,6 +238,7 @@ handshake(Conn *c)
 {
     int r = SSL_do_handshake(c->ssl);
     if (r == 1) {
+        resumed += SSL_session_reused(c->ssl);
         return c->hs = 1;
     }
     int e = SSL_get_error(c->ssl, r);
@@ -382,6 +395,9 @@ options(int argc, char **argv)
         if (!strcmp(argv[i], "--tls")) {
             tls = 1;
         }
+        else if (!strcmp(argv[i], "--resume")) {
+            resume = 1;
+        }
         else if (i + 1 == argc) {
             usage("a value is missing");
         }
@@ -392,6 +408,30 @@ options(int argc, char **argv)
     }
     resp = resp ? resp : size;
     line = line ? line : size;
+}
+
+static int
+new_ticket(SSL *ssl, SSL_SESSION *from_it)
+{
+    (void)ssl;
+    SSL_SESSION_free(session);
+    session = from_it;
+    return 1; /* kept */
+}
+
+static void
+prepare_tls(void)
+{
+    ctx = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION);
+    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE |
+                              SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_read_ahead(ctx, 1);
+    if (resume) {
+        SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT |
+                                                SSL_SESS_CACHE_NO_INTERNAL);
+        SSL_CTX_sess_set_new_cb(ctx, new_ticket);
+    }
 }
 
 static void
@@ -405,21 +445,41 @@ prepare(void)
         req[i - 1] = '\n';
     }
     ep = epoll_create1(0);
-    if (!tls) {
-        return;
+    if (tls) {
+        prepare_tls();
     }
-    ctx = SSL_CTX_new(TLS_client_method());
-    SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION);
-    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE |
-                              SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    SSL_CTX_set_read_ahead(ctx, 1);
+}
+
+/* A message on a connection that still blocks. */
+static void
+exchange(Conn *c)
+{
+    size_t got = 0;
+    while (c->sent < size) {
+        ssize_t r = xfer(c, 1, req + c->sent, size - c->sent);
+        if (r < 0) {
+            die("write");
+        }
+        c->sent += r;
+    }
+    while (got < resp) {
+        ssize_t r = xfer(c, 0, buf, resp - got);
+        if (r < 0) {
+            die("read");
+        }
+        got += r;
+    }
 }
 
 static int
 hold_idle(int n)
 {
     for (int i = 0; i < n; i++) {
-        dial(0);
+        Conn c = {.fd = dial(0)};
+        if (tls) {
+            connect_tls(&c, 1);
+            exchange(&c);
+        }
     }
     printf("READY\n");
     fflush(stdout);
@@ -448,7 +508,7 @@ run(Conn *cs)
     double c0 = 0, s0 = 0;
     while ((t = now()) < end) {
         if (!mark && t >= start + (uint64_t)(warm * 1e9)) {
-            done = errs = nsamp = 0;
+            done = errs = nsamp = resumed = 0;
             c0 = cpu_self();
             s0 = cpu_pid();
             mark = now();
@@ -465,11 +525,11 @@ run(Conn *cs)
     uint64_t k = nsamp < NSAMP ? nsamp : NSAMP;
     qsort(samp, k, sizeof *samp, cmp);
     printf("{\"n\": %lu, \"rate\": %.1f, \"p50_us\": %.2f, \"p99_us\": %.2f, "
-           "\"errs\": %lu, "
+           "\"errs\": %lu, \"resumed\": %lu, "
            "\"client_cpu\": %.3f, \"server_cpu\": %.3f, \"cpu_us\": %.4f}\n",
            done, done / dt, k ? samp[k / 2] / 100.0 : 0,
-           k ? samp[(uint64_t)(k * .99)] / 100.0 : 0, errs, cc / dt, sc / dt,
-           done ? sc / done * 1e6 : 0);
+           k ? samp[(uint64_t)(k * .99)] / 100.0 : 0, errs, resumed, cc / dt,
+           sc / dt, done ? sc / done * 1e6 : 0);
 }
 
 int

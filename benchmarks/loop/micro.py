@@ -3,9 +3,11 @@
 
 Each case is an async function that does n operations and returns n; it is repeated until SECONDS have passed; the
 median rate is reported, and the median of the process's CPU time per operation, which says more on a busy machine.
-The *_latency cases return a list of seconds; their median is reported in microseconds. bench_loop.py runs them too."""
+The *_latency cases return a list of seconds; their median is reported in microseconds. CASE@1GiB runs CASE in a
+process that large. bench_loop.py runs the cases too."""
 import asyncio
 import json
+import mmap
 import os
 import socket
 import statistics
@@ -234,8 +236,16 @@ async def run_in_executor(loop, n=2000):
 @case
 async def subprocess_exec(loop, n=40):
     for _ in range(n):
-        p = await asyncio.create_subprocess_exec("true")
+        p = await asyncio.create_subprocess_exec("/bin/true")
         await p.wait()
+    return n
+
+
+@case
+async def subprocess_stdout(loop, n=40):
+    for _ in range(n):
+        p = await asyncio.create_subprocess_exec("/bin/true", stdout=asyncio.subprocess.PIPE)
+        await p.communicate()
     return n
 
 
@@ -307,6 +317,15 @@ async def connect_close(loop, n=300):
     return n
 
 
+def ballast(size=1 << 30):
+    """Memory of which a fork() must copy every page's entry, so not in huge pages."""
+    held = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    held.madvise(mmap.MADV_NOHUGEPAGE)
+    for page in range(0, size, mmap.PAGESIZE):
+        held[page] = 1
+    return held
+
+
 def run_in_new_loop(name):
     """What asyncio.run() costs: a loop, one step, close."""
     with asyncio.Runner(loop_factory=lambda: new_loop(name)) as runner:
@@ -351,9 +370,12 @@ def measure(name, case, secs):
         return repeat(start_stop, secs)
     loop = new_loop(name)
     asyncio.set_event_loop(loop)
+    case, _, large = case.partition("@")
+    held = ballast() if large else None  # noqa: F841
+    size = (10,) if large else ()            # some need 90 ms for each
     function = CASES[case]
-    loop.run_until_complete(function(loop, 50))  # warm up
-    return repeat(lambda: loop.run_until_complete(function(loop)), secs)
+    loop.run_until_complete(function(loop, *size or (50,)))  # warm up
+    return repeat(lambda: loop.run_until_complete(function(loop, *size)), secs)
 
 
 def main(name, case, secs):

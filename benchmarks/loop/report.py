@@ -2,7 +2,7 @@
 """From samples to medians, ratios and Markdown."""
 import statistics
 
-LOWER_IS_BETTER = {"us", "ms", "MB", "B", "insn"}
+LOWER_IS_BETTER = {"us", "ms", "MB", "KiB", "B", "insn", "calls"}
 DISTURBED = 0.2  # other processes used more than this much of one core
 
 

@@ -6,9 +6,10 @@
 
 For each case the loops run in rotation, one at a time, for some rounds; the median is reported, with the ratio to
 --ref (default uvloop; above 1 is better). Servers are pinned to core 0, the load client in C (load.c) or wrk to core 1.
-The limit lines c-epoll and c-uv (epoll_echo.c, libuv_echo.c) join the plain TCP, Unix and UDP cases. Writes BASE.json
-and BASE.md; a BASE.json that is there already is updated, case by case. Needs gcc, the headers of libuv and OpenSSL,
-openssl; wrk for http/*; valgrind for insn/*.
+The limit lines c-epoll and c-uv (epoll_echo.c, libuv_echo.c) join the plain TCP, Unix and UDP cases, aiofastnet on
+uvloop those with TLS (unless --loops is given). Writes BASE.json and BASE.md; a BASE.json that is there already is
+updated, case by case. Needs gcc, the headers of libuv and OpenSSL, openssl; wrk for http/*; valgrind for insn/*;
+strace for maps/*.
 
 A sample during which other processes used more than a fifth of a core is taken again (up to 3 times) and left out of
 the median if a clean one exists; `other` in the JSON says what was seen.
@@ -35,10 +36,12 @@ HERE = pathlib.Path(__file__).resolve().parent
 BUILD = pathlib.Path(tempfile.gettempdir()) / f"pyconc-bench-{os.getuid()}"
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
+LOOPS = ("asyncio", "uvloop", "rloop", "pyconc")
+TLS_PEERS = ("aiofastnet+uvloop",)
 C_SERVERS = {"c-epoll": "epoll_echo", "c-uv": "libuv_echo"}
 C_PROGRAMS = {"load": "-lssl -lcrypto", "epoll_echo": "", "libuv_echo": "-luv"}
 SIZES = {"64": 64, "1K": 1024, "10K": 10240, "100K": 102400}
-IDLE_CONNECTIONS = 5000
+IDLE_CONNECTIONS, IDLE_TLS_CONNECTIONS = 5000, 1000
 
 
 # ---- the cases ---------------------------------------------------------------------------------
@@ -76,13 +79,18 @@ def stream_cases():
 
 
 def tls_cases():
-    for size, conns in (("64", 10), ("1K", 10), ("10K", 10), ("100K", 10), ("64", 1), ("1K", 100)):
-        quick = (size, conns) in {("64", 10), ("100K", 10)}
-        yield f"tls/{size}/{conns}", "tls", echo(size, conns, "--tls"), {"arg": "CERT", "quick": quick}
+    for size in SIZES:
+        for conns in (1, 10, 100):
+            more = {"arg": "CERT", "tls": True, "quick": conns > 1 and (size, conns) != ("100K", 100)}
+            yield f"tls/{size}/{conns}", "tls", echo(size, conns, "--tls"), more
     for size in ("64", "1K", "10K"):
-        load = echo(size, 10, "--tls")
-        yield f"tls_stream/{size}/10", "tls_stream", load, {"arg": "CERT", "quick": size == "1K"}
-    yield "tls_churn/10", "tls", ["churn", "--conns", 10, "--tls"], {"arg": "CERT", "quick": True}
+        for conns in (10, 100):
+            more = {"arg": "CERT", "tls": True, "quick": conns == 10}
+            yield f"tls_stream/{size}/{conns}", "tls_stream", echo(size, conns, "--tls"), more
+    # Connections with a handshake and one message: full ones, then from the newest ticket.
+    more = {"arg": "CERT", "tls": True, "quick": True}
+    yield "tls_churn/10", "tls", ["churn", "--conns", 10, "--tls"], more
+    yield "tls_resume/10", "tls", ["churn", "--conns", 10, "--tls", "--resume"], more
 
 
 def other_socket_cases():
@@ -103,14 +111,19 @@ def other_cases():
         yield f"insn/{mode}/64", mode, load, {"arg": arg, "kind": "insn", "c": c, "quick": mode == "proto"}
     yield "mem/empty_loop", "empty", None, {"quick": True, "kind": "mem"}
     yield "mem/idle_conn", "proto", None, {"quick": True, "kind": "mem", "c": True}
+    yield "mem/idle_tls_conn", "tls", None, {"arg": "CERT", "tls": True, "quick": True, "kind": "mem"}
+    for mode, arg, tls in (("proto", None, []), ("tls", "CERT", ["--tls"]), ("tls_stream", "CERT", ["--tls"])):
+        more = {"arg": arg, "tls": bool(tls), "kind": "maps", "quick": True}
+        yield f"maps/{mode}/1K", mode, echo("1K", 10, *tls), more
     in_process = re.findall(r"^async def (\w+)\(loop", (HERE / "micro.py").read_text(), re.M)
-    for mode in (*in_process, "loop_start_stop", "cold_start_ms"):
-        yield f"in/{mode}", mode, None, {"quick": True, "kind": "micro"}
+    large = [f"{name}@1GiB" for name in in_process if name.startswith("subprocess_")]
+    for mode in (*in_process, *large, "loop_start_stop", "cold_start_ms"):
+        yield f"in/{mode}", mode, None, {"quick": mode not in large[1:], "kind": "micro"}
 
 
 def build_cases():
-    """name -> dict(mode=of the server, load=arguments of load, arg=, kind=, c=limit lines too, quick=, fresh=)"""
-    default = {"arg": None, "kind": "load", "c": False, "quick": False, "fresh": False}
+    """name -> dict(mode=of the server, load=arguments of load, arg=, kind=, c=limit lines too, tls=, quick=, fresh=)"""
+    default = {"arg": None, "kind": "load", "c": False, "tls": False, "quick": False, "fresh": False}
     return {name: default | {"mode": mode, "load": load} | more
             for cases in (tcp_cases, stream_cases, tls_cases, other_socket_cases, other_cases)
             for name, mode, load, more in cases()}
@@ -245,10 +258,12 @@ def client(words, timeout):
 
 def sample_load(args, case, loop, server):
     mode, *rest = case["load"]
-    options = dict(zip(rest[::2], rest[1::2]))
+    held = sum(int(rest[i + 1]) for i, word in enumerate(rest) if word in ("--conns", "--idle"))
     found = json.loads(client([BUILD / "load", mode, server.address, *rest, "--secs", args.secs, "--warm", args.warm,
                                "--pid", server.pid], args.secs * 4 + 25))
-    time.sleep(0.02 + 5e-5 * (options["--conns"] + options.get("--idle", 0)))  # let it close them all
+    time.sleep(0.02 + 5e-5 * held)  # let it close them all
+    if "--resume" in rest and found["resumed"] < 0.98 * found["n"] - held:
+        raise RuntimeError(f"{found['resumed']} of {found['n']} sessions resumed")
     return {"value": found["rate"], "unit": "req/s", **found}
 
 
@@ -281,11 +296,31 @@ def sample_mem(args, case, loop, server):
     before = server.rss()
     if case["mode"] == "empty":
         return {"value": before / 1e6, "unit": "MB"}
-    with subprocess.Popen([BUILD / "load", "idle", server.address, "--conns", str(IDLE_CONNECTIONS)],
+    conns, tls = (IDLE_TLS_CONNECTIONS, ["--tls"]) if case["tls"] else (IDLE_CONNECTIONS, [])
+    with subprocess.Popen([BUILD / "load", "idle", server.address, "--conns", str(conns), *tls],
                           stdout=subprocess.PIPE, stdin=subprocess.PIPE, preexec_fn=pinned({1})) as held:
-        held.stdout.readline()
+        if not held.stdout.readline():
+            raise RuntimeError("load could not connect")
         time.sleep(0.6)
-        return {"value": (server.rss() - before) / IDLE_CONNECTIONS, "unit": "B"}
+        each = (server.rss() - before) / conns
+        return {"value": each / 1024, "unit": "KiB"} if tls else {"value": each, "unit": "B"}
+
+
+def sample_maps(args, case, loop, server):
+    """System calls that map memory, for each 100 requests: a block over malloc's threshold in each read shows here."""
+    load = [BUILD / "load", case["load"][0], server.address, *case["load"][1:], "--secs", args.secs, "--warm", 0]
+    with tempfile.NamedTemporaryFile("r") as summary:
+        tracer = subprocess.Popen(["strace", "-f", "-c", "-e", "trace=mmap,munmap,mremap", "-p", str(server.pid),
+                                   "-o", summary.name], stderr=subprocess.PIPE, text=True)
+        try:
+            if "attached" not in (said := tracer.stderr.readline()):
+                raise RuntimeError(said.strip())
+            done = json.loads(client(load, args.secs * 4 + 25))["n"]
+        finally:
+            tracer.terminate()
+            tracer.communicate()
+        calls = re.findall(r"^(?: *[\d.]+){3} +(\d+).* (?:mmap|munmap|mremap)$", summary.read(), re.M)
+    return {"value": sum(map(int, calls)) / done * 100, "unit": "calls"}
 
 
 def sample_micro(args, case, loop, server):
@@ -298,7 +333,8 @@ def sample_micro(args, case, loop, server):
     return json.loads(done.stdout)
 
 
-SAMPLE = {"load": sample_load, "insn": sample_insn, "wrk": sample_wrk, "mem": sample_mem, "micro": sample_micro}
+SAMPLE = {"load": sample_load, "insn": sample_insn, "wrk": sample_wrk, "mem": sample_mem, "maps": sample_maps,
+          "micro": sample_micro}
 
 
 def clean_sample(args, case, loop, server, spinning, tries):
@@ -317,8 +353,8 @@ def clean_sample(args, case, loop, server, spinning, tries):
 def run_case(args, case, loops, spinning):
     """loop -> list of samples or an error string; the loops take turns."""
     got, servers = {x: [] for x in loops}, {}
-    restart = case["kind"] in ("mem", "insn") or case["fresh"]
-    once = case["kind"] == "insn" or case["kind"] == "mem" and args.quick
+    restart = case["kind"] in ("mem", "insn", "maps") or case["fresh"]
+    once = case["kind"] == "insn" or case["kind"] in ("mem", "maps") and args.quick
     try:
         for turn in range(1 if once else args.rounds):
             first = turn % len(loops)
@@ -344,8 +380,14 @@ def run_case(args, case, loops, spinning):
 
 # ---- the command -------------------------------------------------------------------------------
 
-def describe(args, loops, results):
+def loops_of(args, case):
+    loops = args.loops.split(",") if args.loops else [*LOOPS, *(TLS_PEERS if case["tls"] else ())]
+    return loops + (list(C_SERVERS) if case["c"] and not args.no_c else [])
+
+
+def describe(args, results):
     """Machine and versions, for the report."""
+    loops = args.loops.split(",") if args.loops else [*LOOPS, *TLS_PEERS]
     for loop in loops:
         python, name = command(args, loop)
         results["loops"][loop] = subprocess.run([*python, HERE / "loopspec.py", name], capture_output=True, text=True,
@@ -360,7 +402,7 @@ def describe(args, loops, results):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--loops", default="asyncio,uvloop,rloop,pyconc", help="NAME or NAME@interpreter, with commas")
+    parser.add_argument("--loops", help="NAME, NAME@interpreter or aiofastnet+NAME, with commas")
     parser.add_argument("--cases", default="*", help="globs with commas, such as tcp/*,in/timer*")
     parser.add_argument("--quick", action="store_true", help="fewer cases, 2 rounds of 0.35 s")
     parser.add_argument("--rounds", type=int)
@@ -379,12 +421,12 @@ def parse_arguments():
 
 
 def measure(args, cases, results, save):
-    loops, start = args.loops.split(","), time.monotonic()
+    start = time.monotonic()
     build()
-    describe(args, loops, results)
+    describe(args, results)
     for name, case in cases.items():
         with spinners() as spinning:
-            got = run_case(args, case, loops + (list(C_SERVERS) if case["c"] and not args.no_c else []), spinning)
+            got = run_case(args, case, loops_of(args, case), spinning)
         row = {loop: report.summarise(samples) for loop, samples in got.items()}
         results["cases"].setdefault(name, {}).update(row)
         reference = results["cases"][name].get(args.ref)
