@@ -217,6 +217,8 @@ pyc_watcher *pyc_watcher_open(pyc_loop *loop, int fd, pyc_watcher_fn ready,
 /* Asks for `events` (UV_READABLE | UV_WRITABLE, or 0). Cheap when nothing
  * changes. 0, or -1 with OSError. */
 int pyc_watcher_set(pyc_watcher *watcher, int events);
+/* The same for a user whom nobody else has to keep while it watches. */
+int pyc_watcher_set_for(pyc_watcher *watcher, int events, PyObject *user);
 /* Ends it; the memory goes when libuv is done with it. Does not close the
  * descriptor, which has to be open still: close it afterwards. */
 void pyc_watcher_close(pyc_watcher *watcher);

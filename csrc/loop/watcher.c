@@ -312,6 +312,25 @@ pyc_watcher_set(pyc_watcher *self, int events)
     return 0;
 }
 
+int
+pyc_watcher_set_for(pyc_watcher *self, int events, PyObject *user)
+{
+    if (pyc_watcher_set(self, events) < 0) {
+        return -1;
+    }
+    PyObject *kept = self->keep;
+    int keep = self->events != 0;
+    if (keep != (kept != NULL)) {
+        self->keep = keep ? Py_NewRef(user) : NULL;
+        if (!keep && self->user == NULL) {
+            self->user = PyWeakref_NewRef(user, NULL);
+            PyErr_Clear(); /* it is for messages alone */
+        }
+        Py_XDECREF(kept);
+    }
+    return 0;
+}
+
 /* The part of it that the loop's thread need not do. */
 static void
 close_later(pyc_watcher *self)

@@ -29,15 +29,7 @@ pyc_stream_set_protocol(pyc_stream *self, PyObject *protocol)
 PyObject *
 pyc_stream_tell(pyc_stream *self, PyObject *name, PyObject *arg)
 {
-    PyObject *context = Py_NewRef(self->context);
-    PyObject *args[2] = {Py_NewRef(self->protocol), arg};
-    int entered = pyc_stream_enter(context);
-    PyObject *result =
-        PyObject_VectorcallMethod(name, args, arg == NULL ? 1 : 2, NULL);
-    pyc_stream_leave(context, entered);
-    Py_DECREF(args[0]);
-    Py_DECREF(context);
-    return result;
+    return pyc_tell(self->protocol, self->context, name, arg);
 }
 
 void
@@ -101,21 +93,7 @@ stream_watch(pyc_stream *self, int events)
             return -1;
         }
     }
-    if (pyc_watcher_set(self->watcher, events) < 0) {
-        return -1;
-    }
-    /* While it watches, nobody else has to keep the transport. */
-    PyObject *kept = self->watcher->keep;
-    int keep = self->watcher->events != 0;
-    if (keep != (kept != NULL)) {
-        self->watcher->keep = keep ? Py_NewRef(self) : NULL;
-        if (!keep && self->watcher->user == NULL) {
-            self->watcher->user = PyWeakref_NewRef((PyObject *)self, NULL);
-            PyErr_Clear(); /* it is for messages alone */
-        }
-        Py_XDECREF(kept);
-    }
-    return 0;
+    return pyc_watcher_set_for(self->watcher, events, (PyObject *)self);
 }
 
 void
@@ -371,20 +349,6 @@ begin_soon(pyc_loop *loop, PyObject *arg)
 }
 
 static void
-wake_waiter(pyc_loop *loop, PyObject *waiter)
-{
-    PyObject *result = PyObject_CallMethod(waiter, "cancelled", NULL);
-    if (result == Py_False) {
-        Py_DECREF(result);
-        result = PyObject_CallMethod(waiter, "set_result", "O", Py_None);
-    }
-    if (result == NULL) {
-        pyc_loop_report(loop, "Exception in callback set_result()", NULL, NULL);
-    }
-    Py_XDECREF(result);
-}
-
-static void
 look_at_socket(pyc_stream *self)
 {
     pyc_address peer = {.len = sizeof(peer.u)};
@@ -435,7 +399,7 @@ pyc_stream_open(pyc_stream *self, PyObject *sock, PyObject *protocol,
     look_at_socket(self);
     if (pyc_loop_soon(self->loop, begin_soon, (PyObject *)self) < 0 ||
         (waiter != Py_None &&
-         pyc_loop_soon(self->loop, wake_waiter, waiter) < 0)) {
+         pyc_loop_soon(self->loop, pyc_wake_waiter, waiter) < 0)) {
         return -1;
     }
     return 0;

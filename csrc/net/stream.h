@@ -5,26 +5,9 @@
 
 #include "loop/loop.h"
 #include "net/address.h"
+#include "net/callback.h"
 #include "net/clients.h"
-
-#include <sys/uio.h>
-
-/* A method of the protocol, looked up once: fn(self, ...), or fn(...) when
- * `self` is NULL. */
-typedef struct {
-    PyObject *fn;
-    PyObject *self;
-} pyc_callback;
-
-/* What waits to be sent; there only while something does. */
-typedef struct {
-    size_t bytes;
-    unsigned head; /* the first that is not sent */
-    unsigned end;  /* after the last */
-    unsigned size;
-    PyObject **owners; /* what keeps the memory of iov[i] */
-    struct iovec iov[];
-} pyc_outbox;
+#include "net/outbox.h"
 
 typedef struct pyc_stream {
     PyObject_HEAD
@@ -73,8 +56,6 @@ typedef struct pyc_stream {
 
 /* ---- stream.c ---------------------------------------------------------- */
 
-#define PYC_HIGH_WATER (64 * 1024)
-
 /* A transport of the descriptor, which it owns from then on; on failure the
  * caller still does. It has no protocol yet. */
 pyc_stream *pyc_stream_new(PyTypeObject *type, pyc_loop *loop, int fd,
@@ -102,25 +83,6 @@ void pyc_stream_update(pyc_stream *self);
 /* Leaves the descriptor to others, until the next update. */
 void pyc_stream_unwatch(pyc_stream *self);
 
-/* Around a callback of the protocol; leave with what enter gave. */
-static inline int
-pyc_stream_enter(PyObject *context)
-{
-    if (PYC_UNLIKELY(PyContext_Enter(context) < 0)) {
-        PyErr_Clear(); /* a callback within a callback: it is entered */
-        return 0;
-    }
-    return 1;
-}
-
-static inline void
-pyc_stream_leave(PyObject *context, int entered)
-{
-    if (PYC_LIKELY(entered) && PYC_UNLIKELY(PyContext_Exit(context) < 0)) {
-        PyErr_Clear();
-    }
-}
-
 /* Calls protocol.name(), or protocol.name(arg) if there is one, in the
  * transport's context: a new reference, or NULL with an exception. */
 PyObject *pyc_stream_tell(pyc_stream *self, PyObject *name, PyObject *arg);
@@ -144,13 +106,6 @@ pyc_stream_reading(const pyc_stream *self)
 {
     return self->started && !self->paused && !self->closing &&
            !self->read_off && !self->conn_lost;
-}
-
-static inline void
-pyc_callback_clear(pyc_callback *callback)
-{
-    Py_CLEAR(callback->fn);
-    Py_CLEAR(callback->self);
 }
 
 /* ---- stream_write.c ---------------------------------------------------- */
@@ -181,7 +136,7 @@ pyc_stream_may_send(const pyc_stream *self)
 static inline size_t
 pyc_stream_queued(const pyc_stream *self)
 {
-    return self->outbox == NULL ? 0 : self->outbox->bytes;
+    return pyc_outbox_bytes(self->outbox);
 }
 
 /* ---- stream_info.c ----------------------------------------------------- */

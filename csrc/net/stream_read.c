@@ -12,47 +12,6 @@
  * maps memory, so that shrinking it costs nothing. */
 static const size_t bulk_sizes[] = {0, 128 * 1024 - 256, 256 * 1024 - 256};
 
-/* ---- calling the protocol ---------------------------------------------- */
-
-static int
-look_up(pyc_callback *callback, PyObject *protocol, PyObject *name)
-{
-    PyObject *method = PyObject_GetAttr(protocol, name);
-    if (method == NULL) {
-        return -1;
-    }
-    if (PyMethod_Check(method)) {
-        callback->fn = Py_NewRef(PyMethod_GET_FUNCTION(method));
-        callback->self = Py_NewRef(PyMethod_GET_SELF(method));
-        Py_DECREF(method);
-    }
-    else {
-        callback->fn = method;
-    }
-    return 0;
-}
-
-/* callback(arg): a new reference, or NULL with an exception. */
-static inline PyObject *
-call(const pyc_callback *callback, PyObject *arg)
-{
-    PyObject *fn = callback->fn, *args[3] = {NULL, callback->self, arg};
-    PyObject *result;
-    Py_INCREF(fn);
-    if (PYC_LIKELY(args[1] != NULL)) {
-        PyObject *self = Py_NewRef(args[1]);
-        result = PyObject_Vectorcall(fn, args + 1,
-                                     2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-        Py_DECREF(self);
-    }
-    else {
-        result = PyObject_Vectorcall(fn, args + 2,
-                                     1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    }
-    Py_DECREF(fn);
-    return result;
-}
-
 /* ---- the end of file --------------------------------------------------- */
 
 static void
@@ -97,9 +56,9 @@ give(pyc_stream *self, PyObject *data)
     PyObject *context = Py_NewRef(self->context), *result = NULL;
     int entered = pyc_stream_enter(context);
     if (PYC_LIKELY(self->receive.fn != NULL) ||
-        look_up(&self->receive, self->protocol,
-                self->state->str_data_received) == 0) {
-        result = call(&self->receive, data);
+        pyc_callback_find(&self->receive, self->protocol,
+                          self->state->str_data_received) == 0) {
+        result = pyc_callback_call(&self->receive, data);
     }
     pyc_stream_leave(context, entered);
     Py_DECREF(context);
@@ -112,36 +71,10 @@ give(pyc_stream *self, PyObject *data)
     return 0;
 }
 
-/* Receives what is there, up to `size` bytes, as a bytes object. As recv(): <=
- * 0 when *data was not made; -2 with an exception. */
 static ssize_t
-receive_bytes(pyc_stream *self, size_t size, PyObject **data)
+receive(int fd, void *buffer, size_t len)
 {
-    ssize_t n;
-    if (PYC_LIKELY(!self->bulk)) {
-        char *scratch = pyc_loop_scratch(self->loop);
-        if (scratch == NULL) {
-            return -2;
-        }
-        n = recv(self->fd, scratch, size, 0);
-        if (n > 0) {
-            *data = PyBytes_FromStringAndSize(scratch, n);
-            return *data == NULL ? -2 : n;
-        }
-        return n;
-    }
-    *data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
-    if (*data == NULL) {
-        return -2;
-    }
-    n = recv(self->fd, PyBytes_AS_STRING(*data), size, 0);
-    if (n <= 0) {
-        int error = errno;
-        Py_CLEAR(*data);
-        errno = error;
-        return n;
-    }
-    return (size_t)n < size && _PyBytes_Resize(data, n) < 0 ? -2 : n;
+    return recv(fd, buffer, len, 0);
 }
 
 static void
@@ -152,7 +85,7 @@ read_data(pyc_stream *self)
     do {
         PyObject *data = NULL;
         size = self->bulk ? bulk_sizes[self->bulk] : PYC_SCRATCH_SIZE;
-        n = receive_bytes(self, size, &data);
+        n = pyc_receive(self->loop, receive, self->fd, size, self->bulk, &data);
         if (PYC_UNLIKELY(n <= 0)) {
             if (n == -2) {
                 pyc_stream_fatal(self, "Fatal read error on socket transport");
@@ -181,9 +114,9 @@ ask_buffer(pyc_stream *self, Py_buffer *view)
     PyObject *hint = PyLong_FromLong(-1), *buffer = NULL;
     Py_ssize_t len = -1;
     if (hint != NULL && (self->buffer.fn != NULL ||
-                         look_up(&self->buffer, self->protocol,
-                                 self->state->str_get_buffer) == 0)) {
-        buffer = call(&self->buffer, hint);
+                         pyc_callback_find(&self->buffer, self->protocol,
+                                           self->state->str_get_buffer) == 0)) {
+        buffer = pyc_callback_call(&self->buffer, hint);
     }
     Py_XDECREF(hint);
     if (buffer != NULL) {
@@ -205,10 +138,11 @@ static int
 tell_updated(pyc_stream *self, ssize_t n)
 {
     PyObject *count = PyLong_FromSsize_t(n), *result = NULL;
-    if (count != NULL && (self->receive.fn != NULL ||
-                          look_up(&self->receive, self->protocol,
-                                  self->state->str_buffer_updated) == 0)) {
-        result = call(&self->receive, count);
+    if (count != NULL &&
+        (self->receive.fn != NULL ||
+         pyc_callback_find(&self->receive, self->protocol,
+                           self->state->str_buffer_updated) == 0)) {
+        result = pyc_callback_call(&self->receive, count);
     }
     Py_XDECREF(count);
     Py_XDECREF(result);
