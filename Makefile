@@ -22,7 +22,7 @@ test: .venv/.built ## the tests (ARGS=... goes to pytest)
 	$(BIN)/python $(PYFLAGS) -m pytest $(ARGS)
 
 conformance: .venv/.built ## CPython's own test_asyncio on pyconc's loop
-	PY=$(BIN)/python tests/conformance/run asyncio
+	$(BIN)/python tests/conformance/run.py asyncio
 
 bench: .venv/.bench ## pyconc beside the standard library and its peers: benchmarks/results.md and README's table
 	rm -f benchmarks/results*.json

@@ -75,8 +75,8 @@ def extension(name, folders, library, version):
     cflags, libs = pkg_config(library, version)
     sources = [f"csrc/mod/{name.lstrip('_')}.c"]
     for folder in folders:
-        sources += sorted(glob.glob(f"csrc/{folder}/*.c"))
-    return Extension(f"pyconc.{name}", sources, depends=glob.glob("csrc/*/*.h"), include_dirs=["csrc"],
+        sources += sorted(glob.glob(f"csrc/{folder}/**/*.c", recursive=True))
+    return Extension(f"pyconc.{name}", sources, depends=glob.glob("csrc/**/*.h", recursive=True), include_dirs=["csrc"],
                      extra_compile_args=compile_args() + cflags, extra_link_args=link_args() + libs)
 
 

@@ -339,6 +339,7 @@ loop_dealloc(pyc_loop *self)
     }
     free(self->watchers);
     free(self->scratch);
+    free(self->tls_out);
     Py_XDECREF(self->module);
     type->tp_free(self);
     Py_DECREF(type);

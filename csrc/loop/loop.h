@@ -84,10 +84,12 @@ struct pyc_loop {
     pyc_heap timers;
     atomic_size_t timers_cancelled; /* still in the heap, more or less */
     pyc_link flushes;
-    unsigned turn;     /* counts the polls */
-    pyc_link fresh;    /* watchers started since the last poll */
-    char *scratch;     /* PYC_SCRATCH_SIZE bytes for reads, made when needed */
-    PyObject *failure; /* an exception that ends run_forever, or NULL */
+    unsigned turn;  /* counts the polls */
+    pyc_link fresh; /* watchers started since the last poll */
+    char *scratch;  /* PYC_SCRATCH_SIZE bytes for reads, made when needed */
+    char *tls_out;  /* for records on their way out; NULL while in use */
+    size_t tls_out_size;
+    PyObject *failure;   /* an exception that ends run_forever, or NULL */
     atomic_ulong thread; /* PyThread ident of the running thread, or 0 */
     unsigned fork_generation;
     unsigned parted_generation; /* see pyc_loop_part() */

@@ -68,6 +68,10 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     PYC_STATE_TYPES(X)
 #undef X
     Py_VISIT(state->mailboxes);
+    Py_VISIT(state->tls_again);
+    Py_VISIT(state->tls_error);
+    Py_VISIT(state->tls_object);
+    Py_VISIT(state->tls_memory_bio);
     return 0;
 }
 
@@ -88,6 +92,10 @@ core_clear(PyObject *module)
     Py_CLEAR(state->kwnames_context);
     Py_CLEAR(state->kwnames_seen);
     Py_CLEAR(state->mailboxes);
+    Py_CLEAR(state->tls_again);
+    Py_CLEAR(state->tls_error);
+    Py_CLEAR(state->tls_object);
+    Py_CLEAR(state->tls_memory_bio);
     return 0;
 }
 

@@ -29,3 +29,40 @@ pyc_wake_waiter(pyc_loop *loop, PyObject *waiter)
     }
     Py_XDECREF(result);
 }
+
+int
+pyc_callback_get_buffer(pyc_callback *callback, PyObject *protocol,
+                        PyObject *name, Py_ssize_t hint, Py_buffer *view)
+{
+    PyObject *number = PyLong_FromSsize_t(hint), *buffer = NULL;
+    Py_ssize_t len = -1;
+    if (number != NULL) {
+        buffer = pyc_callback_tell(callback, protocol, name, number);
+        Py_DECREF(number);
+    }
+    if (buffer != NULL) {
+        len = PyObject_Size(buffer);
+    }
+    if (len == 0) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "get_buffer() returned an empty buffer");
+    }
+    if (len > 0 && PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE) < 0) {
+        len = -1;
+    }
+    Py_XDECREF(buffer);
+    return len > 0 ? 0 : -1;
+}
+
+int
+pyc_callback_buffer_updated(pyc_callback *callback, PyObject *protocol,
+                            PyObject *name, Py_ssize_t n)
+{
+    PyObject *count = PyLong_FromSsize_t(n), *result = NULL;
+    if (count != NULL) {
+        result = pyc_callback_tell(callback, protocol, name, count);
+        Py_DECREF(count);
+    }
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}

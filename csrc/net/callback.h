@@ -54,6 +54,18 @@ pyc_callback_call(const pyc_callback *callback, PyObject *arg)
     return result;
 }
 
+/* protocol.name(arg), by way of the callback. */
+static inline PyObject *
+pyc_callback_tell(pyc_callback *callback, PyObject *protocol, PyObject *name,
+                  PyObject *arg)
+{
+    if (PYC_UNLIKELY(callback->fn == NULL) &&
+        pyc_callback_find(callback, protocol, name) < 0) {
+        return NULL;
+    }
+    return pyc_callback_call(callback, arg);
+}
+
 static inline void
 pyc_callback_clear(pyc_callback *callback)
 {
@@ -84,6 +96,13 @@ pyc_stream_leave(PyObject *context, int entered)
  * reference, or NULL with an exception. */
 PyObject *pyc_tell(PyObject *protocol, PyObject *context, PyObject *name,
                    PyObject *arg);
+
+/* protocol.get_buffer(hint), into *view: 0, or -1 with an exception. */
+int pyc_callback_get_buffer(pyc_callback *callback, PyObject *protocol,
+                            PyObject *name, Py_ssize_t hint, Py_buffer *view);
+/* protocol.buffer_updated(n): 0, or -1 with an exception. */
+int pyc_callback_buffer_updated(pyc_callback *callback, PyObject *protocol,
+                                PyObject *name, Py_ssize_t n);
 
 /* A pyc_soon_fn: sets the result of the future that awaits the transport. */
 void pyc_wake_waiter(pyc_loop *loop, PyObject *waiter);

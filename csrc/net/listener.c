@@ -3,6 +3,7 @@
 #include "py/compat.h"
 #include "net/stream.h"
 #include "net/net.h"
+#include "net/tls/tls.h"
 
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -18,6 +19,8 @@ typedef struct {
     pyc_clients *clients; /* of the server, or NULL */
     PyObject *context;
     PyObject *slow; /* what loop._accept_slowly() needs, or None */
+    PyObject
+        *tls; /* (sslcontext, handshake timeout, shutdown timeout) or None */
     int fd;
     unsigned backlog; /* connections in one turn at most */
     unsigned burst;   /* connections to expect in this turn */
@@ -36,6 +39,10 @@ begin(pyc_listener *self, pyc_stream *stream)
     int entered = pyc_stream_enter(stream->context);
     PyObject *protocol = PyObject_CallNoArgs(self->factory);
     pyc_stream_leave(stream->context, entered);
+    if (protocol != NULL && self->tls != Py_None) {
+        Py_SETREF(protocol, pyc_tls_accepted(self->loop, protocol, self->tls,
+                                             stream->context));
+    }
     if (protocol == NULL) {
         return -1;
     }
@@ -218,10 +225,10 @@ set_nodelay(int fd)
 static PyObject *
 listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    PyObject *loop, *sock, *factory, *server, *slow, *context;
+    PyObject *loop, *sock, *factory, *server, *slow, *tls, *context;
     int backlog;
-    if (!PyArg_ParseTuple(args, "OOOOiOO:Listener", &loop, &sock, &factory,
-                          &server, &backlog, &slow, &context)) {
+    if (!PyArg_ParseTuple(args, "OOOOiOOO:Listener", &loop, &sock, &factory,
+                          &server, &backlog, &slow, &tls, &context)) {
         return NULL;
     }
     pyc_listener *self = (pyc_listener *)type->tp_alloc(type, 0);
@@ -237,6 +244,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->factory = Py_NewRef(factory);
     self->context = Py_NewRef(context);
     self->slow = Py_NewRef(slow);
+    self->tls = Py_NewRef(tls);
     self->backlog = backlog > 0 ? (unsigned)backlog : 1;
     self->burst = 1;
     self->fd = PyObject_AsFileDescriptor(sock);
@@ -269,6 +277,7 @@ listener_traverse(pyc_listener *self, visitproc visit, void *arg)
     Py_VISIT(self->clients);
     Py_VISIT(self->context);
     Py_VISIT(self->slow);
+    Py_VISIT(self->tls);
     return 0;
 }
 
@@ -283,6 +292,7 @@ listener_clear(pyc_listener *self)
     Py_CLEAR(self->clients);
     Py_CLEAR(self->context);
     Py_CLEAR(self->slow);
+    Py_CLEAR(self->tls);
     return 0;
 }
 
@@ -347,11 +357,14 @@ static PyMemberDef listener_members[] = {
 
 PyDoc_STRVAR(
     listener_doc,
-    "Listener(loop, sock, factory, server, backlog, slow, context, /)\n--\n\n"
+    "Listener(loop, sock, factory, server, backlog, slow, tls, context, "
+    "/)\n--\n\n"
     "Accepts the connections of a listening socket, up to backlog in one "
     "turn,\n"
     "each with a protocol of factory() and a copy of context. Unless slow is\n"
-    "None, loop._accept_slowly(listener, fd) makes them.\n");
+    "None, loop._accept_slowly(listener, fd) makes them. Unless tls is None, "
+    "they\n"
+    "have TLS: (sslcontext, handshake timeout, shutdown timeout).\n");
 
 static PyType_Slot listener_slots[] = {
     {Py_tp_doc, (void *)listener_doc}, {Py_tp_new, listener_new},

@@ -3,11 +3,14 @@
 #include "net/datagram.h"
 #include "net/net.h"
 #include "net/sock.h"
+#include "net/tls/tls.h"
 
 int
 pyc_net_register(PyObject *module, pyc_state *state)
 {
     if (pyc_stream_register(module, state) < 0 ||
+        pyc_tls_register(module, state) < 0 ||
+        pyc_tls_transport_register(module, state) < 0 ||
         pyc_clients_register(module, state) < 0 ||
         pyc_listener_register(module, state) < 0 ||
         pyc_datagram_register(module, state) < 0 ||

@@ -107,10 +107,10 @@ outbox_cut(pyc_outbox **place, unsigned len)
 PyObject *
 pyc_outbox_keeper(PyObject *object, const char **data, size_t len)
 {
-    if (PyBytes_CheckExact(object)) {
+    if (object != NULL && PyBytes_CheckExact(object)) {
         return Py_NewRef(object);
     }
-    if (PyMemoryView_Check(object)) {
+    if (object != NULL && PyMemoryView_Check(object)) {
         PyObject *base = PyMemoryView_GET_BASE(object);
         if (base != NULL && PyBytes_CheckExact(base)) {
             return Py_NewRef(base);
@@ -200,15 +200,14 @@ limit_from(PyObject *object, Py_ssize_t *limit)
 }
 
 int
-pyc_outbox_limits(PyObject *args, PyObject *kwargs, size_t *high_limit,
-                  size_t *low_limit)
+pyc_limits_parse(PyObject *args, PyObject *kwargs, const char *format,
+                 size_t default_high, size_t *high_limit, size_t *low_limit)
 {
     static char *names[] = {"high", "low", NULL};
     PyObject *high_object = Py_None, *low_object = Py_None;
-    Py_ssize_t high = PYC_HIGH_WATER, low;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs,
-                                     "|OO:set_write_buffer_limits", names,
-                                     &high_object, &low_object)) {
+    Py_ssize_t high = (Py_ssize_t)default_high, low = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, names, &high_object,
+                                     &low_object)) {
         return -1;
     }
     if (low_object != Py_None && limit_from(low_object, &low) < 0) {

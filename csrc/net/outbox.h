@@ -48,16 +48,23 @@ void pyc_outbox_sent(pyc_outbox **place, size_t n);
 void pyc_outbox_drop(pyc_outbox **place);
 
 /* An object that keeps the `len` bytes at *data as they are now, as a new
- * reference: `object` itself or the bytes behind a memoryview, else a copy,
- * to which *data then points. */
+ * reference: `object` itself or the bytes behind a memoryview, else, as when it
+ * is NULL, a copy, to which *data then points. */
 PyObject *pyc_outbox_keeper(PyObject *object, const char **data, size_t len);
 
 /* The buffer of what write() got, or -1 with TypeError. */
 int pyc_outbox_view(PyObject *object, Py_buffer *view);
 
-/* The arguments of set_write_buffer_limits(), in bytes. 0, or -1 with an
- * exception. */
-int pyc_outbox_limits(PyObject *args, PyObject *kwargs, size_t *high,
-                      size_t *low);
+/* The arguments (high=None, low=None) of the method that `format` names, as for
+ * PyArg_ParseTupleAndKeywords(), in bytes. 0, or -1 with an exception. */
+int pyc_limits_parse(PyObject *args, PyObject *kwargs, const char *format,
+                     size_t default_high, size_t *high, size_t *low);
+
+static inline int
+pyc_outbox_limits(PyObject *args, PyObject *kwargs, size_t *high, size_t *low)
+{
+    return pyc_limits_parse(args, kwargs, "|OO:set_write_buffer_limits",
+                            PYC_HIGH_WATER, high, low);
+}
 
 #endif

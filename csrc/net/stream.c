@@ -3,6 +3,7 @@
 #include "py/compat.h"
 #include "net/stream.h"
 #include "net/net.h"
+#include "net/tls/tls.h"
 
 #include <netinet/tcp.h>
 #include <unistd.h>
@@ -20,6 +21,8 @@ pyc_stream_set_protocol(pyc_stream *self, PyObject *protocol)
         return -1;
     }
     self->buffered = (char)buffered;
+    self->filter =
+        Py_IS_TYPE(protocol, self->state->tls_type) ? pyc_tls_received : NULL;
     pyc_callback_clear(&self->receive);
     pyc_callback_clear(&self->buffer);
     Py_XSETREF(self->protocol, Py_NewRef(protocol));

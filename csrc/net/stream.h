@@ -28,6 +28,9 @@ typedef struct pyc_stream {
 #endif
     pyc_callback receive; /* data_received or buffer_updated */
     pyc_callback buffer;  /* get_buffer */
+    /* Takes what is received in the place of the protocol's methods; or NULL.
+     */
+    void (*filter)(PyObject *protocol, const char *data, size_t len);
     pyc_outbox *outbox;
     pyc_flush flush;        /* of the outbox */
     PyObject *empty_waiter; /* sendfile waits for an empty outbox */
@@ -120,6 +123,9 @@ PyObject *pyc_stream_get_write_buffer_limits(pyc_stream *self,
                                              PyObject *ignored);
 PyObject *pyc_stream_get_write_buffer_size(pyc_stream *self, PyObject *ignored);
 
+/* Sends it at once if nothing is queued, and keeps a copy of what does not go.
+ * 0, or -1 with MemoryError. */
+int pyc_stream_send(pyc_stream *self, const char *data, size_t len);
 /* Sends what is queued: 0, or -1 when the connection failed. */
 int pyc_stream_flush(pyc_stream *self);
 void pyc_stream_flush_later(pyc_flush *flush);

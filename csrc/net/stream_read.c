@@ -53,13 +53,10 @@ read_nothing(pyc_stream *self, ssize_t n)
 static int
 give(pyc_stream *self, PyObject *data)
 {
-    PyObject *context = Py_NewRef(self->context), *result = NULL;
+    PyObject *context = Py_NewRef(self->context), *result;
     int entered = pyc_stream_enter(context);
-    if (PYC_LIKELY(self->receive.fn != NULL) ||
-        pyc_callback_find(&self->receive, self->protocol,
-                          self->state->str_data_received) == 0) {
-        result = pyc_callback_call(&self->receive, data);
-    }
+    result = pyc_callback_tell(&self->receive, self->protocol,
+                               self->state->str_data_received, data);
     pyc_stream_leave(context, entered);
     Py_DECREF(context);
     if (PYC_UNLIKELY(result == NULL)) {
@@ -107,54 +104,13 @@ read_data(pyc_stream *self)
 
 /* ---- BufferedProtocol -------------------------------------------------- */
 
-/* protocol.get_buffer(-1). */
-static int
-ask_buffer(pyc_stream *self, Py_buffer *view)
-{
-    PyObject *hint = PyLong_FromLong(-1), *buffer = NULL;
-    Py_ssize_t len = -1;
-    if (hint != NULL && (self->buffer.fn != NULL ||
-                         pyc_callback_find(&self->buffer, self->protocol,
-                                           self->state->str_get_buffer) == 0)) {
-        buffer = pyc_callback_call(&self->buffer, hint);
-    }
-    Py_XDECREF(hint);
-    if (buffer != NULL) {
-        len = PyObject_Size(buffer);
-    }
-    if (len == 0) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "get_buffer() returned an empty buffer");
-    }
-    if (len > 0 && PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE) < 0) {
-        len = -1;
-    }
-    Py_XDECREF(buffer);
-    return len > 0 ? 0 : -1;
-}
-
-/* protocol.buffer_updated(n). */
-static int
-tell_updated(pyc_stream *self, ssize_t n)
-{
-    PyObject *count = PyLong_FromSsize_t(n), *result = NULL;
-    if (count != NULL &&
-        (self->receive.fn != NULL ||
-         pyc_callback_find(&self->receive, self->protocol,
-                           self->state->str_buffer_updated) == 0)) {
-        result = pyc_callback_call(&self->receive, count);
-    }
-    Py_XDECREF(count);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
 /* Fills one buffer; 1 when there may be more for another. */
 static int
 fill_buffer(pyc_stream *self, size_t *left)
 {
     Py_buffer view;
-    if (ask_buffer(self, &view) < 0) {
+    if (pyc_callback_get_buffer(&self->buffer, self->protocol,
+                                self->state->str_get_buffer, -1, &view) < 0) {
         pyc_stream_fatal(self,
                          "Fatal error: protocol.get_buffer() call failed.");
         return 0;
@@ -171,7 +127,8 @@ fill_buffer(pyc_stream *self, size_t *left)
         read_nothing(self, n);
         return 0;
     }
-    if (tell_updated(self, n) < 0) {
+    if (pyc_callback_buffer_updated(&self->receive, self->protocol,
+                                    self->state->str_buffer_updated, n) < 0) {
         pyc_stream_fatal(self,
                          "Fatal error: protocol.buffer_updated() call failed.");
         return 0;
@@ -193,10 +150,43 @@ read_buffered(pyc_stream *self)
     Py_DECREF(context);
 }
 
+/* ---- a filter ---------------------------------------------------------- */
+
+/* Below the size from which malloc maps memory, if the filter makes objects of
+ * it; and it may use the second half of the buffer. */
+#define FILTER_SIZE (112 * 1024)
+
+static void
+read_filtered(pyc_stream *self)
+{
+    size_t left = TURN_LIMIT;
+    ssize_t n;
+    do {
+        char *scratch = pyc_loop_scratch(self->loop);
+        if (scratch == NULL) {
+            pyc_stream_fatal(self, "Fatal read error on socket transport");
+            return;
+        }
+        n = recv(self->fd, scratch, FILTER_SIZE, 0);
+        if (n <= 0) {
+            read_nothing(self, n);
+            return;
+        }
+        PyObject *protocol = Py_NewRef(self->protocol);
+        self->filter(protocol, scratch, (size_t)n);
+        Py_DECREF(protocol);
+        left -= (size_t)n < left ? (size_t)n : left;
+    } while (n == FILTER_SIZE && left > 0 && pyc_stream_reading(self) &&
+             self->filter != NULL);
+}
+
 void
 pyc_stream_read(pyc_stream *self)
 {
-    if (self->buffered) {
+    if (PYC_UNLIKELY(self->filter != NULL)) {
+        read_filtered(self);
+    }
+    else if (self->buffered) {
         read_buffered(self);
     }
     else {

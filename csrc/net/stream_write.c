@@ -207,27 +207,14 @@ check_write(pyc_stream *self, const char *eof, const char *sendfile)
     return result == NULL ? -1 : 0;
 }
 
-/* Sends what of `len` bytes at `data` goes and queues the rest. */
+/* Queues `len` bytes at `data`, of which no more go at once. */
 static int
-write_bytes(pyc_stream *self, PyObject *object, const char *data, size_t len)
+queue_bytes(pyc_stream *self, PyObject *object, const char *data, size_t len)
 {
-    if (pyc_stream_may_send(self)) {
-        ssize_t n = sent(send(self->fd, data, len, MSG_NOSIGNAL));
-        if (PYC_LIKELY((size_t)n == len)) {
-            self->wrote = self->loop->turn;
-            return 0;
-        }
-        if (n < 0) {
-            pyc_stream_fatal(self, "Fatal write error on socket transport");
-            return 0;
-        }
-        data += n;
-        len -= (size_t)n;
-        self->blocked = 1;
-    }
     PyObject *owner = pyc_outbox_keeper(object, &data, len);
     if (owner == NULL ||
         pyc_outbox_push(&self->outbox, owner, data, len, 1) < 0) {
+        self->blocked = self->blocked && self->outbox != NULL;
         return -1;
     }
     if (self->blocked && self->outbox->end - self->outbox->head == 1) {
@@ -235,6 +222,56 @@ write_bytes(pyc_stream *self, PyObject *object, const char *data, size_t len)
     }
     after_push(self);
     return 0;
+}
+
+/* Sends what of `len` bytes goes at once: how many, or -1 when the connection
+ * has failed. */
+static inline ssize_t
+send_bytes(pyc_stream *self, const char *data, size_t len)
+{
+    ssize_t n = sent(send(self->fd, data, len, MSG_NOSIGNAL));
+    if (PYC_LIKELY((size_t)n == len)) {
+        self->wrote = self->loop->turn;
+        return n;
+    }
+    if (n < 0) {
+        pyc_stream_fatal(self, "Fatal write error on socket transport");
+        return -1;
+    }
+    self->blocked = 1;
+    return n;
+}
+
+/* Sends what of `len` bytes at `data` goes and queues the rest. */
+static int
+write_bytes(pyc_stream *self, PyObject *object, const char *data, size_t len)
+{
+    if (pyc_stream_may_send(self)) {
+        ssize_t n = send_bytes(self, data, len);
+        if (PYC_LIKELY((size_t)n == len) || n < 0) {
+            return 0;
+        }
+        data += n;
+        len -= (size_t)n;
+    }
+    return queue_bytes(self, object, data, len);
+}
+
+int
+pyc_stream_send(pyc_stream *self, const char *data, size_t len)
+{
+    if (self->conn_lost) {
+        return 0;
+    }
+    if (self->outbox == NULL) {
+        ssize_t n = send_bytes(self, data, len);
+        if (PYC_LIKELY((size_t)n == len) || n < 0) {
+            return 0;
+        }
+        data += n;
+        len -= (size_t)n;
+    }
+    return queue_bytes(self, NULL, data, len);
 }
 
 static PyObject *

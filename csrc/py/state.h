@@ -92,6 +92,8 @@ extern struct PyModuleDef pyc_core_module;
     X(timer_handle_type)                                                       \
     X(loop_type)                                                               \
     X(stream_type)                                                             \
+    X(tls_type)                                                                \
+    X(tls_transport_type)                                                      \
     X(clients_type)                                                            \
     X(datagram_type)                                                           \
     X(sock_op_type)                                                            \
@@ -117,6 +119,10 @@ typedef struct {
     PyObject *kwnames_seen;    /* equal to it, and the last one given */
     int context_known;         /* pyc_context_is_known() */
     PyObject *mailboxes;       /* loop, weakly: where its results wait */
+    PyObject *tls_again;       /* of ssl, once needed: what is no error */
+    PyObject *tls_error;       /* SSLError */
+    PyObject *tls_object;      /* SSLObject */
+    PyObject *tls_memory_bio;  /* MemoryBIO */
 #define X(field) PyTypeObject *field;
     PYC_STATE_TYPES(X)
 #undef X

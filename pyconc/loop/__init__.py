@@ -17,6 +17,7 @@ from pyconc.loop.datagram import Datagrams
 from pyconc.loop.resolve import Resolving
 from pyconc.loop.server import Servers
 from pyconc.loop.subprocess import Subprocesses
+from pyconc.loop.tls import TLS
 
 __all__ = ["Loop", "new_event_loop"]
 
@@ -35,7 +36,7 @@ class _NoSelector:
         """Nothing was opened."""
 
 
-class Loop(_core.Loop, Servers, Connections, Datagrams, Resolving, Subprocesses, SelectorEventLoop):
+class Loop(_core.Loop, Servers, Connections, TLS, Datagrams, Resolving, Subprocesses, SelectorEventLoop):
     """An event loop on libuv, in the place of asyncio's own.
 
     Source: asyncio.AbstractEventLoop
@@ -230,7 +231,7 @@ for _name in ("call_soon", "call_soon_threadsafe", "call_later", "call_at", "run
               "add_writer", "remove_reader", "remove_writer"):
     getattr(Loop, f"_{_name}_by_name").__qualname__ = f"Loop.{_name}"   # in the message of a TypeError
 
-for _mixin in Servers, Connections, Datagrams, Resolving, Subprocesses:
+for _mixin in Servers, Connections, TLS, Datagrams, Resolving, Subprocesses:
     for _method in vars(_mixin).values():
         if isinstance(_method, types.FunctionType):
             _method.__qualname__ = f"Loop.{_method.__name__}"

@@ -149,18 +149,6 @@ class Servers:
         self._ensure_fd_no_transport(sock)
         return _core.StreamTransport(self, sock, protocol, waiter, extra, server, context)
 
-    def _make_ssl_transport(self, rawsock, protocol, sslcontext, waiter=None, *, server_side=False,
-                            server_hostname=None, extra=None, server=None,
-                            ssl_handshake_timeout=constants.SSL_HANDSHAKE_TIMEOUT,
-                            ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT, context=None):
-        from asyncio import sslproto
-        self._ensure_fd_no_transport(rawsock)
-        ssl_protocol = sslproto.SSLProtocol(
-            self, protocol, sslcontext, waiter, server_side, server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout)
-        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server, context=context)
-        return ssl_protocol._app_transport
-
     async def _sendfile_native(self, transp, file, offset, count):
         if not isinstance(transp, _core.StreamTransport):
             return await super()._sendfile_native(transp, file, offset, count)
@@ -176,7 +164,7 @@ class Servers:
                 transp.resume_reading()
 
     async def _sendfile_fallback(self, transp, file, offset, count):
-        if isinstance(transp, _core.StreamTransport):
+        if isinstance(transp, (_core.StreamTransport, _core.TLSTransport)):
             transp = _FlowControlled(transp)
         return await super()._sendfile_fallback(transp, file, offset, count)
 
@@ -323,10 +311,13 @@ class Servers:
     def _start_serving(self, protocol_factory, sock, sslcontext=None, server=None, backlog=100,
                        ssl_handshake_timeout=constants.SSL_HANDSHAKE_TIMEOUT,
                        ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT, context=None):
-        slow = None
-        if sslcontext is not None or not (server is None or isinstance(server, Server)):
+        slow = tls = None
+        # In debug mode asyncio's way, which says what a handshake failed for.
+        if not (server is None or isinstance(server, Server)) or sslcontext and self._debug:
             slow = (sslcontext, server, ssl_handshake_timeout, ssl_shutdown_timeout)
-        self._listeners[sock] = _core.Listener(self, sock, protocol_factory, server, backlog, slow,
+        elif sslcontext:
+            tls = (sslcontext, ssl_handshake_timeout, ssl_shutdown_timeout)
+        self._listeners[sock] = _core.Listener(self, sock, protocol_factory, server, backlog, slow, tls,
                                                context or contextvars.copy_context())
 
     def _stop_serving(self, sock):
@@ -348,7 +339,7 @@ class Servers:
     # ---- what a Listener asks of its loop
 
     def _accept_slowly(self, listener, fd):
-        """Connections with TLS, or of a server that is not ours."""
+        """Connections of a server that is not ours, or with TLS in debug mode."""
         like = listener.sock
         conn = socket.socket(like.family, like.type, like.proto, fileno=fd)
         conn.setblocking(False)

@@ -1,0 +1,503 @@
+/* SPDX-License-Identifier: MIT */
+/* _core.TLSTransport: what the application sees. */
+#include "py/compat.h"
+#include "net/net.h"
+#include "net/pass_on.h"
+#include "net/tls/tls.h"
+
+#define HIGH_WRITE (512 * 1024)
+#define HIGH_READ (256 * 1024)
+
+/* ---- the object -------------------------------------------------------- */
+
+pyc_tls_transport *
+pyc_tls_transport_new(pyc_tls *tls)
+{
+    PyTypeObject *type = tls->state->tls_transport_type;
+    pyc_tls_transport *self = (pyc_tls_transport *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->tls = (pyc_tls *)Py_NewRef(tls);
+        self->loop = (pyc_loop *)Py_NewRef(tls->loop);
+    }
+    return self;
+}
+
+static int
+transport_traverse(pyc_tls_transport *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->extra);
+    Py_VISIT(self->dict);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->tls);
+    return 0;
+}
+
+static int
+transport_clear(pyc_tls_transport *self)
+{
+    Py_CLEAR(self->extra);
+    Py_CLEAR(self->dict);
+    return 0;
+}
+
+/* The transport's __del__. */
+static void
+transport_finalize(PyObject *object)
+{
+    pyc_tls_transport *self = (pyc_tls_transport *)object;
+    if (self->closed) {
+        return;
+    }
+    self->closed = 1;
+    PyObject *raised = pyc_take_exception();
+    if (PyErr_ResourceWarning(object, 1, "unclosed transport %R", object) < 0 &&
+        PyErr_ExceptionMatches(PyExc_Warning)) {
+        PyErr_WriteUnraisable(object);
+    }
+    PyErr_Clear();
+    if (raised != NULL) {
+        pyc_put_exception(raised);
+    }
+}
+
+static void
+transport_dealloc(pyc_tls_transport *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs((PyObject *)self);
+    }
+    transport_clear(self);
+    Py_CLEAR(self->tls);
+    Py_CLEAR(self->loop);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+transport_repr(pyc_tls_transport *self)
+{
+    return PyUnicode_FromFormat(
+        "<TLSTransport%s over %R>", self->closed ? " closing" : "",
+        self->tls->lower == NULL ? Py_None : self->tls->lower);
+}
+
+/* ---- writing ----------------------------------------------------------- */
+
+static PyObject *
+write_any(pyc_tls_transport *self, PyObject *data)
+{
+    Py_buffer view;
+    if (!PyBytes_Check(data) && !PyByteArray_Check(data) &&
+        !PyMemoryView_Check(data)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "data: expecting a bytes-like instance, got %.200s",
+                            Py_TYPE(data)->tp_name);
+    }
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    if (view.len > 0) {
+        pyc_tls_write(self->tls, view.buf, (size_t)view.len);
+    }
+    PyBuffer_Release(&view);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+transport_write(pyc_tls_transport *self, PyObject *data)
+{
+    PYC_PASS_ON_WITH(self, "write", data);
+    if (PYC_LIKELY(PyBytes_CheckExact(data) && PyBytes_GET_SIZE(data) > 0)) {
+        pyc_tls_write(self->tls, PyBytes_AS_STRING(data),
+                      (size_t)PyBytes_GET_SIZE(data));
+        Py_RETURN_NONE;
+    }
+    return write_any(self, data);
+}
+
+/* All of them or, with an exception, none: in one record if they fit. */
+static PyObject *
+transport_writelines(pyc_tls_transport *self, PyObject *lines)
+{
+    pyc_loop *elsewhere = pyc_must_pass_on(&self->loop);
+    if (elsewhere != NULL) {
+        return pyc_pass_on_lines((PyObject *)self, elsewhere, lines);
+    }
+    PyObject *list = PySequence_Fast(
+        lines, "writelines() takes an iterable of bytes-like objects");
+    pyc_tls_bytes all = {NULL};
+    Py_buffer view;
+    if (list == NULL) {
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(list); i++) {
+        PyObject *line = Py_NewRef(PySequence_Fast_GET_ITEM(list, i));
+        int code = PyObject_GetBuffer(line, &view, PyBUF_SIMPLE);
+        if (code == 0) {
+            code = pyc_tls_bytes_append(&all, view.buf, (size_t)view.len);
+            PyBuffer_Release(&view);
+        }
+        Py_DECREF(line);
+        if (code < 0) {
+            goto fail;
+        }
+    }
+    if (all.len > 0) {
+        pyc_tls_write(self->tls, all.data, all.len);
+    }
+    pyc_tls_bytes_free(&all);
+    Py_DECREF(list);
+    Py_RETURN_NONE;
+fail:
+    pyc_tls_bytes_free(&all);
+    Py_DECREF(list);
+    return NULL;
+}
+
+/* By this name a test of CPython's has something left to send at the end. */
+static PyObject *
+transport_append_backlog(pyc_tls_transport *self, PyObject *data)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    int code =
+        pyc_tls_bytes_append(&self->tls->backlog, view.buf, (size_t)view.len);
+    PyBuffer_Release(&view);
+    if (code < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+transport_write_eof(pyc_tls_transport *self, PyObject *Py_UNUSED(ignored))
+{
+    PyErr_SetString(PyExc_NotImplementedError,
+                    "TLS connections cannot be closed in one direction");
+    return NULL;
+}
+
+static PyObject *
+transport_can_write_eof(pyc_tls_transport *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_FALSE;
+}
+
+/* ---- limits ------------------------------------------------------------ */
+
+static PyObject *
+transport_set_write_buffer_limits(pyc_tls_transport *self, PyObject *args,
+                                  PyObject *kwargs)
+{
+    pyc_tls *tls = self->tls;
+    if (pyc_limits_parse(args, kwargs, "|OO:set_write_buffer_limits",
+                         HIGH_WRITE, &tls->out_high, &tls->out_low) < 0) {
+        return NULL;
+    }
+    pyc_tls_control_writing(tls);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+transport_get_write_buffer_limits(pyc_tls_transport *self,
+                                  PyObject *Py_UNUSED(ignored))
+{
+    return Py_BuildValue("(nn)", (Py_ssize_t)self->tls->out_low,
+                         (Py_ssize_t)self->tls->out_high);
+}
+
+static PyObject *
+transport_set_read_buffer_limits(pyc_tls_transport *self, PyObject *args,
+                                 PyObject *kwargs)
+{
+    pyc_tls *tls = self->tls;
+    if (pyc_limits_parse(args, kwargs, "|OO:set_read_buffer_limits", HIGH_READ,
+                         &tls->in_high, &tls->in_low) < 0) {
+        return NULL;
+    }
+    pyc_tls_control_reading(tls);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+transport_get_read_buffer_limits(pyc_tls_transport *self,
+                                 PyObject *Py_UNUSED(ignored))
+{
+    return Py_BuildValue("(nn)", (Py_ssize_t)self->tls->in_low,
+                         (Py_ssize_t)self->tls->in_high);
+}
+
+/* What only waits for the end of the turn is not counted: it goes first. */
+static PyObject *
+transport_get_write_buffer_size(pyc_tls_transport *self,
+                                PyObject *Py_UNUSED(ignored))
+{
+    if (pyc_must_pass_on(&self->loop) != NULL) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "get_write_buffer_size() called by another thread than "
+                        "the one that runs the loop");
+        return NULL;
+    }
+    if (!self->tls->full) {
+        pyc_tls_flush(self->tls, 0);
+    }
+    return PyLong_FromSize_t(self->tls->backlog.len);
+}
+
+static PyObject *
+transport_get_read_buffer_size(pyc_tls_transport *self,
+                               PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromSize_t(self->tls->engine->waiting(self->tls));
+}
+
+/* ---- reading ----------------------------------------------------------- */
+
+static PyObject *
+transport_is_reading(pyc_tls_transport *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(!self->tls->app_paused);
+}
+
+static PyObject *
+transport_pause_reading(pyc_tls_transport *self, PyObject *Py_UNUSED(ignored))
+{
+    PYC_PASS_ON(self, "pause_reading");
+    self->tls->app_paused = 1;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+transport_resume_reading(pyc_tls_transport *self, PyObject *Py_UNUSED(ignored))
+{
+    PYC_PASS_ON(self, "resume_reading");
+    if (self->tls->app_paused) {
+        self->tls->app_paused = 0;
+        pyc_tls_resume(self->tls);
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- the end ----------------------------------------------------------- */
+
+static PyObject *
+transport_close(pyc_tls_transport *self, PyObject *Py_UNUSED(ignored))
+{
+    PYC_PASS_ON(self, "close");
+    if (!self->closed) {
+        self->closed = 1;
+        pyc_tls_start_shutdown(self->tls);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+transport_force_close(pyc_tls_transport *self, PyObject *exc)
+{
+    PYC_PASS_ON_WITH(self, "_force_close", exc);
+    self->closed = 1;
+    if (pyc_tls_abort(self->tls, exc == Py_None ? NULL : exc) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+transport_abort(pyc_tls_transport *self, PyObject *Py_UNUSED(ignored))
+{
+    return transport_force_close(self, Py_None);
+}
+
+static PyObject *
+transport_is_closing(pyc_tls_transport *self, PyObject *Py_UNUSED(ignored))
+{
+    pyc_tls *tls = self->tls;
+    if (self->closed || tls->lower == NULL) {
+        return PyBool_FromLong(self->closed);
+    }
+    if (tls->stream != NULL) {
+        return PyBool_FromLong(tls->stream->closing);
+    }
+    return PyObject_CallMethod(tls->lower, "is_closing", NULL);
+}
+
+/* ---- information ------------------------------------------------------- */
+
+static PyObject *
+transport_set_protocol(pyc_tls_transport *self, PyObject *protocol)
+{
+    PYC_PASS_ON_WITH(self, "set_protocol", protocol);
+    if (pyc_tls_set_app(self->tls, protocol) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+transport_get_protocol(pyc_tls_transport *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *app = self->tls->app;
+    return Py_NewRef(app == NULL ? Py_None : app);
+}
+
+static PyObject *
+transport_get_extra_info(pyc_tls_transport *self, PyObject *args,
+                         PyObject *kwargs)
+{
+    static char *names[] = {"name", "default", NULL};
+    PyObject *name, *fallback = Py_None, *value;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", names,
+                                     &name, &fallback)) {
+        return NULL;
+    }
+    PYC_BEGIN_CRITICAL_SECTION(self);
+    value = pyc_tls_extra_info(self->tls, name, fallback);
+    PYC_END_CRITICAL_SECTION();
+    return value;
+}
+
+static PyObject *
+get_protocol_paused(pyc_tls_transport *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->tls->app_full);
+}
+
+/* ---- the type ---------------------------------------------------------- */
+
+PyDoc_STRVAR(
+    transport_doc,
+    "The transport of a connection with TLS: asyncio.Transport.\n"
+    "\n"
+    "Made by the loop: create_connection(), create_server() and their like "
+    "with\n"
+    "ssl, and start_tls(). Source: asyncio.sslproto\n");
+
+#define METHOD(name, flags, doc)                                               \
+    {#name, (PyCFunction)(void (*)(void))transport_##name, flags, doc}
+
+static PyMethodDef transport_methods[] = {
+    METHOD(write, METH_O,
+           "write($self, data, /)\n--\n\n"
+           "Sends a bytes-like object, at once or when the socket takes it."),
+    METHOD(writelines, METH_O,
+           "writelines($self, list_of_data, /)\n--\n\n"
+           "Sends an iterable of bytes-like objects as one."),
+    METHOD(write_eof, METH_NOARGS,
+           "write_eof($self, /)\n--\n\nRaises NotImplementedError."),
+    METHOD(can_write_eof, METH_NOARGS, "can_write_eof($self, /)\n--\n\nFalse."),
+    METHOD(set_write_buffer_limits, METH_VARARGS | METH_KEYWORDS,
+           "set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
+           "Sets when pause_writing() and resume_writing() are called, in\n"
+           "bytes: at high or above, and again at low or below."),
+    METHOD(get_write_buffer_limits, METH_NOARGS,
+           "get_write_buffer_limits($self, /)\n--\n\n"
+           "The marks (low, high), in bytes."),
+    METHOD(get_write_buffer_size, METH_NOARGS,
+           "get_write_buffer_size($self, /)\n--\n\n"
+           "How many bytes are not encrypted yet."),
+    METHOD(set_read_buffer_limits, METH_VARARGS | METH_KEYWORDS,
+           "set_read_buffer_limits($self, /, high=None, low=None)\n--\n\n"
+           "Sets, in bytes, at how much that came while reading is paused\n"
+           "nothing more is received, and at what is left of it again."),
+    METHOD(get_read_buffer_limits, METH_NOARGS,
+           "get_read_buffer_limits($self, /)\n--\n\n"
+           "The marks (low, high), in bytes."),
+    METHOD(get_read_buffer_size, METH_NOARGS,
+           "get_read_buffer_size($self, /)\n--\n\n"
+           "How many bytes came and are not decrypted yet."),
+    METHOD(get_extra_info, METH_VARARGS | METH_KEYWORDS,
+           "get_extra_info($self, /, name, default=None)\n--\n\n"
+           "Optional information: 'sslcontext', 'ssl_object', 'peercert',\n"
+           "'cipher', 'compression', and that of the transport beneath."),
+    METHOD(close, METH_NOARGS,
+           "close($self, /)\n--\n\n"
+           "Sends what is queued and says so to the peer; then\n"
+           "connection_lost(None) is called."),
+    METHOD(abort, METH_NOARGS,
+           "abort($self, /)\n--\n\nCloses without sending what is queued."),
+    METHOD(is_closing, METH_NOARGS,
+           "is_closing($self, /)\n--\n\nTrue once it closes or is closed."),
+    METHOD(is_reading, METH_NOARGS,
+           "is_reading($self, /)\n--\n\nTrue unless paused."),
+    METHOD(pause_reading, METH_NOARGS,
+           "pause_reading($self, /)\n--\n\n"
+           "The protocol gets no data until resume_reading()."),
+    METHOD(resume_reading, METH_NOARGS,
+           "resume_reading($self, /)\n--\n\nEnds pause_reading()."),
+    METHOD(set_protocol, METH_O,
+           "set_protocol($self, protocol, /)\n--\n\n"
+           "Gives what follows to another protocol."),
+    METHOD(get_protocol, METH_NOARGS,
+           "get_protocol($self, /)\n--\n\nThe current protocol."),
+    {"_force_close", (PyCFunction)transport_force_close, METH_O, NULL},
+    {"_test__append_write_backlog", (PyCFunction)transport_append_backlog,
+     METH_O, NULL},
+    {NULL},
+};
+
+#define MEMBER(name, type, field)                                              \
+    {name, type, offsetof(pyc_tls_transport, field), READONLY, NULL}
+
+static PyMemberDef transport_members[] = {
+    MEMBER("_loop", T_OBJECT, loop),
+    MEMBER("_ssl_protocol", T_OBJECT, tls),
+    MEMBER("_closed", T_BOOL, closed),
+    MEMBER("__dictoffset__", T_PYSSIZET, dict),
+    MEMBER("__weaklistoffset__", T_PYSSIZET, weakrefs),
+    {NULL},
+};
+
+static PyGetSetDef transport_getset[] = {
+    {"_protocol_paused", (getter)get_protocol_paused, NULL, NULL, NULL},
+    {NULL},
+};
+
+static PyType_Slot transport_slots[] = {
+    {Py_tp_doc, (void *)transport_doc},   {Py_tp_dealloc, transport_dealloc},
+    {Py_tp_finalize, transport_finalize}, {Py_tp_traverse, transport_traverse},
+    {Py_tp_clear, transport_clear},       {Py_tp_repr, transport_repr},
+    {Py_tp_methods, transport_methods},   {Py_tp_members, transport_members},
+    {Py_tp_getset, transport_getset},     {0, NULL},
+};
+
+static PyType_Spec transport_spec = {
+    .name = "pyconc._core.TLSTransport",
+    .basicsize = sizeof(pyc_tls_transport),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = transport_slots,
+};
+
+int
+pyc_tls_transport_register(PyObject *module, pyc_state *state)
+{
+    PyTypeObject *base = (PyTypeObject *)state->asyncio_Transport;
+    if (base->tp_basicsize != offsetof(pyc_tls_transport, dict) ||
+        base->tp_dictoffset != 0 || base->tp_weaklistoffset != 0) {
+        PyErr_SetString(PyExc_ImportError,
+                        "asyncio.Transport has another layout than pyconc "
+                        "was built for");
+        return -1;
+    }
+    if (pyc_add_type(module, &transport_spec, (PyObject *)base,
+                     &state->tls_transport_type) < 0) {
+        return -1;
+    }
+    PyObject *mode = PyObject_GetAttrString(state->SendfileMode, "FALLBACK");
+    int code = mode == NULL ? -1 : 0;
+    if (code == 0) {
+        PyObject *type = (PyObject *)state->tls_transport_type;
+        code = PyObject_SetAttrString(type, "_sendfile_compatible", mode) |
+               PyObject_SetAttrString(type, "_start_tls_compatible", Py_True);
+    }
+    Py_XDECREF(mode);
+    return code;
+}
