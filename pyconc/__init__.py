@@ -38,12 +38,13 @@ def __dir__():
     return sorted({*globals(), *__all__})
 
 
-def run(main, *, debug=None, loop_factory=None):
+def run(main, *, debug=None, loop_factory=None, watchdog=None):
     """Runs a coroutine on a new loop and gives its result; the loop is closed afterwards.
 
     `debug` turns the loop's debug mode on or off (None: as the environment says), `loop_factory` makes another
-    loop than pyconc's. Raises what `main` raises, and RuntimeError where a loop is running already. Like
-    asyncio.run() of Python 3.12, on every Python.
+    loop than pyconc's. When a callback holds the loop for `watchdog` seconds, the place is logged while it does (0:
+    never; None: as the environment variable PYCONC_WATCHDOG says). Raises what `main` raises, and RuntimeError where
+    a loop is running already. Like asyncio.run() of Python 3.12, on every Python.
     """
     from asyncio import Runner, _get_running_loop
 
@@ -51,6 +52,11 @@ def run(main, *, debug=None, loop_factory=None):
     if _get_running_loop() is not None:
         raise RuntimeError("pyconc.run() cannot be called from a running event loop")
     with Runner(debug=debug, loop_factory=new_event_loop if loop_factory is None else loop_factory) as runner:
+        if watchdog is not None:
+            loop = runner.get_loop()
+            if not hasattr(loop, "watchdog"):
+                raise TypeError(f"watchdog is for pyconc's loop, not for {loop!r}")
+            loop.watchdog = watchdog
         return runner.run(main)
 
 

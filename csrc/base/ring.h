@@ -37,10 +37,12 @@ pyc_ring_grow(pyc_ring *ring)
     }
     size_t len = pyc_ring_len(ring);
     for (size_t i = 0; i < len; i++) {
-        items[i] = ring->items[(ring->head + i) & ring->mask];
+        size_t at = ring->head + i;
+        items[at & (size - 1)] = ring->items[at & ring->mask];
     }
     free(ring->items);
-    *ring = (pyc_ring){items, size - 1, 0, len};
+    ring->items = items;
+    ring->mask = size - 1;
     return 0;
 }
 
@@ -58,11 +60,13 @@ pyc_ring_push(pyc_ring *ring, void *run, void *what)
     return 0;
 }
 
-/* The ring must not be empty. */
+/* The ring must not be empty. Another thread may look at `head` meanwhile. */
 static inline pyc_ring_item
 pyc_ring_pop(pyc_ring *ring)
 {
-    return ring->items[ring->head++ & ring->mask];
+    size_t head = ring->head;
+    __atomic_store_n(&ring->head, head + 1, __ATOMIC_RELAXED);
+    return ring->items[head & ring->mask];
 }
 
 static inline void

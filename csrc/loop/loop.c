@@ -5,6 +5,7 @@
 #include "loop/executor.h"
 #include "loop/reader.h"
 #include "loop/schedule.h"
+#include "loop/watchdog.h"
 
 #include <pthread.h>
 
@@ -134,7 +135,13 @@ loop_run(pyc_loop *self, PyObject *unused)
         return NULL;
     }
     set_thread(self, PyThread_get_thread_ident());
-    PyObject *result = pyc_cycle_run(self);
+    PyObject *result = NULL;
+    if (pyc_watchdog_run_begins(self) == 0) {
+        result = pyc_cycle_run(self);
+        if (self->watchdog != NULL) {
+            pyc_watchdog_rest(self->watchdog);
+        }
+    }
     set_thread(self, 0);
     return result;
 }
@@ -237,6 +244,7 @@ close_uv(pyc_loop *self)
         return;
     }
     self->initialized = 0;
+    pyc_watchdog_end(self);
     if (pyc_loop_forked(self)) {
         pyc_loop_part(self);
     }
@@ -481,7 +489,7 @@ static PyMethodDef loop_methods[] = {
     {"_close", (PyCFunction)loop_close, METH_NOARGS,
      "_close($self, /)\n--\n\nDrop all callbacks and the libuv loop."},
     PYC_READER_METHODS
-    {NULL},
+    PYC_WATCHDOG_METHODS{NULL},
 };
 
 static PyType_Slot loop_slots[] = {

@@ -21,6 +21,7 @@
 
 typedef struct pyc_loop pyc_loop;
 typedef struct pyc_watcher pyc_watcher;
+typedef struct pyc_watchdog pyc_watchdog;
 
 /* Runs once, soon; `arg` is still owned by the caller of this function.
  * Whatever it raises it has to report itself (pyc_loop_report). */
@@ -120,6 +121,9 @@ struct pyc_loop {
     atomic_int polling;         /* 1 while a producer has to wake the loop */
     pyc_watcher *wake;          /* ends a poll; NULL until one has to sleep */
     pyc_inbox inbox;
+    atomic_size_t served;   /* events of descriptors, for the watchdog */
+    double watchdog_limit;  /* seconds, or 0 */
+    pyc_watchdog *watchdog; /* NULL before the first run with a limit */
     uv_loop_t uv;
 };
 

@@ -3,6 +3,7 @@
  * it is waited on directly, which takes half the instructions of uv_run(). */
 #include "py/compat.h"
 #include "loop/cycle.h"
+#include "loop/watchdog.h"
 
 #include <errno.h>
 #include <sys/epoll.h>
@@ -99,6 +100,9 @@ pyc_loop_wake_up(pyc_loop *loop)
     atomic_store_explicit(&loop->polling, 0, memory_order_relaxed);
     PyEval_RestoreThread(loop->saved);
     loop->saved = NULL;
+    if (PYC_UNLIKELY(loop->watchdog != NULL)) {
+        pyc_watchdog_rise(loop->watchdog);
+    }
     if (PYC_UNLIKELY(!pyc_link_alone(&loop->late))) {
         pyc_watcher_catch_up(loop);
     }
@@ -193,6 +197,9 @@ poll_asleep(pyc_loop *loop)
     int uv_wanted = loop->uv_wanted;
     if (uv_wanted) {
         before_uv_run(loop);
+    }
+    if (PYC_UNLIKELY(loop->watchdog != NULL)) {
+        pyc_watchdog_rest(loop->watchdog);
     }
     loop->saved = PyThreadState_Get(); /* while we have the GIL still */
     PyEval_SaveThread();

@@ -24,6 +24,10 @@ pyc_watcher_ready(pyc_watcher *self, int events)
                      self->loop->failure != NULL)) {
         return; /* after a failure the next run will be told again */
     }
+    atomic_size_t *served = &self->loop->served;
+    atomic_store_explicit(
+        served, atomic_load_explicit(served, memory_order_relaxed) + 1,
+        memory_order_relaxed);
     self->ready(self, events);
 }
 

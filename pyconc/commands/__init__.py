@@ -9,6 +9,8 @@ usage: python -m pyconc SCRIPT [ARGUMENT]...      run a script (or folder, or zi
        python -m pyconc - [ARGUMENT]...           the same with a program from standard input
        python -m pyconc demo [OPTION]...          pyconc beside the standard library on this machine (demo --help)
        python -m pyconc --version | --help
+before a program:
+       --watchdog SECONDS   log where the program is whenever one callback holds the loop for so long
 
 The program runs as under python itself: asyncio.run() and asyncio.new_event_loop() make pyconc's loop.
 """
@@ -17,6 +19,7 @@ The program runs as under python itself: asyncio.run() and asyncio.new_event_loo
 def main(args=None):
     """The command line; `args` are what follows the program's name, sys.argv[1:] by default."""
     args = sys.argv[1:] if args is None else list(args)
+    args = take_watchdog(args)
     first = args[0] if args else None
     if first in ("--help", "-h"):
         print(USAGE, end="")
@@ -39,5 +42,30 @@ def main(args=None):
         sys.exit(USAGE.rstrip())
     else:
         what = "needs an argument" if first in ("-m", "-c") else "is no option"
-        print(f"python -m pyconc: {first} {what}", file=sys.stderr)
-        sys.exit(2)
+        refuse(f"{first} {what}")
+
+
+def take_watchdog(args):
+    """What follows --watchdog SECONDS, which is set for every loop that the program makes."""
+    option, equals, text = args[0].partition("=") if args else ("", "", "")
+    if option != "--watchdog":
+        return args
+    args = args[1:]
+    if not equals:
+        if not args:
+            refuse("--watchdog needs an argument")
+        text, args = args[0], args[1:]
+    from pyconc.loop import watchdog
+    try:
+        watchdog.chosen = watchdog.parsed(text, "--watchdog")
+    except ValueError as error:
+        refuse(error)
+    if not args or (args[0].startswith("-") and args[0] not in ("-", "-m", "-c")):
+        refuse("--watchdog needs a program to watch")
+    return args
+
+
+def refuse(why):
+    """Ends as for a wrong command line."""
+    print(f"python -m pyconc: {why}", file=sys.stderr)
+    sys.exit(2)

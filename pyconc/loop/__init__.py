@@ -18,6 +18,7 @@ from pyconc.loop.resolve import Resolving
 from pyconc.loop.server import Servers
 from pyconc.loop.subprocess import Subprocesses
 from pyconc.loop.tls import TLS
+from pyconc.loop.watchdog import Watched, limit_of_new_loops
 
 __all__ = ["Loop", "new_event_loop"]
 
@@ -36,7 +37,7 @@ class _NoSelector:
         """Nothing was opened."""
 
 
-class Loop(_core.Loop, Servers, Connections, TLS, Datagrams, Resolving, Subprocesses, SelectorEventLoop):
+class Loop(_core.Loop, Servers, Connections, TLS, Datagrams, Resolving, Subprocesses, Watched, SelectorEventLoop):
     """An event loop on libuv, in the place of asyncio's own.
 
     Source: asyncio.AbstractEventLoop
@@ -49,7 +50,7 @@ class Loop(_core.Loop, Servers, Connections, TLS, Datagrams, Resolving, Subproce
         "_coroutine_origin_tracking_saved_depth", "_csock", "_current_handle", "_exception_handler", "_internal_fds",
         "_listeners", "_localhost", "_old_agen_hooks", "_ready", "_resolver", "_scheduled", "_selector",
         "_signal_handlers", "_socket_files", "_ssock", "_timer_cancelled_count", "_transports", "_unix_server_sockets",
-        "_watcher", "slow_callback_duration",
+        "_watchdog_logger", "_watcher", "slow_callback_duration",
     )
 
     def __init__(self):
@@ -58,6 +59,7 @@ class Loop(_core.Loop, Servers, Connections, TLS, Datagrams, Resolving, Subproce
         Resolving.__init__(self)
         try:
             SelectorEventLoop.__init__(self, _NoSelector())
+            self.watchdog = limit_of_new_loops()
         except BaseException:
             self._close()
             raise
@@ -231,7 +233,7 @@ for _name in ("call_soon", "call_soon_threadsafe", "call_later", "call_at", "run
               "add_writer", "remove_reader", "remove_writer"):
     getattr(Loop, f"_{_name}_by_name").__qualname__ = f"Loop.{_name}"   # in the message of a TypeError
 
-for _mixin in Servers, Connections, TLS, Datagrams, Resolving, Subprocesses:
+for _mixin in Servers, Connections, TLS, Datagrams, Resolving, Subprocesses, Watched:
     for _method in vars(_mixin).values():
         if isinstance(_method, types.FunctionType):
             _method.__qualname__ = f"Loop.{_method.__name__}"

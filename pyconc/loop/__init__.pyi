@@ -11,6 +11,10 @@ __all__ = ["Loop", "new_event_loop"]
 
 class Loop(asyncio.SelectorEventLoop):
     def __init__(self) -> None: ...
+    @property
+    def watchdog(self) -> float | None: ...
+    @watchdog.setter
+    def watchdog(self, seconds: float | None) -> None: ...
     # what asyncio.SelectorEventLoop has in the newest Python, on every Python
     @overload
     async def create_connection(

@@ -95,6 +95,38 @@ def test_command_is_the_same_as_under_python(folder):
     assert python(folder, "-m", "pyconc", "-c", "1 / 0")[0] == 1
 
 
+WATCHED = """import asyncio, logging, threading
+told = threading.Event()
+class Ear(logging.Handler):
+    def emit(self, record):
+        print(record.getMessage().partition(" for ")[0])
+        told.set()
+logging.getLogger("asyncio").addHandler(Ear())
+async def main():
+    print(asyncio.get_running_loop().watchdog)
+    told.wait(30)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("option", [["--watchdog", "0.02"], ["--watchdog=0.02"]])
+def test_watchdog(folder, option):
+    for env in None, {**os.environ, "PYCONC_WATCHDOG": "3000"}:
+        assert python(folder, "-m", "pyconc", *option, "-c", WATCHED, env=env) == (
+            0, "0.02\nTask 'Task-1' (main) has held the event loop\n", [])
+
+
+@pytest.mark.parametrize("args,why", [
+    (["--watchdog"], "--watchdog needs an argument"),
+    (["--watchdog", "1"], "--watchdog needs a program to watch"),
+    (["--watchdog", "1", "--version"], "--watchdog needs a program to watch"),
+    (["--watchdog", "look.py"], "--watchdog must be a number of seconds, 0 (off) or more, not 'look.py'"),
+    (["--watchdog=", "look.py"], "--watchdog must be a number of seconds, 0 (off) or more, not ''"),
+    (["--watchdog=-1", "look.py"], "--watchdog must be a number of seconds, 0 (off) or more, not '-1'")])
+def test_wrong_watchdog(folder, args, why):
+    assert python(folder, "-m", "pyconc", *args) == (2, "", [f"python -m pyconc: {why}"])
+
+
 def test_safe_path(folder):
     assert python(folder, "-P", "-m", "pyconc", "look.py") == python(folder, "-P", "look.py")
 
