@@ -13,6 +13,7 @@ pyc_net_register(PyObject *module, pyc_state *state)
         pyc_tls_transport_register(module, state) < 0 ||
         pyc_clients_register(module, state) < 0 ||
         pyc_listener_register(module, state) < 0 ||
+        pyc_pipe_register(module, state) < 0 ||
         pyc_datagram_register(module, state) < 0 ||
         pyc_sock_register(module, state) < 0) {
         return -1;

@@ -9,6 +9,7 @@ int pyc_net_register(PyObject *module, pyc_state *state);
 
 int pyc_stream_register(PyObject *module, pyc_state *state);
 int pyc_clients_register(PyObject *module, pyc_state *state);
+int pyc_pipe_register(PyObject *module, pyc_state *state);
 int pyc_listener_register(PyObject *module, pyc_state *state);
 
 #endif

@@ -16,6 +16,8 @@ extern struct PyModuleDef pyc_core_module;
     X(asyncio_Task, "asyncio", "Task")                                         \
     X(asyncio_Future, "asyncio", "Future")                                     \
     X(asyncio_Transport, "asyncio", "Transport")                               \
+    X(asyncio_ReadTransport, "asyncio", "ReadTransport")                       \
+    X(asyncio_WriteTransport, "asyncio", "WriteTransport")                     \
     X(asyncio_DatagramTransport, "asyncio", "DatagramTransport")               \
     X(asyncio_Protocol, "asyncio", "Protocol")                                 \
     X(asyncio_BufferedProtocol, "asyncio", "BufferedProtocol")                 \
@@ -95,6 +97,8 @@ extern struct PyModuleDef pyc_core_module;
     X(tls_type)                                                                \
     X(tls_transport_type)                                                      \
     X(clients_type)                                                            \
+    X(read_pipe_type)                                                          \
+    X(write_pipe_type)                                                         \
     X(datagram_type)                                                           \
     X(sock_op_type)                                                            \
     X(sock_poll_type)                                                          \
