@@ -38,7 +38,8 @@ class _NoSelector:
         """Nothing was opened."""
 
 
-class Loop(_core.Loop, Servers, Connections, TLS, Datagrams, Pipes, Resolving, Subprocesses, Watched, SelectorEventLoop):
+class Loop(_core.Loop, Servers, Connections, TLS, Datagrams, Pipes, Resolving, Subprocesses, Watched,
+           SelectorEventLoop):
     """An event loop on libuv, in the place of asyncio's own.
 
     Source: asyncio.AbstractEventLoop
