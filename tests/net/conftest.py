@@ -77,8 +77,12 @@ def same():
 
 
 def describe(exc):
-    """An exception as (type, text), the text without the line of _ssl.c, which each version has its own."""
-    return exc and (type(exc).__name__, str(exc).rpartition(" (_ssl.c:")[0] or str(exc))
+    """An exception as (type, text, ...), the text without the line of _ssl.c, which each version has its own."""
+    if exc is None:
+        return None
+    names = ("errno", "library", "reason") if isinstance(exc, ssl.SSLError) else ()
+    detail = [getattr(exc, name, None) for name in names]
+    return type(exc).__name__, str(exc).rpartition(" (_ssl.c:")[0] or str(exc), *detail
 
 
 # ---- protocols
@@ -238,7 +242,7 @@ class Peer:
         try:
             while await loop.sock_recv(self.sock, 65536):
                 pass
-        except ConnectionResetError:
+        except ConnectionError:
             return "reset"
         return "eof"
 
