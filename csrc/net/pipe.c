@@ -269,11 +269,11 @@ pyc_pipe_release(pyc_pipe *self)
     self->lost = 1;
     self->blocked = 0;
     pyc_outbox_drop(&self->outbox);
+    pyc_pipe_give_fd_back(self);
     if (pipe == NULL) {
         return 0;
     }
     self->pipe = NULL;
-    pyc_pipe_give_fd_back(self);
     result = PyObject_CallMethod(pipe, "close", NULL);
     Py_DECREF(pipe);
     Py_XDECREF(result);

@@ -84,6 +84,7 @@ pipe_make(PyTypeObject *type, PyObject *args, PyObject *kwargs, int writes)
         return NULL;
     }
     self->writes = (char)writes;
+    self->fd = self->fileno = -1;
     self->pipe = Py_NewRef(pipe);
     self->protocol = Py_NewRef(protocol);
     if (pipe_fill(self, loop, context) < 0 || pipe_set_extra(self, extra) < 0) {
@@ -93,11 +94,11 @@ pipe_make(PyTypeObject *type, PyObject *args, PyObject *kwargs, int writes)
     made = PyObject_GetAttr(protocol, self->state->str_connection_made);
     self->fileno = made == NULL ? -1 : fileno_of(self);
     Py_XDECREF(made);
+    self->fd = self->fileno;
     if (self->fileno < 0 || pyc_pipe_take_fd(self) < 0) {
         goto fail;
     }
     if (begin_soon(self, waiter) < 0) {
-        pyc_pipe_give_fd_back(self);
         goto fail;
     }
     return (PyObject *)self;
@@ -163,11 +164,9 @@ static void
 pipe_finalize(PyObject *object)
 {
     pyc_pipe *self = (pyc_pipe *)object;
-    if (self->pipe == NULL) {
-        return;
-    }
     PyObject *raised = pyc_take_exception();
-    if (PyErr_ResourceWarning(object, 1, "unclosed transport %R", object) < 0 &&
+    if (self->pipe != NULL &&
+        PyErr_ResourceWarning(object, 1, "unclosed transport %R", object) < 0 &&
         PyErr_ExceptionMatches(PyExc_Warning)) {
         PyErr_WriteUnraisable(object);
     }
@@ -229,6 +228,29 @@ pipe_repr(pyc_pipe *self)
     Py_DECREF(name);
     return result;
 }
+
+static PyObject *
+get_pipe(pyc_pipe *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->pipe == NULL ? Py_None : self->pipe);
+}
+
+/* As asyncio's can be, to None: somebody else has closed it. */
+static int
+set_pipe(pyc_pipe *self, PyObject *pipe, void *Py_UNUSED(closure))
+{
+    if (pipe != Py_None) {
+        PyErr_SetString(PyExc_AttributeError, "_pipe can be set to None only");
+        return -1;
+    }
+    Py_CLEAR(self->pipe);
+    return 0;
+}
+
+static PyGetSetDef pipe_getset[] = {
+    {"_pipe", (getter)get_pipe, (setter)set_pipe, NULL, NULL},
+    {NULL},
+};
 
 /* ---- methods of both --------------------------------------------------- */
 
@@ -375,7 +397,6 @@ static PyMethodDef write_pipe_methods[] = {
 
 static PyMemberDef pipe_members[] = {
     MEMBER("_fileno", T_INT, fileno),
-    MEMBER("_pipe", T_OBJECT, pipe),
     MEMBER("_loop", T_OBJECT, loop),
     MEMBER("_protocol", T_OBJECT, protocol),
     MEMBER("_closing", T_BOOL, closing),
@@ -411,9 +432,9 @@ PyDoc_STRVAR(write_pipe_doc,
 #define SLOTS(kind)                                                            \
     {Py_tp_doc, (void *)kind##_doc}, {Py_tp_new, kind##_make},                 \
         {Py_tp_methods, kind##_methods}, {Py_tp_members, pipe_members},        \
-        {Py_tp_init, pipe_init}, {Py_tp_dealloc, pipe_dealloc},                \
-        {Py_tp_finalize, pipe_finalize}, {Py_tp_traverse, pipe_traverse},      \
-        {Py_tp_clear, pipe_clear},                                             \
+        {Py_tp_getset, pipe_getset}, {Py_tp_init, pipe_init},                  \
+        {Py_tp_dealloc, pipe_dealloc}, {Py_tp_finalize, pipe_finalize},        \
+        {Py_tp_traverse, pipe_traverse}, {Py_tp_clear, pipe_clear},            \
     {                                                                          \
         Py_tp_repr, pipe_repr                                                  \
     }

@@ -1222,6 +1222,24 @@ def test_loop_closed_under_it():
         gc.collect()
 
 
+def test_disowned():
+    """Some set the private _pipe to None to say that they have closed it: no warning then."""
+    async def main():
+        return await ends()
+
+    loop = pyconc.new_event_loop()
+    reader, writer = loop.run_until_complete(main())
+    loop.close()
+    for end in reader, writer:
+        end.transport._pipe.close()
+        with pytest.raises(AttributeError):
+            end.transport._pipe = 1
+        end.transport._pipe = None
+        assert repr(end.transport).startswith(f"<{type(end.transport).__name__} closed fd=")
+    del reader, writer, end
+    gc.collect()
+
+
 def test_nobody_else_has_to_keep_it():
     async def main():
         loop = asyncio.get_running_loop()
