@@ -6,6 +6,7 @@
 #include "pool/pool.h"
 #include "loop/loop.h"
 #include "net/net.h"
+#include "proc/proc.h"
 
 static int
 import_name(PyObject **slot, const char *module_name, const char *name)
@@ -50,7 +51,8 @@ core_exec(PyObject *module)
     pyc_state *state = pyc_state_of_module(module);
     if (fill_state(state) < 0 || pyc_pool_register(module, state) < 0 ||
         pyc_loop_register(module, state) < 0 ||
-        pyc_net_register(module, state) < 0) {
+        pyc_net_register(module, state) < 0 ||
+        pyc_proc_register(module, state) < 0) {
         return -1;
     }
     return PyModule_AddStringConstant(module, "libuv_version",

@@ -8,6 +8,8 @@ import threading
 import warnings
 from asyncio.log import logger
 
+from pyconc.loop.spawn import Popen
+
 NAMES = ("stdin", "stdout", "stderr")
 
 
@@ -290,8 +292,9 @@ class Subprocesses:
 
     async def _make_subprocess_transport(self, protocol, args, shell, stdin, stdout, stderr, bufsize, extra=None,
                                          **kwargs):
-        process = subprocess.Popen(args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr,
-                                   universal_newlines=False, bufsize=bufsize, **kwargs)
+        start = Popen if subprocess.Popen is Popen.__base__ else subprocess.Popen      # which tests replace
+        process = start(args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, universal_newlines=False,
+                        bufsize=bufsize, **kwargs)
         if self._debug:
             logger.debug("process %r created: pid %s", args if isinstance(args, (bytes, str)) else args[0],
                          process.pid)

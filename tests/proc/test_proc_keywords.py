@@ -2,6 +2,7 @@
 """What subprocess_exec(), subprocess_shell() and create_subprocess_*() take, and what they raise."""
 import asyncio
 import contextlib
+import errno
 import fcntl
 import getpass
 import os
@@ -13,6 +14,7 @@ import sys
 import pytest
 
 import pyconc
+from pyconc.loop.spawn import Popen, known
 
 PIPE, DEVNULL, STDOUT = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT
 FACTORIES = {"pyconc": pyconc.new_event_loop, "asyncio": asyncio.SelectorEventLoop}
@@ -291,7 +293,6 @@ def test_command_that_is_no_string(run_either):
     (["/bin/true"], {"user": "nobody-has-this-name"}),
     (["/bin/true"], {"extra_groups": "wheel"}),
     (["/bin/true"], {"stdin": "a"}),
-    (["/bin/true"], {"stdout": 9999}),
     (["/bin/true"], {"stdin": STDOUT}),
     (["/bin/true"], {"pipesize": "a"}),
     (["/bin/true"], {"startupinfo": 1}),
@@ -347,3 +348,63 @@ def test_popen_that_was_replaced(run, monkeypatch):
         process = await asyncio.create_subprocess_exec("/bin/true", stdout=PIPE)
         return (await process.communicate())[0]
     assert run(main) == b"fake\n"
+
+
+@pytest.mark.parametrize("way", ["no close_range", "no vfork", "another _execute_child"])
+def test_left_to_the_standard_library(run, monkeypatch, way):
+    """Where the system or the program does not want it our way."""
+    if way == "no close_range":
+        monkeypatch.setattr(pyconc._core, "spawn", lambda *_: None)
+    elif way == "no vfork":
+        monkeypatch.setattr(subprocess, "_USE_VFORK", False, raising=False)
+    else:
+        assert not known(lambda self, args: None)
+        monkeypatch.delattr(Popen, "_execute_child")
+    assert output_of(run, "echo $KEY $1", "arg", cwd="/", env={"KEY": "a"}, start_new_session=True) == "a arg\n"
+
+    async def main():
+        process = await asyncio.create_subprocess_shell("echo $0", stdout=PIPE)
+        assert (await process.communicate())[0] == b"/bin/sh\n"
+        with pytest.raises(FileNotFoundError) as raised:
+            await asyncio.create_subprocess_exec("/nonexistent")
+        assert raised.value.filename == "/nonexistent"
+    run(main)
+
+
+def test_standard_descriptors_crossed(run):
+    """The child's 0, 1 and 2 from the parent's 2, 0 and 1 by number: none overwrites the other."""
+    program = """
+import asyncio, os, pyconc
+names = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in range(3)}
+async def main():
+    script = f"test $(readlink /proc/self/fd/0) = {names[2]} && test $(readlink /proc/$$/fd/1) = {names[0]} && " \
+             f"test $(readlink /proc/$$/fd/2) = {names[1]}"
+    process = await asyncio.create_subprocess_exec("/bin/sh", "-c", script, stdin=2, stdout=0, stderr=1)
+    raise SystemExit(await process.wait())
+pyconc.run(main())
+"""
+    with open(os.devnull, "r+") as null, open("/dev/zero", "r+b", 0) as zero, open("/dev/full", "r+b", 0) as full:
+        subprocess.run([sys.executable, "-c", program], stdin=null, stdout=zero, stderr=full, check=True, timeout=60,
+                       env={**os.environ, "PYTHONPATH": str(pathlib.Path(pyconc.__file__).parents[1])})
+
+
+def test_descriptor_that_is_not_open(run):
+    async def main():
+        with pytest.raises(OSError) as raised:
+            await asyncio.create_subprocess_exec("/bin/true", stdin=PIPE, stdout=9999)
+        assert raised.value.errno == errno.EBADF
+    run(main)
+
+
+def test_error_names_the_file(run, tmp_path):
+    path = tmp_path / "file"
+    path.touch(0o644)
+
+    async def main():
+        with pytest.raises(FileNotFoundError) as raised:
+            await asyncio.create_subprocess_exec("/bin/true", cwd="/nonexistent/folder")
+        assert raised.value.filename == "/nonexistent/folder"
+        with pytest.raises(PermissionError) as raised:
+            await asyncio.create_subprocess_exec(str(path), cwd="/")
+        assert raised.value.filename == str(path)
+    run(main)
