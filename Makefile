@@ -7,7 +7,7 @@ BIN := .venv/bin
 C_FILES = $(shell find csrc -name '*.[ch]' 2>/dev/null)
 # Folders count too: a file that went away must lead to a new build.
 BUILT_FROM := $(shell find csrc 2>/dev/null) setup.py pyproject.toml
-APT := build-essential pkg-config python3-dev python3-venv libuv1-dev libssl-dev
+APT := build-essential pkg-config python3-dev python3-venv libuv1-dev libssl-dev openssl
 
 .PHONY: help demo test conformance bench bench-once lint format sanitize matrix build system clean
 .DELETE_ON_ERROR:
@@ -80,7 +80,7 @@ SYSTEM_OK = command -v cc pkg-config >/dev/null && pkg-config --exists 'libuv >=
 	    echo "Something is missing. Run this, then make again:"; echo "  sudo apt-get install -y $(APT)"; exit 1; \
 	  elif command -v dnf >/dev/null; then \
 	    echo "Something is missing. Run this, then make again:"; \
-	    echo "  sudo dnf install gcc make pkgconf-pkg-config python3-devel libuv-devel openssl-devel"; exit 1; \
+	    echo "  sudo dnf install gcc make pkgconf-pkg-config python3-devel libuv-devel openssl-devel openssl"; exit 1; \
 	  else \
 	    echo "Something is missing. Run this, then make again:"; echo "  brew install pkgconf libuv openssl@3"; exit 1; \
 	  fi; \
