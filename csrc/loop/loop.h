@@ -90,8 +90,9 @@ struct pyc_loop {
     char *scratch;  /* PYC_SCRATCH_SIZE bytes for reads, made when needed */
     char *tls_out;  /* for records on their way out; NULL while in use */
     size_t tls_out_size;
-    PyObject *failure;   /* an exception that ends run_forever, or NULL */
-    atomic_ulong thread; /* PyThread ident of the running thread, or 0 */
+    unsigned tls_cleared; /* the turn in which OpenSSL's errors were cleared */
+    PyObject *failure;    /* an exception that ends run_forever, or NULL */
+    atomic_ulong thread;  /* PyThread ident of the running thread, or 0 */
     unsigned fork_generation;
     unsigned parted_generation; /* see pyc_loop_part() */
     atomic_char closed;

@@ -70,6 +70,9 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     PYC_STATE_TYPES(X)
 #undef X
     Py_VISIT(state->mailboxes);
+    Py_VISIT(state->feed_reader);
+    Py_VISIT(state->data_received);
+    Py_VISIT(state->feed_data);
     Py_VISIT(state->tls_again);
     Py_VISIT(state->tls_error);
     Py_VISIT(state->tls_object);
@@ -94,6 +97,9 @@ core_clear(PyObject *module)
     Py_CLEAR(state->kwnames_context);
     Py_CLEAR(state->kwnames_seen);
     Py_CLEAR(state->mailboxes);
+    Py_CLEAR(state->feed_reader);
+    Py_CLEAR(state->data_received);
+    Py_CLEAR(state->feed_data);
     Py_CLEAR(state->tls_again);
     Py_CLEAR(state->tls_error);
     Py_CLEAR(state->tls_object);

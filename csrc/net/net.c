@@ -8,7 +8,8 @@
 int
 pyc_net_register(PyObject *module, pyc_state *state)
 {
-    if (pyc_stream_register(module, state) < 0 ||
+    if (pyc_feed_register(module, state) < 0 ||
+        pyc_stream_register(module, state) < 0 ||
         pyc_tls_register(module, state) < 0 ||
         pyc_tls_transport_register(module, state) < 0 ||
         pyc_clients_register(module, state) < 0 ||

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* From the pipe to the protocol: one read each time that it is ready. */
 #include "py/compat.h"
+#include "net/feed.h"
 #include "net/pipe.h"
 
 #include <errno.h>
@@ -44,13 +45,10 @@ read_end_of_file(pyc_pipe *self)
 static void
 give(pyc_pipe *self, PyObject *data)
 {
-    PyObject *context = Py_NewRef(self->context), *result = NULL;
+    PyObject *context = Py_NewRef(self->context);
     int entered = pyc_stream_enter(context);
-    if (PYC_LIKELY(self->receive.fn != NULL) ||
-        pyc_callback_find(&self->receive, self->protocol,
-                          self->state->str_data_received) == 0) {
-        result = pyc_callback_call(&self->receive, data);
-    }
+    PyObject *result = pyc_callback_tell_data(&self->receive, self->state,
+                                              self->protocol, data);
     pyc_stream_leave(context, entered);
     Py_DECREF(context);
     if (PYC_UNLIKELY(result == NULL)) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* From the socket to the protocol. */
 #include "py/compat.h"
+#include "net/feed.h"
 #include "net/stream.h"
 
 #include <errno.h>
@@ -55,8 +56,8 @@ give(pyc_stream *self, PyObject *data)
 {
     PyObject *context = Py_NewRef(self->context), *result;
     int entered = pyc_stream_enter(context);
-    result = pyc_callback_tell(&self->receive, self->protocol,
-                               self->state->str_data_received, data);
+    result = pyc_callback_tell_data(&self->receive, self->state, self->protocol,
+                                    data);
     pyc_stream_leave(context, entered);
     Py_DECREF(context);
     if (PYC_UNLIKELY(result == NULL)) {

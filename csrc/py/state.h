@@ -39,6 +39,8 @@ extern struct PyModuleDef pyc_core_module;
     X(SelectorEventLoop, "asyncio", "SelectorEventLoop")                       \
     X(SendfileMode, "asyncio.constants", "_SendfileMode")                      \
     X(TransportSocket, "asyncio.trsock", "TransportSocket")                    \
+    X(StreamReader, "asyncio", "StreamReader")                                 \
+    X(StreamReaderProtocol, "asyncio", "StreamReaderProtocol")                 \
     X(socket_type, "socket", "socket")
 
 /* Interned names. */
@@ -58,6 +60,15 @@ extern struct PyModuleDef pyc_core_module;
     X(buffer_updated)                                                          \
     X(datagram_received)                                                       \
     X(error_received)                                                          \
+    X(feed_data)                                                               \
+    X(pause_reading)                                                           \
+    X(_stream_reader_wr)                                                       \
+    X(_buffer)                                                                 \
+    X(_eof)                                                                    \
+    X(_limit)                                                                  \
+    X(_paused)                                                                 \
+    X(_transport)                                                              \
+    X(_waiter)                                                                 \
     X(pause_writing)                                                           \
     X(resume_writing)                                                          \
     X(sockname)                                                                \
@@ -123,6 +134,9 @@ typedef struct {
     PyObject *kwnames_seen;    /* equal to it, and the last one given */
     int context_known;         /* pyc_context_is_known() */
     PyObject *mailboxes;       /* loop, weakly: where its results wait */
+    PyObject *feed_reader;     /* _feed_reader(), and what it stands for: */
+    PyObject *data_received;   /* of StreamReaderProtocol */
+    PyObject *feed_data;       /* of StreamReader */
     PyObject *tls_again;       /* of ssl, once needed: what is no error */
     PyObject *tls_error;       /* SSLError */
     PyObject *tls_object;      /* SSLObject */

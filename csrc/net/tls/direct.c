@@ -51,8 +51,8 @@ pyc_tls_pipe_write(pyc_BIO *bio, const char *data, int len)
 long
 pyc_tls_pipe_ctrl(pyc_BIO *bio, int command, long number, void *data)
 {
-    pyc_tls_pipe *pipe = pyc_libssl_get()->BIO_get_data(bio);
     if (command == PYC_BIO_CTRL_PENDING) {
+        pyc_tls_pipe *pipe = pyc_libssl_get()->BIO_get_data(bio);
         return pipe == NULL ? 0 : (long)pipe->in_len;
     }
     return command == PYC_BIO_CTRL_FLUSH;
@@ -160,9 +160,25 @@ raise_error(pyc_tls *self)
     }
 }
 
+/* What others have left in OpenSSL's queue of errors would be taken for ours.
+ * To look for it costs several hundred instructions, so it is done once a
+ * turn. */
+static inline void
+clear_errors(pyc_tls *self, const pyc_libssl *lib)
+{
+    pyc_loop *loop = self->loop;
+    if (loop->tls_cleared != loop->turn) {
+        loop->tls_cleared = loop->turn;
+        lib->ERR_clear_error();
+    }
+}
+
 static pyc_tls_result
 judge(pyc_tls *self, const pyc_libssl *lib, int code)
 {
+    if (PYC_LIKELY(lib->SSL_want(self->ssl) == PYC_SSL_READING)) {
+        return PYC_TLS_AGAIN; /* whatever is in the queue */
+    }
     switch (lib->SSL_get_error(self->ssl, code)) {
     case PYC_SSL_ERROR_WANT_READ:
     case PYC_SSL_ERROR_WANT_WRITE:
@@ -188,7 +204,7 @@ direct_read(pyc_tls *self, char *data, size_t size, size_t *got)
     *got = 0;
     take_spare(self);
     PYC_BEGIN_CRITICAL_SECTION(self->inner);
-    lib->ERR_clear_error();
+    clear_errors(self, lib);
     while (*got < size) {
         size_t left = size - *got;
         int n = lib->SSL_read(self->ssl, data + *got,
@@ -214,7 +230,7 @@ direct_write(pyc_tls *self, const char *data, size_t len)
     pyc_tls_result result = PYC_TLS_DONE;
     take_spare(self);
     PYC_BEGIN_CRITICAL_SECTION(self->inner);
-    lib->ERR_clear_error();
+    clear_errors(self, lib);
     int n = lib->SSL_write(self->ssl, data, (int)len);
     if (PYC_UNLIKELY(n <= 0)) {
         result = judge(self, lib, n);

@@ -18,6 +18,7 @@ typedef void (*pyc_ex_new)(void *parent, void *value, void *data, int index,
     X(int, SSL_read, (pyc_SSL * ssl, void *data, int len))                     \
     X(int, SSL_write, (pyc_SSL * ssl, const void *data, int len))              \
     X(int, SSL_get_error, (const pyc_SSL *ssl, int result))                    \
+    X(int, SSL_want, (const pyc_SSL *ssl))                                     \
     X(int, SSL_has_pending, (const pyc_SSL *ssl))                              \
     X(void *, SSL_get_ex_data, (const pyc_SSL *ssl, int index))                \
     X(void, SSL_set_bio, (pyc_SSL * ssl, pyc_BIO * in, pyc_BIO * out))         \
@@ -48,6 +49,7 @@ typedef struct {
     pyc_BIO_METHOD *method;
 } pyc_libssl;
 
+#define PYC_SSL_READING 3 /* of SSL_want() */
 #define PYC_SSL_ERROR_WANT_READ 2
 #define PYC_SSL_ERROR_WANT_WRITE 3
 #define PYC_SSL_ERROR_SYSCALL 5

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* From the records to the application's protocol. */
 #include "py/compat.h"
+#include "net/feed.h"
 #include "net/tls/tls.h"
 
 /* Where small amounts are decrypted: what comes from a stream of ours is in the
@@ -116,8 +117,8 @@ static int
 give(pyc_tls *self, PyObject *data)
 {
     PyObject *raised = pyc_take_exception();
-    PyObject *result = pyc_callback_tell(&self->receive, self->app,
-                                         self->state->str_data_received, data);
+    PyObject *result =
+        pyc_callback_tell_data(&self->receive, self->state, self->app, data);
     if (PYC_UNLIKELY(result == NULL)) {
         pyc_tls_fatal(self, "Fatal error on SSL protocol");
     }
