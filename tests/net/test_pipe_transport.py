@@ -1302,7 +1302,9 @@ def test_no_leaks(no_leaked_objects):
         await asyncio.sleep(0)
 
     with open(__file__, "rb") as sys_file:
-        no_leaked_objects(lambda: loop.run_until_complete(once()), rounds=50)
+        for _ in range(300):  # files and tasks fill caches of Python's for long
+            loop.run_until_complete(once())
+        no_leaked_objects(lambda: loop.run_until_complete(once()), rounds=100)
     loop.close()
 
 
@@ -1320,9 +1322,9 @@ def test_no_leaks_of_the_forsaken(no_leaked_objects):
             run(once())
             gc.collect()
 
-    for _ in range(50):  # what Python keeps for the next time takes long to fill
+    for _ in range(150):  # here, too
         round_()
-    no_leaked_objects(round_, rounds=20)
+    no_leaked_objects(round_, rounds=100)
 
 
 # ---- threads
