@@ -105,6 +105,102 @@ def test_shutdown_timeout(loop):
     loop.run_until_complete(main())
 
 
+@pytest.mark.parametrize("timeout", [10, 1e9, None])
+def test_shutdown_in_time(loop, timeout, recwarn, no_leaked_threads):
+    async def main():
+        futures = [loop.run_in_executor(None, time.sleep, 0.01) for _ in range(3)]
+        await loop.shutdown_default_executor(timeout)
+        assert all(future.done() for future in futures)
+
+    loop.run_until_complete(main())
+    assert [warning for warning in recwarn if "executor" in str(warning.message)] == []
+
+
+def test_shutdown_twice(loop, no_leaked_threads):
+    """Too late first, and then with time enough."""
+    release = threading.Event()
+
+    async def main():
+        future = loop.run_in_executor(None, release.wait)
+        with pytest.warns(RuntimeWarning, match="within 0.01 seconds"):
+            await loop.shutdown_default_executor(0.01)
+        release.set()
+        await loop.shutdown_default_executor(10)
+        await loop.shutdown_default_executor()
+        assert future.done() and future.result() is True
+
+    loop.run_until_complete(main())
+
+
+def test_shutdown_twice_at_once(loop, no_leaked_threads):
+    async def main():
+        future = loop.run_in_executor(None, time.sleep, 0.02)
+        await asyncio.gather(loop.shutdown_default_executor(), loop.shutdown_default_executor(10))
+        assert future.done()
+
+    loop.run_until_complete(main())
+
+
+def test_shutdown_of_nothing(either):
+    either.run_until_complete(either.shutdown_default_executor())
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_shutdown_from_a_cancelled_task(loop, limited, no_leaked_threads):
+    """As in the `finally` of a task that is cancelled, and once more while it waits."""
+    release = threading.Event()
+
+    async def main():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await loop.shutdown_default_executor(*[60] * limited)
+
+    async def outer():
+        job = loop.run_in_executor(None, release.wait)
+        task = asyncio.create_task(main())
+        await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.sleep(0.01)
+        assert not task.done()
+        task.cancel()
+        loop.call_later(0.01, release.set)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await job is True
+        await loop.shutdown_default_executor()
+
+    loop.run_until_complete(outer())
+
+
+@pytest.mark.parametrize("timeout", ["x", -1, 0])
+def test_shutdown_at_once(loop, timeout, no_leaked_threads):
+    release = threading.Event()
+
+    async def main():
+        future = loop.run_in_executor(None, release.wait)
+        try:
+            with pytest.raises(TypeError) if timeout == "x" else pytest.warns(RuntimeWarning, match="joining"):
+                await loop.shutdown_default_executor(timeout)
+        finally:
+            release.set()
+        await future
+
+    loop.run_until_complete(main())
+
+
+def test_shutdown_by_the_runner(no_leaked_threads):
+    """At the end of run(), whose work goes on until then."""
+    done = []
+
+    async def main():
+        asyncio.get_running_loop().run_in_executor(None, lambda: (time.sleep(0.05), done.append(True)))
+        return 1
+
+    assert pyconc.run(main()) == 1
+    assert done
+
+
 def test_close_shuts_the_executor_down_without_waiting(either, no_leaked_threads):
     release = threading.Event()
 

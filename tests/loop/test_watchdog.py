@@ -1,4 +1,4 @@
-"""The watchdog: a callback that holds the loop is told of while it does, with its place, once; else there is silence."""
+"""The watchdog: a callback that holds the loop is told of while it does, with its place, once; or else silence."""
 import asyncio
 import contextlib
 import ctypes
@@ -571,8 +571,8 @@ def test_environment_is_ignored(program):
 def test_wrong_environment_variable(program, value):
     done = program("import pyconc; pyconc.new_event_loop()", PYCONC_WATCHDOG=value)
     assert done.returncode == 1
-    assert done.stderr_text.endswith("ValueError: the environment variable PYCONC_WATCHDOG must be a number of seconds, "
-                                     f"0 (off) or more, not {value!r}\n")
+    assert done.stderr_text.endswith("ValueError: the environment variable PYCONC_WATCHDOG must be a number of "
+                                     f"seconds, 0 (off) or more, not {value!r}\n")
 
 
 AT_EXIT = {
