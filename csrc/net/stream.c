@@ -70,8 +70,8 @@ stream_hold(pyc_stream *self, int hold)
     }
 }
 
-void
-pyc_stream_unwatch(pyc_stream *self)
+static void
+stream_unwatch(pyc_stream *self)
 {
     if (self->watcher != NULL) {
         pyc_watcher_close(self->watcher);
@@ -83,7 +83,7 @@ static int
 stream_watch(pyc_stream *self, int events)
 {
     if ((events == 0 && self->closing) || self->loop->closed) {
-        pyc_stream_unwatch(self);
+        stream_unwatch(self);
         return 0;
     }
     if (self->watcher == NULL) {
@@ -170,7 +170,7 @@ int
 pyc_stream_release(pyc_stream *self)
 {
     PyObject *raised = NULL;
-    pyc_stream_unwatch(self);
+    stream_unwatch(self);
     pyc_link_remove(&self->flush.link);
     self->closing = 1;
     self->conn_lost += self->conn_lost == 0;
@@ -195,23 +195,6 @@ pyc_stream_release(pyc_stream *self)
     return code;
 }
 
-/* Tells a sendfile() that waits for an empty outbox. */
-static int
-fail_waiter(PyObject *waiter)
-{
-    PyObject *done = PyObject_CallMethod(waiter, "done", NULL);
-    if (done == Py_False) {
-        PyObject *exc = PyObject_CallFunction(PyExc_ConnectionError, "s",
-                                              "Connection is closed by peer");
-        Py_SETREF(done, exc == NULL ? NULL
-                                    : PyObject_CallMethod(
-                                          waiter, "set_exception", "O", exc));
-        Py_XDECREF(exc);
-    }
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
-}
-
 /* asyncio's _call_connection_lost(). */
 static void
 stream_lost(pyc_loop *loop, PyObject *arg)
@@ -228,9 +211,7 @@ stream_lost(pyc_loop *loop, PyObject *arg)
     if (pyc_stream_release(self) < 0) {
         pyc_loop_report(loop, "Exception in closing a transport", NULL, arg);
     }
-    if (self->empty_waiter != NULL && fail_waiter(self->empty_waiter) < 0) {
-        pyc_loop_report(loop, "Exception in closing a transport", NULL, arg);
-    }
+    pyc_stream_tell_waiter(self, 1);
     Py_CLEAR(self->lost_exc);
     pyc_callback_clear(&self->receive);
     pyc_callback_clear(&self->buffer);

@@ -33,7 +33,7 @@ typedef struct pyc_stream {
     void (*filter)(PyObject *protocol, const char *data, size_t len);
     pyc_outbox *outbox;
     pyc_flush flush;        /* of the outbox */
-    PyObject *empty_waiter; /* sendfile waits for an empty outbox */
+    PyObject *empty_waiter; /* sendfile's: a Future that it waits on */
     PyObject *lost_exc;     /* for connection_lost() */
     size_t high, low;       /* marks of the write buffer, in bytes */
     int fd;
@@ -83,8 +83,6 @@ void pyc_stream_begin(pyc_stream *self);
 /* Watches for what the state now asks for, and holds or releases the
  * transport: needs a reference of the caller. */
 void pyc_stream_update(pyc_stream *self);
-/* Leaves the descriptor to others, until the next update. */
-void pyc_stream_unwatch(pyc_stream *self);
 
 /* Calls protocol.name(), or protocol.name(arg) if there is one, in the
  * transport's context: a new reference, or NULL with an exception. */
@@ -144,6 +142,14 @@ pyc_stream_queued(const pyc_stream *self)
 {
     return pyc_outbox_bytes(self->outbox);
 }
+
+/* ---- stream_sendfile.c ------------------------------------------------- */
+
+PyObject *pyc_stream__make_empty_waiter(pyc_stream *self, PyObject *ignored);
+PyObject *pyc_stream__make_room_waiter(pyc_stream *self, PyObject *ignored);
+PyObject *pyc_stream__reset_empty_waiter(pyc_stream *self, PyObject *ignored);
+/* What a sendfile() waits for has happened, or the connection is lost. */
+void pyc_stream_tell_waiter(pyc_stream *self, int lost);
 
 /* ---- stream_info.c ----------------------------------------------------- */
 

@@ -236,45 +236,6 @@ stream_get_protocol(pyc_stream *self, PyObject *Py_UNUSED(ignored))
     return Py_NewRef(self->protocol == NULL ? Py_None : self->protocol);
 }
 
-static PyObject *
-stream_make_empty_waiter(pyc_stream *self, PyObject *Py_UNUSED(ignored))
-{
-    if (self->empty_waiter != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
-        return NULL;
-    }
-    PyObject *waiter =
-        PyObject_CallMethod((PyObject *)self->loop, "create_future", NULL);
-    if (waiter == NULL) {
-        return NULL;
-    }
-    self->empty_waiter = Py_NewRef(waiter);
-    if (self->outbox == NULL) {
-        PyObject *result =
-            PyObject_CallMethod(waiter, "set_result", "O", Py_None);
-        if (result == NULL) {
-            Py_CLEAR(waiter);
-        }
-        Py_XDECREF(result);
-    }
-    return waiter;
-}
-
-/* sendfile() uses the descriptor by itself. */
-static PyObject *
-stream_unwatch(pyc_stream *self, PyObject *Py_UNUSED(ignored))
-{
-    pyc_stream_unwatch(self);
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-stream_reset_empty_waiter(pyc_stream *self, PyObject *Py_UNUSED(ignored))
-{
-    Py_CLEAR(self->empty_waiter);
-    Py_RETURN_NONE;
-}
-
 /* ---- the type ---------------------------------------------------------- */
 
 PyDoc_STRVAR(
@@ -339,11 +300,9 @@ static PyMethodDef stream_methods[] = {
            "get_protocol($self, /)\n--\n\nThe current protocol."),
     {"_force_close", (PyCFunction)stream_force_close, METH_O, NULL},
     {"_fatal_error", (PyCFunction)stream_fatal_error, METH_VARARGS, NULL},
-    {"_make_empty_waiter", (PyCFunction)stream_make_empty_waiter, METH_NOARGS,
-     NULL},
-    {"_unwatch", (PyCFunction)stream_unwatch, METH_NOARGS, NULL},
-    {"_reset_empty_waiter", (PyCFunction)stream_reset_empty_waiter, METH_NOARGS,
-     NULL},
+    SHARED(_make_empty_waiter, METH_NOARGS, NULL),
+    SHARED(_make_room_waiter, METH_NOARGS, NULL),
+    SHARED(_reset_empty_waiter, METH_NOARGS, NULL),
     {NULL},
 };
 

@@ -137,15 +137,7 @@ after_push(pyc_stream *self)
 static void
 outbox_emptied(pyc_stream *self)
 {
-    if (self->empty_waiter != NULL) {
-        PyObject *result =
-            PyObject_CallMethod(self->empty_waiter, "set_result", "O", Py_None);
-        if (result == NULL) {
-            pyc_loop_report(self->loop, "Exception in sendfile", NULL,
-                            (PyObject *)self);
-        }
-        Py_XDECREF(result);
-    }
+    pyc_stream_tell_waiter(self, 0);
     if (self->closing) {
         if (!self->conn_lost && pyc_stream_finish(self) < 0) {
             pyc_loop_report(self->loop, "Exception in closing a transport",

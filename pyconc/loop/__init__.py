@@ -16,6 +16,7 @@ from pyconc.loop.connection import Connections
 from pyconc.loop.datagram import Datagrams
 from pyconc.loop.pipe import Pipes
 from pyconc.loop.resolve import Resolving
+from pyconc.loop.sendfile import SendingFiles
 from pyconc.loop.server import Servers
 from pyconc.loop.subprocess import Subprocesses
 from pyconc.loop.tls import TLS
@@ -38,7 +39,7 @@ class _NoSelector:
         """Nothing was opened."""
 
 
-class Loop(_core.Loop, Servers, Connections, TLS, Datagrams, Pipes, Resolving, Subprocesses, Watched,
+class Loop(_core.Loop, Servers, Connections, TLS, Datagrams, Pipes, Resolving, SendingFiles, Subprocesses, Watched,
            SelectorEventLoop):
     """An event loop on libuv, in the place of asyncio's own.
 
@@ -235,7 +236,7 @@ for _name in ("call_soon", "call_soon_threadsafe", "call_later", "call_at", "run
               "add_writer", "remove_reader", "remove_writer"):
     getattr(Loop, f"_{_name}_by_name").__qualname__ = f"Loop.{_name}"   # in the message of a TypeError
 
-for _mixin in Servers, Connections, TLS, Datagrams, Pipes, Resolving, Subprocesses, Watched:
+for _mixin in Servers, Connections, TLS, Datagrams, Pipes, Resolving, SendingFiles, Subprocesses, Watched:
     for _method in vars(_mixin).values():
         if isinstance(_method, types.FunctionType):
             _method.__qualname__ = f"Loop.{_method.__name__}"

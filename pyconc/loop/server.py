@@ -7,7 +7,7 @@ import os
 import socket
 import stat
 import threading
-from asyncio import base_events, constants, transports, trsock
+from asyncio import base_events, constants, trsock
 from asyncio.log import logger
 from collections.abc import Iterable
 
@@ -74,16 +74,6 @@ class Server(base_events.Server):
             transport.abort()
 
 
-class _FlowControlled(transports._FlowControlMixin):
-    """A transport in the form that asyncio's sendfile() accepts."""
-
-    def __init__(self, transport):
-        object.__setattr__(self, "transport", transport)
-
-    def __getattribute__(self, name):
-        return getattr(object.__getattribute__(self, "transport"), name)
-
-
 def _check_ssl(ssl, handshake_timeout, shutdown_timeout):
     if isinstance(ssl, bool):
         raise TypeError("ssl argument must be an SSLContext or None")
@@ -148,25 +138,6 @@ class Servers:
     def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None, context=None):
         self._ensure_fd_no_transport(sock)
         return _core.StreamTransport(self, sock, protocol, waiter, extra, server, context)
-
-    async def _sendfile_native(self, transp, file, offset, count):
-        if not isinstance(transp, _core.StreamTransport):
-            return await super()._sendfile_native(transp, file, offset, count)
-        reading = transp.is_reading()
-        transp.pause_reading()
-        await transp._make_empty_waiter()
-        transp._unwatch()
-        try:
-            return await self.sock_sendfile(transp._sock, file, offset, count, fallback=False)
-        finally:
-            transp._reset_empty_waiter()
-            if reading:
-                transp.resume_reading()
-
-    async def _sendfile_fallback(self, transp, file, offset, count):
-        if isinstance(transp, (_core.StreamTransport, _core.TLSTransport)):
-            transp = _FlowControlled(transp)
-        return await super()._sendfile_fallback(transp, file, offset, count)
 
     async def connect_accepted_socket(self, protocol_factory, sock, *, ssl=None, ssl_handshake_timeout=None,
                                       ssl_shutdown_timeout=None):

@@ -21,6 +21,10 @@ def test_swap_loop():
     assert run("swap_loop.py") == "b'hello\\n' echoed by pyconc.loop\n"
 
 
+def test_send_file():
+    assert run("send_file.py") == "the same file\n"
+
+
 def test_offload_hashing():
     paths = sorted(Path(asyncio.__file__).parent.glob("*.py"))
     expected = [f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.name}" for path in paths]

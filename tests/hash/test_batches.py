@@ -107,6 +107,33 @@ def test_many_coroutines_at_once(run, tmp_path, no_leaked_fds, no_leaked_threads
     assert [digest for (digest,) in run(main())] == hashing.file_digest_many(paths, "sha256")
 
 
+def read_by_this_thread():
+    """Bytes, by the kernel's count."""
+    with open("/proc/thread-self/io") as file:
+        return int(file.readline().split()[1])
+
+
+def test_files_are_never_read_on_the_loops_thread(run, tmp_path):
+    sizes = [1, 100_000, 1 << 28]
+    paths = [tmp_path / str(size) for size in sizes]
+    for path, size in zip(paths, sizes):
+        with path.open("wb") as file:
+            file.truncate(size)     # without blocks: nothing but time to read
+
+    async def main():
+        before, turns = read_by_this_thread(), 0
+        for path in paths:
+            task = asyncio.ensure_future(hashing.file_digest_many_async([path], "md5"))
+            while not task.done():
+                await asyncio.sleep(0)
+                turns += 1
+            assert await task == hashing.file_digest_many([path], "md5", threads=1)
+        assert read_by_this_thread() - before < 100_000
+        return turns
+
+    assert run(main()) > 100
+
+
 def test_the_loop_runs_meanwhile(run):
     async def main():
         turns = 0
