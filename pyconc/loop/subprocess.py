@@ -66,6 +66,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._pipes = {}
         self._calls_before = []     # None once connection_made() is on its way
         self._waiters = set()
+        # Other threads may send signals; signal handlers may, in the middle of anything.
+        self._lock = threading.RLock()
 
     def __repr__(self):
         info = [type(self).__name__, *["closed"] * self._closed, f"pid={self._pid}",
@@ -229,13 +231,14 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             return False
 
     def _signal(self, number):
-        try:
-            if self._pidfd is not None:
-                signal.pidfd_send_signal(self._pidfd, number)
-            elif self._runs():
-                os.kill(self._pid, number)
-        except ProcessLookupError:
-            pass
+        with self._lock:
+            try:
+                if self._pidfd is not None:
+                    signal.pidfd_send_signal(self._pidfd, number)
+                elif self._runs():
+                    os.kill(self._pid, number)
+            except ProcessLookupError:
+                pass
 
     def _reap(self):
         try:
@@ -249,12 +252,13 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
     def _ended(self):
-        self._returncode = self._proc.returncode = self._reap()
         loop = self._loop
-        if self._pidfd is not None:
-            loop.remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = None
+        with self._lock:
+            self._returncode = self._proc.returncode = self._reap()
+            if self._pidfd is not None:
+                loop.remove_reader(self._pidfd)
+                os.close(self._pidfd)
+                self._pidfd = None
         if loop.get_debug():
             logger.info("%r exited with return code %r", self, self._returncode)
         self._call(self._protocol.process_exited)

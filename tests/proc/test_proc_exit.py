@@ -151,6 +151,31 @@ def test_no_thread_that_can_wait(run, monkeypatch):
     run(main)
 
 
+@pytest.mark.parametrize("watching", ["thread"], indirect=True)
+def test_thread_does_not_reap(run, watching):
+    """The number stays the process's own until the loop's thread knows of its end."""
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/sleep", "100")
+        thread, = [thread for thread in threading.enumerate() if thread.name == f"pyconc-waitpid-{process.pid}"]
+        process.kill()
+        thread.join()
+        assert process.returncode is None
+        assert os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT).si_status == signal.SIGKILL
+        process.kill()
+        assert await process.wait() == -signal.SIGKILL
+    run(main)
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="Python 3.12 brought eager tasks")
+def test_eager_tasks(run, watching):
+    async def main():
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        assert await asyncio.gather(*[asyncio.create_task(true()) for _ in range(5)]) == [0] * 5
+        process = await asyncio.create_task(asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE, stdout=PIPE))
+        assert await process.communicate(b"in") == (b"in", None)
+    run(main)
+
+
 # ---- threads and loops
 
 
@@ -393,8 +418,9 @@ pyconc.run(main())
 
 @pytest.mark.stress
 def test_many(run, report):
-    """Descriptors, zombies and memory stay as they are. PYCONC_TEST_PROCESSES: how many, 300 by default."""
-    total = int(os.environ.get("PYCONC_TEST_PROCESSES", 300))
+    """Descriptors, zombies and memory stay as they are. PYCONC_TEST_PROCESSES: how many, 5000 in CI, else 300."""
+    all_of_them = "CI" in os.environ and "PYCONC_SANITIZE" not in os.environ
+    total = int(os.environ.get("PYCONC_TEST_PROCESSES", 5000 if all_of_them else 300))
     worker = """
 import asyncio, gc, os, pyconc, sys
 def state():

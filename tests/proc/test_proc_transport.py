@@ -172,6 +172,39 @@ def test_signals(run, watching, name, number):
     run(main)
 
 
+def test_signals_from_other_threads(run, watching):
+    """As they come, before and after its end."""
+    async def main():
+        loop = asyncio.get_running_loop()
+        for _ in range(20):
+            process = await asyncio.create_subprocess_exec("/bin/true")
+            transport = process._transport
+
+            def bother(transport=transport):
+                while transport.get_returncode() is None:
+                    transport._signal(0)
+                for _ in range(20):
+                    transport._signal(signal.SIGKILL)
+
+            bothering = loop.run_in_executor(None, bother)
+            assert await process.wait() == 0
+            await bothering
+    run(main)
+
+
+def test_signal_from_a_signal_handler(run, watching):
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/sleep", "100")
+        before = signal.signal(signal.SIGUSR1, lambda *_: process.kill())
+        try:
+            with process._transport._lock:      # in the middle of anything
+                signal.raise_signal(signal.SIGUSR1)
+            assert await process.wait() == -signal.SIGKILL
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+    run(main)
+
+
 def test_bad_signals(run, watching):
     async def main():
         process = await asyncio.create_subprocess_exec("/bin/sleep", "100")
