@@ -1312,9 +1312,10 @@ def test_no_leaks(no_leaked_objects):
 def test_no_leaks_of_the_forsaken(no_leaked_objects):
     """Transports that nobody closed, in cycles."""
     async def once():
-        reader, writer = await ends()
-        reader.transport.pause_reading()
-        reader.cycle = reader
+        for _ in range(5):
+            reader, writer = await ends()
+            reader.transport.pause_reading()
+            reader.cycle = reader
 
     def round_():
         with warnings.catch_warnings():
@@ -1322,9 +1323,9 @@ def test_no_leaks_of_the_forsaken(no_leaked_objects):
             run(once())
             gc.collect()
 
-    for _ in range(150):  # here, too
+    for _ in range(40):  # here, too
         round_()
-    no_leaked_objects(round_, rounds=100)
+    no_leaked_objects(round_, rounds=40)
 
 
 # ---- threads
