@@ -123,26 +123,27 @@ class SendingFiles:
             source = file.fileno()
         except (AttributeError, io.UnsupportedOperation):
             raise exceptions.SendfileNotAvailableError("not a regular file") from None
-        total = 0
+        total, fit = 0, False
         try:
             while True:
                 try:
                     sent = os.sendfile(sock.fileno(), source, offset + total,
                                        _AT_ONCE if count is None else min(count - total, _AT_ONCE))
                 except (BlockingIOError, InterruptedError):
-                    pass
+                    fit = True
                 except OSError as error:
                     if total:
                         raise
                     # Perhaps it is the kind of file that the kernel cannot send.
                     raise exceptions.SendfileNotAvailableError("os.sendfile call failed") from error
                 else:
+                    fit = True
                     total += sent
                     if not sent or total == count:
                         return total
                 await room()
         finally:
-            if total:
+            if fit:
                 _seek(file, offset + total)
 
     # ---- by reading
@@ -160,24 +161,22 @@ class SendingFiles:
 
     async def _send_by_reading(self, file, offset, count, send):
         """How many bytes were read, in the default executor, and sent."""
-        if offset:
+        if offset or _may_seek(file):
             file.seek(offset)
         size = constants.SENDFILE_FALLBACK_READBUFFER_SIZE
         buffer = memoryview(bytearray(size if count is None else min(count, size)))
-        total, at_end = 0, False
+        total = 0
         try:
             while count is None or total < count:
                 piece = buffer if count is None else buffer[:count - total]
                 read = await self._read_elsewhere(file, piece)
                 if not read:
-                    at_end = True
                     break
                 await send(piece[:read])
                 total += read
             return total
         finally:
-            if total or not at_end:
-                _seek(file, offset + total)
+            _seek(file, offset + total)
 
     async def _read_elsewhere(self, file, buffer):
         """file.readinto(buffer) in the default executor.
