@@ -248,6 +248,68 @@ def test_async_generator_finalised_by_the_collector(either, how):
     assert len(closed) == 20
 
 
+DROPS_GENERATORS = """
+import asyncio, gc, sys, threading
+import pyconc
+
+closed = []
+rounds = 50
+
+async def generate():
+    try:
+        while True:
+            yield 1
+    finally:
+        await asyncio.sleep(0)
+        closed.append(asyncio.current_task() is not None)
+
+async def start():
+    generator = generate()
+    await anext(generator)
+    return generator
+
+def collect():
+    for _ in range(5):
+        gc.collect()
+
+async def main():
+    assert asyncio.get_running_loop().get_debug()
+    asyncio.get_running_loop().slow_callback_duration = 3600
+    gc.disable()
+    for number in range(rounds):
+        cycle = [await start()]
+        cycle.append(cycle)
+        del cycle
+        WHERE
+    while len(closed) < rounds:
+        await asyncio.sleep(0.001)
+
+pyconc.run(main())
+print(len(closed), all(closed))
+"""
+COLLECTS = {
+    "by hand": "gc.collect()",
+    "of itself": "gc.enable(); gc.set_threshold(1); [[] for _ in range(2000)]; gc.disable(); gc.collect()",
+    "in a callback": "asyncio.get_running_loop().call_soon(gc.collect); await asyncio.sleep(0)",
+    "in another thread": "await asyncio.to_thread(gc.collect)",
+    "in another thread while this one waits":
+        "thread = threading.Thread(target=gc.collect); thread.start(); thread.join()",
+    "while call_soon() makes a handle":
+        "gc.enable(); gc.set_threshold(1); [asyncio.get_running_loop().call_soon(lambda: []) for _ in range(50)]; "
+        "gc.disable(); gc.collect()",
+}
+
+
+@pytest.mark.parametrize("options,environment", [([], {"PYTHONASYNCIODEBUG": "1"}), (["-X", "dev"], {})],
+                         ids=["PYTHONASYNCIODEBUG=1", "-X dev"])
+@pytest.mark.parametrize("where", COLLECTS)
+def test_async_generators_collected_in_a_debugged_program(program, options, environment, where):
+    """No crash, and every generator's aclose() runs as a task of the loop."""
+    done = program(DROPS_GENERATORS.replace("WHERE", COLLECTS[where]), *options, **environment)
+    assert (done.returncode, done.stdout_text) == (0, "50 True\n"), done.stderr_text
+    assert done.stderr_text == ""
+
+
 def test_never_awaited_coroutine_is_told(debugged):
     async def main():
         async def forgotten():

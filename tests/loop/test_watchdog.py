@@ -28,8 +28,9 @@ class Ear(logging.Filter):
         self.records, self.heard = [], threading.Event()
 
     def filter(self, record):
-        self.records.append(record)
-        self.heard.set()
+        if record.threadName == "pyconc-watchdog":      # and no word of the debug mode's
+            self.records.append(record)
+            self.heard.set()
         return False
 
     def texts(self):
@@ -39,7 +40,7 @@ class Ear(logging.Filter):
                 while thread.ident is None:     # it is about to start
                     time.sleep(0.001)
                 thread.join(LONG)
-        return [record.getMessage() for record in self.records if record.threadName == "pyconc-watchdog"]
+        return [record.getMessage() for record in self.records]
 
     def hold(self):
         """Blocks until the watchdog has told."""
@@ -79,8 +80,8 @@ def test_task_that_blocks(watched, ear):
     (text,) = ear.texts()
     assert text.startswith("Task 'slow one' (")
     assert ".main) has held the event loop for " in text
-    assert __file__ in text
     if not FREE_THREADED:
+        assert __file__ in text
         assert "ear.hold()  # here" in text
         assert "await inner()" in text
         assert "in hold" in text
