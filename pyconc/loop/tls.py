@@ -1,5 +1,6 @@
 """TLS: connections that have it from the start, and start_tls()."""
 import ssl
+from asyncio import StreamReaderProtocol
 
 from pyconc import _core
 
@@ -43,7 +44,14 @@ class TLS:
         # Nothing may be received before the handshake has begun.
         transport.pause_reading()
         transport.set_protocol(below)
-        calls = self.call_soon(below.connection_made, transport), self.call_soon(transport.resume_reading)
+        calls = [self.call_soon(below.connection_made, transport)]
+        if server_side and isinstance(protocol, StreamReaderProtocol) and protocol._stream_reader is not None:
+            # The client's first message may have come with its last plain line.
+            early = bytes(protocol._stream_reader._buffer)
+            protocol._stream_reader._buffer.clear()
+            if early:
+                calls.append(self.call_soon(below.data_received, early))
+        calls.append(self.call_soon(transport.resume_reading))
         try:
             await waiter
         except BaseException:
