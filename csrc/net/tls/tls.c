@@ -368,11 +368,15 @@ do_shutdown(pyc_tls *self)
     }
 }
 
-/* Gives what has come, sends what is queued, and then says good-bye. */
+/* Gives what has come, sends what is queued, and then says good-bye. When it is
+ * the peer who has gone, all of it is given first, pauses or not. */
 static void
 do_flush(pyc_tls *self)
 {
     pyc_tls_read(self);
+    if (self->app_paused && self->shutdown_timer == NULL) {
+        return; /* resume_reading() goes on, or close() */
+    }
     pyc_tls_flush(self, 1);
     if (self->phase == PYC_TLS_FLUSHING) { /* else it was lost by that */
         self->phase = PYC_TLS_SHUTDOWN;
@@ -383,7 +387,8 @@ do_flush(pyc_tls *self)
 void
 pyc_tls_start_shutdown(pyc_tls *self)
 {
-    if (self->phase != PYC_TLS_HANDSHAKE && self->phase != PYC_TLS_WRAPPED) {
+    if (self->phase == PYC_TLS_UNWRAPPED || self->phase == PYC_TLS_SHUTDOWN ||
+        self->shutdown_timer != NULL) {
         return;
     }
     if (self->transport != NULL) {
@@ -463,11 +468,8 @@ pyc_tls_lower_eof(pyc_tls *self)
         break;
     case PYC_TLS_WRAPPED:
         self->phase = PYC_TLS_FLUSHING;
-        if (self->app_paused) {
-            return 1; /* resume_reading() goes on */
-        }
         do_flush(self);
-        break;
+        return self->phase == PYC_TLS_FLUSHING;
     case PYC_TLS_FLUSHING:
         pyc_tls_flush(self, 1);
         self->phase = PYC_TLS_SHUTDOWN;
@@ -501,7 +503,7 @@ tell_lost(pyc_loop *loop, PyObject *pair)
 int
 pyc_tls_lost(pyc_tls *self, PyObject *exc)
 {
-    int told = self->phase != PYC_TLS_HANDSHAKE &&
+    int told = self->phase != PYC_TLS_HANDSHAKE && self->app != NULL &&
                (self->app_state == PYC_TLS_APP_MADE ||
                 self->app_state == PYC_TLS_APP_EOF);
     PyObject *pair = NULL;

@@ -294,6 +294,9 @@ transport_close(pyc_tls_transport *self, PyObject *Py_UNUSED(ignored))
     PYC_PASS_ON(self, "close");
     if (!self->closed) {
         self->closed = 1;
+        if (self->tls->lower != NULL && pyc_loop_check_usable(self->loop) < 0) {
+            return NULL;
+        }
         pyc_tls_start_shutdown(self->tls);
     }
     Py_RETURN_NONE;

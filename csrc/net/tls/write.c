@@ -103,8 +103,8 @@ pyc_tls_write(pyc_tls *self, const char *data, size_t len)
 void
 pyc_tls_flush(pyc_tls *self, int force)
 {
-    if (self->backlog.len == 0 || self->phase == PYC_TLS_HANDSHAKE ||
-        self->phase == PYC_TLS_UNWRAPPED) {
+    if (self->backlog.len == 0 ||
+        (self->phase != PYC_TLS_WRAPPED && self->phase != PYC_TLS_FLUSHING)) {
         return;
     }
     /* Sending may run Python code, and that may write. */
