@@ -648,7 +648,7 @@ def test_handshake_timeout_of_a_client(run, tls):
 
 def test_handshake_timeout_of_a_server(run, tls):
     async def main():
-        listener, protocols = await tls.serve(ssl_handshake_timeout=0.01)
+        listener, protocols = await tls.serve(ssl_handshake_timeout=0.5)    # enough for one that goes well
         loop = asyncio.get_running_loop()
         sock = socket.create_connection(listener.sockets[0].getsockname())
         sock.setblocking(False)
@@ -666,9 +666,9 @@ def test_handshake_timeout_of_a_server(run, tls):
 
 def test_handshake_timeout_is_over_with_the_handshake(run, tls):
     async def main():
-        protocol, peer = await tls.pair(peer_factory=tls.Echo, ssl_handshake_timeout=0.2,
-                                        server={"ssl_handshake_timeout": 0.2})
-        await asyncio.sleep(0.3)
+        protocol, peer = await tls.pair(peer_factory=tls.Echo, ssl_handshake_timeout=0.5,
+                                        server={"ssl_handshake_timeout": 0.5})
+        await asyncio.sleep(0.6)
         assert await exchange(protocol) == b"ping"
         await tls.finish(protocol, peer)
 
