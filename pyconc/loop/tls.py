@@ -13,7 +13,7 @@ class TLS:
     def _make_ssl_transport(self, rawsock, protocol, sslcontext, waiter=None, *, server_side=False,
                             server_hostname=None, extra=None, server=None, ssl_handshake_timeout=None,
                             ssl_shutdown_timeout=None, context=None):
-        below = _core.TLSProtocol(
+        below = _core.SSLProtocol(
             self, protocol, sslcontext, waiter, server_side, server_hostname,
             ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout, context=context)
         transport = below._app_transport
@@ -37,7 +37,7 @@ class TLS:
         if not getattr(transport, "_start_tls_compatible", False):
             raise TypeError(f"transport {transport!r} is not supported by start_tls()")
         waiter = self.create_future()
-        below = _core.TLSProtocol(
+        below = _core.SSLProtocol(
             self, protocol, sslcontext, waiter, server_side, server_hostname, call_connection_made=False,
             ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout)
         above = below._app_transport

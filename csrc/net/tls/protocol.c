@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* _core.TLSProtocol: what the transport beneath sees. */
+/* _core.SSLProtocol: what the transport beneath sees. */
 #include "py/compat.h"
 #include "net/tls/tls.h"
 
@@ -155,7 +155,7 @@ tls_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                      .call_connection_made = 1};
     PyObject *loop;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "OOO|OpOpOOO:TLSProtocol", names, &loop, &given.app,
+            args, kwargs, "OOO|OpOpOOO:SSLProtocol", names, &loop, &given.app,
             &given.sslcontext, &given.waiter, &given.server_side,
             &given.server_hostname, &given.call_connection_made,
             &given.handshake_timeout, &given.shutdown_timeout,
@@ -338,7 +338,7 @@ tls_engine(pyc_tls *self, void *Py_UNUSED(closure))
 
 PyDoc_STRVAR(
     tls_doc,
-    "TLSProtocol(loop, app_protocol, sslcontext, waiter=None, "
+    "SSLProtocol(loop, app_protocol, sslcontext, waiter=None, "
     "server_side=False,\n"
     "            server_hostname=None, call_connection_made=True,\n"
     "            ssl_handshake_timeout=None, ssl_shutdown_timeout=None,\n"
@@ -346,7 +346,7 @@ PyDoc_STRVAR(
     "TLS between a transport, whose protocol it is, and app_protocol.\n"
     "\n"
     "The handshake starts with connection_made(); when it is done, it calls\n"
-    "app_protocol.connection_made(transport) with a TLSTransport, unless\n"
+    "app_protocol.connection_made(transport) with a SSLTransport, unless\n"
     "call_connection_made is false, and sets the result of waiter. Timeouts "
     "are\n"
     "seconds, 60 and 30 by default. Raises ValueError for one that is not\n"
@@ -406,7 +406,7 @@ static PyType_Slot tls_slots[] = {
 };
 
 static PyType_Spec tls_spec = {
-    .name = "pyconc._core.TLSProtocol",
+    .name = "pyconc._core.SSLProtocol",
     .basicsize = sizeof(pyc_tls),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = tls_slots,

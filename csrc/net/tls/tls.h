@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* TLS between a transport and a protocol, in two objects as in asyncio:
- * TLSProtocol, the protocol of the transport beneath, and TLSTransport, the
+ * SSLProtocol, the protocol of the transport beneath, and SSLTransport, the
  * transport of the application's protocol. What happens when is that of
  * asyncio.sslproto; how bytes are encrypted is the engine's. */
 #ifndef PYC_NET_TLS_TLS_H

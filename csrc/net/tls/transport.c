@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* _core.TLSTransport: what the application sees. */
+/* _core.SSLTransport: what the application sees. */
 #include "py/compat.h"
 #include "net/net.h"
 #include "net/pass_on.h"
@@ -83,7 +83,7 @@ static PyObject *
 transport_repr(pyc_tls_transport *self)
 {
     return PyUnicode_FromFormat(
-        "<TLSTransport%s over %R>", self->closed ? " closing" : "",
+        "<SSLTransport%s over %R>", self->closed ? " closing" : "",
         self->tls->lower == NULL ? Py_None : self->tls->lower);
 }
 
@@ -472,7 +472,7 @@ static PyType_Slot transport_slots[] = {
 };
 
 static PyType_Spec transport_spec = {
-    .name = "pyconc._core.TLSTransport",
+    .name = "pyconc._core.SSLTransport",
     .basicsize = sizeof(pyc_tls_transport),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
