@@ -58,5 +58,6 @@ class TLS:
             transport.close()
             for call in calls:
                 call.cancel()
+            waiter = None   # its exception's traceback holds this frame
             raise
         return above

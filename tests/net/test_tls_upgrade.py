@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """start_tls() over connections that are there already, TLS inside TLS, streams and sendfile() over TLS."""
 import asyncio
+import gc
 import inspect
 import socket
 import ssl
 import warnings
+import weakref
 
 import pytest
 
@@ -523,6 +525,31 @@ def test_stream_upgraded_with_data_in_the_reader(run, tls):
 
     run(main)
     assert not run.reports
+
+
+def test_a_refused_certificate_leaves_no_cycle(run_ours, tls):
+    """With the garbage collector off: the exception holds nothing of the connection that it came from."""
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = tls.tcp_pair()
+        peer = tls.Peer(theirs, tls.server_context(), server_side=True)
+        transport, protocol = await loop.create_connection(asyncio.Protocol, sock=ours)
+        shaking = asyncio.ensure_future(peer.handshake())
+        try:
+            await loop.start_tls(transport, protocol, tls.client_context(authority="stray"), server_hostname="localhost")
+        except ssl.SSLCertVerificationError:
+            refused = weakref.ref(transport)
+        await asyncio.wait([shaking])
+        assert shaking.exception()
+        peer.close()
+        return refused
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert run_ours(main)() is None
+    finally:
+        gc.enable()
 
 
 # ---- sendfile()
