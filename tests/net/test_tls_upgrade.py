@@ -536,7 +536,8 @@ def test_a_refused_certificate_leaves_no_cycle(run_ours, tls):
         transport, protocol = await loop.create_connection(asyncio.Protocol, sock=ours)
         shaking = asyncio.ensure_future(peer.handshake())
         try:
-            await loop.start_tls(transport, protocol, tls.client_context(authority="stray"), server_hostname="localhost")
+            await loop.start_tls(transport, protocol, tls.client_context(authority="stray"),
+                                 server_hostname="localhost")
         except ssl.SSLCertVerificationError:
             refused = weakref.ref(transport)
         await asyncio.wait([shaking])
