@@ -311,6 +311,7 @@ tls_resume_writing(pyc_tls *self, PyObject *Py_UNUSED(ignored))
 {
     self->full = 0;
     pyc_tls_flush(self, 0);
+    pyc_tls_control_reading(self);
     Py_RETURN_NONE;
 }
 

@@ -13,6 +13,8 @@
 #define LARGE (32 * 1024)
 #define BULK_SIZE (128 * 1024 - 256)
 #define RECORD_SIZE (16 * 1024 + 512)
+/* Bytes that a peer may make us send without taking them. */
+#define ANSWERS_LIMIT (1024 * 1024)
 
 static int
 reading(const pyc_tls *self)
@@ -136,7 +138,8 @@ read_data(pyc_tls *self)
     do {
         PyObject *data = NULL;
         result = settle(self, decrypt(self, &data));
-        int code = data == NULL ? 0 : give(self, data);
+        /* To send may have ended it. */
+        int code = data == NULL || self->app == NULL ? 0 : give(self, data);
         Py_XDECREF(data);
         if (code < 0) {
             PyErr_Clear();
@@ -168,7 +171,7 @@ fill_buffer(pyc_tls *self)
         self->engine->read(self, view.buf, (size_t)view.len, &got);
     PyBuffer_Release(&view);
     result = settle(self, result);
-    if (got > 0) {
+    if (got > 0 && self->app != NULL) { /* to send may have ended it */
         PyObject *raised = pyc_take_exception();
         if (pyc_callback_buffer_updated(&self->receive, self->app,
                                         self->state->str_buffer_updated,
@@ -212,16 +215,27 @@ pyc_tls_read(pyc_tls *self)
     pyc_tls_control_reading(self);
 }
 
+/* Whether the peer has us answer, to requests for new keys as a rule, and takes
+ * none of it: what the application writes waits in the backlog by then. */
+static int
+choked(const pyc_tls *self)
+{
+    return self->full && self->stream != NULL &&
+           pyc_stream_queued(self->stream) > self->stream->high + ANSWERS_LIMIT;
+}
+
 void
 pyc_tls_control_reading(pyc_tls *self)
 {
-    if (PYC_LIKELY(!self->app_paused && !self->lower_paused)) {
+    if (PYC_LIKELY(!self->app_paused && !self->lower_paused && !self->full)) {
         return; /* all of it has been read */
     }
     size_t size = self->engine->waiting(self);
-    int pause = size >= self->in_high && !self->lower_paused;
+    int much = choked(self), paused = self->lower_paused;
+    int pause =
+        ((self->app_paused && size >= self->in_high) || much) && !paused;
     if (self->lower == NULL ||
-        (!pause && !(size <= self->in_low && self->lower_paused))) {
+        (!pause && !(size <= self->in_low && !much && paused))) {
         return;
     }
     self->lower_paused = (char)pause;
