@@ -235,6 +235,12 @@ direct_write(pyc_tls *self, const char *data, size_t len)
     if (PYC_UNLIKELY(n <= 0)) {
         result = judge(self, lib, n);
     }
+    else if (PYC_UNLIKELY((size_t)n != len)) {
+        /* Only in a mode that Python has no way to choose. */
+        PyErr_Format(PyExc_RuntimeError, "OpenSSL wrote %d of %zu bytes", n,
+                     len);
+        result = PYC_TLS_ERROR;
+    }
     PYC_END_CRITICAL_SECTION();
     return result;
 }
