@@ -100,7 +100,7 @@ tell(pyc_watchdog *self, int what, size_t seen, int64_t since)
     int64_t found = pyc_clock_now();
     /* One of the two sees the other's store: us, or the one who ends us. */
     atomic_store(&self->attaching, 1);
-    if (!ended(self) && !pyc_is_finalizing()) {
+    if ((what == HELD_NO_MORE || !ended(self)) && !pyc_is_finalizing()) {
         PyThreadState *state = PyThreadState_New(self->interpreter);
         if (state != NULL) {
             PyEval_AcquireThread(state);
@@ -108,7 +108,7 @@ tell(pyc_watchdog *self, int what, size_t seen, int64_t since)
             if (what == HOLDS && (!awake(self) || progress(self) != seen)) {
                 what = HELD_UNSEEN;
             }
-            if (!ended(self)) {
+            if (what == HELD_NO_MORE || !ended(self)) {
                 int64_t last = what == HELD_NO_MORE ? found : now;
                 tell_python(self, what, (double)(last - since) * 1e-9,
                             (double)(now - found) * 1e-9);
@@ -168,6 +168,11 @@ watch(void *arg)
     }
     if (atomic_load(&self->orphan)) {
         free(self);
+    }
+    else if (told && !pyc_is_finalizing() &&
+             (!awake(self) || progress(self) != seen)) {
+        /* The loop ended before the next look. */
+        (void)tell(self, HELD_NO_MORE, seen, since);
     }
     return NULL;
 }

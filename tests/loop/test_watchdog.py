@@ -223,6 +223,22 @@ def test_end_is_told_at_level_info(watched, ear):
     assert [record.levelno for record in ear.records] == [logging.WARNING, logging.INFO]
 
 
+def test_end_is_told_when_the_loop_ends_with_it(ear):
+    logger = logging.getLogger("asyncio")
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        async def main():
+            ear.hold()
+
+        pyconc.run(main(), debug=False, watchdog=0.8)   # a fifth of a second between two looks
+        held, free = ear.texts()
+    finally:
+        logger.setLevel(before)
+    assert "has held" in held
+    assert free.startswith("The event loop is free again after ")
+
+
 @pytest.mark.skipif(FREE_THREADED, reason="there is no GIL to keep")
 @pytest.mark.parametrize("how", ["in Python", "in C alone"])
 def test_gil_kept_all_the_time(watched, ear, how):
