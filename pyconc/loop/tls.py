@@ -13,9 +13,15 @@ class TLS:
     def _make_ssl_transport(self, rawsock, protocol, sslcontext, waiter=None, *, server_side=False,
                             server_hostname=None, extra=None, server=None, ssl_handshake_timeout=None,
                             ssl_shutdown_timeout=None, context=None):
-        below = _core.SSLProtocol(
-            self, protocol, sslcontext, waiter, server_side, server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout, context=context)
+        try:
+            below = _core.SSLProtocol(
+                self, protocol, sslcontext, waiter, server_side, server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout,
+                context=context)
+        except BaseException:
+            if server is not None:      # nobody else knows of the connection, and its peer waits
+                rawsock.close()
+            raise
         transport = below._app_transport
         try:
             self._make_socket_transport(rawsock, below, extra=extra, server=server, context=context)

@@ -822,6 +822,23 @@ def test_bad_arguments_of_an_accepted_socket(run, tls, arguments, error, message
     run(main)
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_server_with_a_context_for_clients_hangs_up(run_ours, tls, debug):
+    async def main():
+        loop, reports = asyncio.get_running_loop(), []
+        loop.set_debug(debug)
+        loop.set_exception_handler(lambda loop, context: reports.append(context))
+        server = await loop.create_server(tls.Recorder, "127.0.0.1", 0, ssl=tls.client_context())
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        assert await asyncio.wait_for(reader.read(), 30) == b""
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        assert "Cannot create a server socket" in str(reports[0]["exception"])
+
+    run_ours(main)
+
+
 def test_unix_client_needs_a_name(run, tls, tmp_path):
     async def main():
         loop = asyncio.get_running_loop()
