@@ -23,8 +23,13 @@ class Kinds:
     """What a connection may come to: a coroutine for each."""
 
     def __init__(self, tls, version):
+        def data_received(self, data):
+            raise ZeroDivisionError
+
         self.tls = tls
         self.contexts = tls.contexts(version)
+        # Not one for each connection: Python 3.13t keeps every class for ever once it has had a second thread.
+        self.raising = type("Raising", (tls.Recorder,), {"data_received": data_received})
 
     async def two(self, factory=None):
         """The protocols of both ends, over sockets made here: no server whose own garbage would count."""
@@ -125,10 +130,7 @@ class Kinds:
         await self.tls.finish(protocol, peer)
 
     async def raises(self):
-        def data_received(self, data):
-            raise ZeroDivisionError
-
-        protocol, peer = await self.two(type("Raises", (self.tls.Recorder,), {"data_received": data_received}))
+        protocol, peer = await self.two(self.raising)
         peer.transport.write(b"data")
         assert isinstance(await protocol.lost, ZeroDivisionError)
         await peer.lost
