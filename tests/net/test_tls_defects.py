@@ -300,7 +300,7 @@ def test_the_same_on_ssl_objects(pytestconfig, name):
         [sys.executable, *(["-X", "dev"] if sys.flags.dev_mode else []), "-m", "pytest", "-q", "--tb=short",
          "-p", "no:cacheprovider", f"--rootdir={pytestconfig.rootpath}",
          "-k", "not asyncio and not many_half_open and not 1.2", Path(__file__).with_name(f"test_tls_{name}.py")],
-        env={**os.environ, "PYCONC_TLS_ENGINE": "object"}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True)
+        env={**os.environ, "PYCONC_TLS_ENGINE": "object", "PYTEST_ADDOPTS": ""}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout[-10_000:]
     assert " passed" in done.stdout.splitlines()[-1]
