@@ -159,7 +159,7 @@ def test_flow_control(run):
 
 
 @pytest.mark.parametrize("name, number", [("kill", signal.SIGKILL), ("terminate", signal.SIGTERM),
-                                          ("send_signal", signal.SIGHUP)])
+                                          ("send_signal", signal.SIGUSR1)])
 def test_signals(run, watching, name, number):
     async def main():
         process = await asyncio.create_subprocess_exec("/bin/sleep", "100")
