@@ -3,9 +3,6 @@
 #include "py/compat.h"
 #include "net/tls/tls.h"
 
-/* asyncio.constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE and _READ */
-#define HIGH_WRITE (512 * 1024)
-#define HIGH_READ (256 * 1024)
 /* asyncio.constants.SSL_HANDSHAKE_TIMEOUT and SSL_SHUTDOWN_TIMEOUT */
 #define HANDSHAKE_TIMEOUT 60.0
 #define SHUTDOWN_TIMEOUT 30.0
@@ -114,10 +111,10 @@ tls_new(PyTypeObject *type, const options *given)
     }
     self->state = given->loop->state;
     self->loop = (pyc_loop *)Py_NewRef(given->loop);
-    self->out_high = HIGH_WRITE;
-    self->out_low = HIGH_WRITE / 4;
-    self->in_high = HIGH_READ;
-    self->in_low = HIGH_READ / 4;
+    self->out_high = PYC_TLS_HIGH_WRITE;
+    self->out_low = PYC_TLS_HIGH_WRITE / 4;
+    self->in_high = PYC_TLS_HIGH_READ;
+    self->in_low = PYC_TLS_HIGH_READ / 4;
     self->wrote = self->loop->turn - 1;
     self->app_state =
         given->call_connection_made ? PYC_TLS_APP_NEW : PYC_TLS_APP_MADE;

@@ -23,15 +23,7 @@ pyc_tls_set_app(pyc_tls *self, PyObject *protocol)
 PyObject *
 pyc_tls_tell(pyc_tls *self, PyObject *name, PyObject *arg)
 {
-    PyObject *context = Py_NewRef(self->context);
-    PyObject *args[2] = {Py_NewRef(self->app), arg};
-    int entered = pyc_stream_enter(context);
-    PyObject *result =
-        PyObject_VectorcallMethod(name, args, arg == NULL ? 1 : 2, NULL);
-    pyc_stream_leave(context, entered);
-    Py_DECREF(args[0]);
-    Py_DECREF(context);
-    return result;
+    return pyc_tell(self->app, self->context, name, arg);
 }
 
 /* ---- the transport beneath --------------------------------------------- */
@@ -75,11 +67,22 @@ lower_force_close(pyc_tls *self, PyObject *exc)
 
 /* ---- failing ----------------------------------------------------------- */
 
+/* logger.debug(format, self, message, exc_info=exc) */
 static void
 say(pyc_tls *self, const char *format, const char *message, PyObject *exc)
 {
-    PyObject *result = PyObject_CallMethod(self->state->asyncio_logger, "debug",
-                                           "sOs", format, self, message);
+    PyObject *result = NULL;
+    PyObject *method =
+        PyObject_GetAttrString(self->state->asyncio_logger, "debug");
+    PyObject *args = Py_BuildValue("(sOs)", format, self, message);
+    PyObject *kwargs =
+        Py_BuildValue("{sO}", "exc_info", exc == NULL ? Py_None : exc);
+    if (method != NULL && args != NULL && kwargs != NULL) {
+        result = PyObject_Call(method, args, kwargs);
+    }
+    Py_XDECREF(method);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
     if (result == NULL) {
         PyErr_WriteUnraisable((PyObject *)self);
     }

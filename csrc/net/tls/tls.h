@@ -10,6 +10,10 @@
 
 typedef struct pyc_tls pyc_tls;
 
+/* asyncio.constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE and _READ */
+#define PYC_TLS_HIGH_WRITE (512 * 1024)
+#define PYC_TLS_HIGH_READ (256 * 1024)
+
 /* What an engine's step came to. */
 typedef enum {
     PYC_TLS_DONE,

@@ -5,9 +5,6 @@
 #include "net/pass_on.h"
 #include "net/tls/tls.h"
 
-#define HIGH_WRITE (512 * 1024)
-#define HIGH_READ (256 * 1024)
-
 /* ---- the object -------------------------------------------------------- */
 
 pyc_tls_transport *
@@ -199,7 +196,8 @@ transport_set_write_buffer_limits(pyc_tls_transport *self, PyObject *args,
 {
     pyc_tls *tls = self->tls;
     if (pyc_limits_parse(args, kwargs, "|OO:set_write_buffer_limits",
-                         HIGH_WRITE, &tls->out_high, &tls->out_low) < 0) {
+                         PYC_TLS_HIGH_WRITE, &tls->out_high,
+                         &tls->out_low) < 0) {
         return NULL;
     }
     pyc_tls_control_writing(tls);
@@ -219,8 +217,8 @@ transport_set_read_buffer_limits(pyc_tls_transport *self, PyObject *args,
                                  PyObject *kwargs)
 {
     pyc_tls *tls = self->tls;
-    if (pyc_limits_parse(args, kwargs, "|OO:set_read_buffer_limits", HIGH_READ,
-                         &tls->in_high, &tls->in_low) < 0) {
+    if (pyc_limits_parse(args, kwargs, "|OO:set_read_buffer_limits",
+                         PYC_TLS_HIGH_READ, &tls->in_high, &tls->in_low) < 0) {
         return NULL;
     }
     pyc_tls_control_reading(tls);

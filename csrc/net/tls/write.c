@@ -6,10 +6,6 @@
 
 /* What is encrypted before it is sent. */
 #define STRIDE (128 * 1024)
-/* Bytes queued before they are sent early. */
-#define GATHER_LIMIT (64 * 1024)
-/* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
-#define LOST_WRITES 5
 
 static int
 may_send(const pyc_tls *self)
@@ -48,7 +44,7 @@ seal(pyc_tls *self, const char *data, size_t len, int force)
 static void
 lost_write(pyc_tls *self)
 {
-    if (self->conn_lost++ >= LOST_WRITES) {
+    if (self->conn_lost++ >= PYC_LOST_WRITES) {
         PyObject *result =
             PyObject_CallMethod(self->state->asyncio_logger, "warning", "s",
                                 "SSL connection is closed");
@@ -66,7 +62,7 @@ after_append(pyc_tls *self)
 {
     pyc_loop *loop = self->loop;
     if (self->phase == PYC_TLS_WRAPPED && !self->full) {
-        if (self->backlog.len > GATHER_LIMIT || loop->thread == 0 ||
+        if (self->backlog.len > PYC_GATHER_LIMIT || loop->thread == 0 ||
             loop->saved != NULL) {
             pyc_tls_flush(self, 0);
         }
