@@ -105,6 +105,7 @@ def other_socket_cases():
 def other_cases():
     yield "http/httptools", "httptools", None, {"quick": True, "kind": "wrk"}
     for mode, load, arg in (("proto", echo("64", 10), None), ("tls", echo("64", 10, "--tls"), "CERT"),
+                            ("tls_stream", echo("64", 10, "--tls"), "CERT"), ("stream", echo("64", 10), None),
                             ("line", echo("64", 10), None), ("sock", echo("64", 10), None),
                             ("udp", ["udp", "--size", 64, "--conns", 10], None)):
         c = mode in ("proto", "udp")

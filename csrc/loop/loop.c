@@ -136,12 +136,14 @@ loop_run(pyc_loop *self, PyObject *unused)
     }
     set_thread(self, PyThread_get_thread_ident());
     PyObject *result = NULL;
-    if (pyc_watchdog_run_begins(self) == 0) {
+    if (pyc_futures_run_begins(self) == 0 &&
+        pyc_watchdog_run_begins(self) == 0) {
         result = pyc_cycle_run(self);
         if (self->watchdog != NULL) {
             pyc_watchdog_rest(self->watchdog);
         }
     }
+    Py_CLEAR(self->future_kwargs);
     set_thread(self, 0);
     return result;
 }
@@ -296,6 +298,7 @@ loop_traverse(pyc_loop *self, visitproc visit, void *arg)
     Py_VISIT(self->task_factory);
     Py_VISIT(self->default_executor);
     Py_VISIT(self->sock_poll);
+    Py_VISIT(self->future_kwargs);
     Py_VISIT(self->failure);
     Py_VISIT(self->context_copy);
     Py_VISIT(self->context_used);
@@ -318,6 +321,7 @@ loop_clear(pyc_loop *self)
     Py_CLEAR(self->task_factory);
     Py_CLEAR(self->default_executor);
     Py_CLEAR(self->sock_poll);
+    Py_CLEAR(self->future_kwargs);
     Py_CLEAR(self->failure);
     pyc_handle_forget_contexts(self);
     pyc_watcher_clear(self);

@@ -118,6 +118,7 @@ struct pyc_loop {
     double deadline_armed;      /* when it will end one; 0: not set */
     PyObject *task_factory;     /* or NULL */
     PyObject *default_executor; /* or NULL */
+    PyObject *future_kwargs;    /* {"loop": self}, while it runs */
     PyObject *sock_poll;        /* of the sock_*() operations, or NULL */
     atomic_int polling;         /* 1 while a producer has to wake the loop */
     pyc_watcher *wake;          /* ends a poll; NULL until one has to sleep */

@@ -183,9 +183,35 @@ pyc_loop_get_time(pyc_loop *self, PyObject *unused)
 
 /* ---- futures and tasks ------------------------------------------------- */
 
+int
+pyc_futures_run_begins(pyc_loop *self)
+{
+#if !PYC_FREE_THREADED /* other threads may call create_future() meanwhile */
+    self->future_kwargs = PyDict_New();
+    if (self->future_kwargs == NULL ||
+        PyDict_SetItem(self->future_kwargs, self->state->str_loop,
+                       (PyObject *)self) < 0) {
+        return -1;
+    }
+#endif
+    return 0;
+}
+
 PyObject *
 pyc_loop_create_future(pyc_loop *self, PyObject *unused)
 {
+    /* The interpreter would make a dictionary of the keyword each time. */
+    if (PYC_LIKELY(self->future_kwargs != NULL)) {
+        PyTypeObject *type = (PyTypeObject *)self->state->asyncio_Future;
+        PyObject *kwargs = Py_NewRef(self->future_kwargs);
+        PyObject *future = type->tp_new(type, self->state->no_args, kwargs);
+        if (PYC_LIKELY(future != NULL) &&
+            type->tp_init(future, self->state->no_args, kwargs) < 0) {
+            Py_CLEAR(future);
+        }
+        Py_DECREF(kwargs);
+        return future;
+    }
     PyObject *stack[] = {NULL, (PyObject *)self};
     return PyObject_Vectorcall(self->state->asyncio_Future, stack + 1,
                                PY_VECTORCALL_ARGUMENTS_OFFSET,

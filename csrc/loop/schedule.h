@@ -16,6 +16,8 @@ PyObject *pyc_loop_call_at(pyc_loop *self, PyObject *const *args,
                            Py_ssize_t nargs, PyObject *kwnames);
 PyObject *pyc_loop_get_time(pyc_loop *self, PyObject *unused);
 PyObject *pyc_loop_create_future(pyc_loop *self, PyObject *unused);
+/* As the loop begins to run: 0, or -1 with an exception. */
+int pyc_futures_run_begins(pyc_loop *self);
 PyObject *pyc_loop_create_task(pyc_loop *self, PyObject *const *args,
                                Py_ssize_t nargs, PyObject *kwnames);
 

@@ -36,9 +36,11 @@ fill_state(pyc_state *state)
     }
     PYC_STATE_NAMES(X)
 #undef X
+    state->no_args = PyTuple_New(0);
     state->kwnames_loop = PyTuple_Pack(1, state->str_loop);
     state->kwnames_context = PyTuple_Pack(1, state->str_context);
-    if (state->kwnames_loop == NULL || state->kwnames_context == NULL) {
+    if (state->no_args == NULL || state->kwnames_loop == NULL ||
+        state->kwnames_context == NULL) {
         return -1;
     }
     state->context_known = pyc_context_is_known();
@@ -70,9 +72,9 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     PYC_STATE_TYPES(X)
 #undef X
     Py_VISIT(state->mailboxes);
-    Py_VISIT(state->feed_reader);
     Py_VISIT(state->data_received);
-    Py_VISIT(state->feed_data);
+    Py_VISIT(state->adopt_streams);
+    Py_VISIT(state->source_of);
     Py_VISIT(state->tls_again);
     Py_VISIT(state->tls_error);
     Py_VISIT(state->tls_object);
@@ -93,13 +95,14 @@ core_clear(PyObject *module)
 #define X(field) Py_CLEAR(state->field);
     PYC_STATE_TYPES(X)
 #undef X
+    Py_CLEAR(state->no_args);
     Py_CLEAR(state->kwnames_loop);
     Py_CLEAR(state->kwnames_context);
     Py_CLEAR(state->kwnames_seen);
     Py_CLEAR(state->mailboxes);
-    Py_CLEAR(state->feed_reader);
     Py_CLEAR(state->data_received);
-    Py_CLEAR(state->feed_data);
+    Py_CLEAR(state->adopt_streams);
+    Py_CLEAR(state->source_of);
     Py_CLEAR(state->tls_again);
     Py_CLEAR(state->tls_error);
     Py_CLEAR(state->tls_object);

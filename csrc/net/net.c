@@ -3,12 +3,13 @@
 #include "net/datagram.h"
 #include "net/net.h"
 #include "net/sock.h"
+#include "net/streams/streams.h"
 #include "net/tls/tls.h"
 
 int
 pyc_net_register(PyObject *module, pyc_state *state)
 {
-    if (pyc_feed_register(module, state) < 0 ||
+    if (pyc_streams_register(module, state) < 0 ||
         pyc_stream_register(module, state) < 0 ||
         pyc_tls_register(module, state) < 0 ||
         pyc_tls_transport_register(module, state) < 0 ||

@@ -2,6 +2,7 @@
 /* The life of a pipe transport: begun, watched, closed, lost. */
 #include "py/compat.h"
 #include "net/pipe.h"
+#include "net/streams/streams.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -342,8 +343,13 @@ void
 pyc_pipe_begin(pyc_loop *loop, PyObject *arg)
 {
     pyc_pipe *self = (pyc_pipe *)arg;
-    pyc_pipe_tell(self, self->state->str_connection_made, arg,
-                  "Exception in callback connection_made()");
+    static const char failed[] = "Exception in callback connection_made()";
+    if (pyc_streams_adopt(self->state, self->protocol) < 0) {
+        pyc_pipe_report(self, failed);
+    }
+    else {
+        pyc_pipe_tell(self, self->state->str_connection_made, arg, failed);
+    }
     self->started = 1;
     if (self->loop != NULL) {
         pyc_pipe_update(self);

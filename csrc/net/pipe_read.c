@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* From the pipe to the protocol: one read each time that it is ready. */
 #include "py/compat.h"
-#include "net/feed.h"
+#include "net/streams/streams.h"
 #include "net/pipe.h"
 
 #include <errno.h>

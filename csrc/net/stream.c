@@ -3,6 +3,7 @@
 #include "py/compat.h"
 #include "net/stream.h"
 #include "net/net.h"
+#include "net/streams/streams.h"
 #include "net/tls/tls.h"
 
 #include <netinet/tcp.h>
@@ -315,8 +316,11 @@ pyc_stream_attach(pyc_stream *self, PyObject *server, pyc_clients *clients)
 void
 pyc_stream_begin(pyc_stream *self)
 {
-    PyObject *result = pyc_stream_tell(self, self->state->str_connection_made,
-                                       (PyObject *)self);
+    PyObject *result = NULL;
+    if (pyc_streams_adopt(self->state, self->protocol) == 0) {
+        result = pyc_stream_tell(self, self->state->str_connection_made,
+                                 (PyObject *)self);
+    }
     if (result == NULL) {
         pyc_loop_report(self->loop, "Exception in callback connection_made()",
                         self->protocol, (PyObject *)self);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* From the socket to the protocol. */
 #include "py/compat.h"
-#include "net/feed.h"
+#include "net/streams/streams.h"
 #include "net/stream.h"
 
 #include <errno.h>

@@ -39,7 +39,6 @@ extern struct PyModuleDef pyc_core_module;
     X(SelectorEventLoop, "asyncio", "SelectorEventLoop")                       \
     X(SendfileMode, "asyncio.constants", "_SendfileMode")                      \
     X(TransportSocket, "asyncio.trsock", "TransportSocket")                    \
-    X(StreamReader, "asyncio", "StreamReader")                                 \
     X(StreamReaderProtocol, "asyncio", "StreamReaderProtocol")                 \
     X(socket_type, "socket", "socket")
 
@@ -60,15 +59,9 @@ extern struct PyModuleDef pyc_core_module;
     X(buffer_updated)                                                          \
     X(datagram_received)                                                       \
     X(error_received)                                                          \
-    X(feed_data)                                                               \
+    X(feed)                                                                    \
     X(pause_reading)                                                           \
-    X(_stream_reader_wr)                                                       \
-    X(_buffer)                                                                 \
-    X(_eof)                                                                    \
-    X(_limit)                                                                  \
-    X(_paused)                                                                 \
-    X(_transport)                                                              \
-    X(_waiter)                                                                 \
+    X(resume_reading)                                                          \
     X(pause_writing)                                                           \
     X(resume_writing)                                                          \
     X(sockname)                                                                \
@@ -105,6 +98,7 @@ extern struct PyModuleDef pyc_core_module;
     X(timer_handle_type)                                                       \
     X(loop_type)                                                               \
     X(stream_type)                                                             \
+    X(stream_source_type)                                                      \
     X(tls_type)                                                                \
     X(tls_transport_type)                                                      \
     X(clients_type)                                                            \
@@ -129,14 +123,15 @@ typedef struct {
 #define X(name) PyObject *str_##name;
     PYC_STATE_NAMES(X)
 #undef X
+    PyObject *no_args;         /* () */
     PyObject *kwnames_loop;    /* ("loop",) */
     PyObject *kwnames_context; /* ("context",) */
     PyObject *kwnames_seen;    /* equal to it, and the last one given */
     int context_known;         /* pyc_context_is_known() */
     PyObject *mailboxes;       /* loop, weakly: where its results wait */
-    PyObject *feed_reader;     /* _feed_reader(), and what it stands for: */
     PyObject *data_received;   /* of StreamReaderProtocol */
-    PyObject *feed_data;       /* of StreamReader */
+    PyObject *adopt_streams;   /* of pyconc.loop.streams, once needed */
+    PyObject *source_of;       /* the same */
     PyObject *tls_again;       /* of ssl, once needed: what is no error */
     PyObject *tls_error;       /* SSLError */
     PyObject *tls_object;      /* SSLObject */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* From the records to the application's protocol. */
 #include "py/compat.h"
-#include "net/feed.h"
+#include "net/streams/streams.h"
 #include "net/tls/tls.h"
 
 /* Where small amounts are decrypted: what comes from a stream of ours is in the

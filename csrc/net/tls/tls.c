@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A TLS connection's life: handshake, data, shutdown, loss. */
 #include "py/compat.h"
+#include "net/streams/streams.h"
 #include "net/tls/tls.h"
 
 /* ---- the application's protocol ---------------------------------------- */
@@ -240,8 +241,11 @@ handshake_done(pyc_tls *self)
     }
     if (self->app_state == PYC_TLS_APP_NEW) {
         self->app_state = PYC_TLS_APP_MADE;
-        PyObject *result = pyc_tls_tell(self, self->state->str_connection_made,
-                                        (PyObject *)self->transport);
+        PyObject *result = NULL;
+        if (pyc_streams_adopt(self->state, self->app) == 0) {
+            result = pyc_tls_tell(self, self->state->str_connection_made,
+                                  (PyObject *)self->transport);
+        }
         if (result == NULL) {
             pyc_tls_fatal(self,
                           /* asyncio says so, of its own protocol */

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""asyncio's streams at C speed: what open_connection(), start_server() and their like hand out becomes an object of
+these classes when its connection on a pyconc loop begins.
+
+Only what C cannot do at once, with nothing unusual about it, is left to the methods of asyncio; errors are always
+theirs. Classes that a program derived from asyncio's, and methods that it replaced, are left alone.
+"""
+import asyncio
+
+from pyconc._core import StreamSource
+
+asyncio_drain = asyncio.StreamWriter.drain
+asyncio_feed_data = asyncio.StreamReader.feed_data
+asyncio_read = asyncio.StreamReader.read
+asyncio_readexactly = asyncio.StreamReader.readexactly
+asyncio_readline = asyncio.StreamReader.readline
+asyncio_readuntil = asyncio.StreamReader.readuntil
+
+
+class StreamReader(asyncio.StreamReader):
+    """asyncio.StreamReader of a connection on a pyconc loop.
+
+    Source: asyncio.StreamReader
+    """
+
+    # What asyncio's reader keeps in attributes with an underscore is in `_source`, whose methods answer with bytes, or
+    # with the future to wait for, or with None when asyncio's method has to see to it.
+
+    __slots__ = ()
+
+    def feed_data(self, data):
+        """Append `data` to what is to be read, and wake who waits for it.
+
+        Source: asyncio.StreamReader.feed_data
+        """
+        if type(data) is bytes:
+            self._source.feed(data)
+        else:
+            asyncio_feed_data(self, data)
+
+    async def read(self, n=-1):
+        """Read what has come, up to `n` bytes, waiting for the first; for n < 0 all until the end of the stream.
+
+        Gives b"" at the end, or for n == 0. Raises what the connection was lost by, and RuntimeError when
+        another coroutine waits in this reader. Source: asyncio.StreamReader.read
+        """
+        source, waited = self._source, False
+        while type(data := source.read(n, waited)) is not bytes:
+            if data is None:
+                return await asyncio_read(self, n)
+            waited = True
+            try:
+                await data
+            finally:
+                source.waiter = None
+        return data
+
+    async def readexactly(self, n):
+        """Read `n` bytes.
+
+        Raises asyncio.IncompleteReadError, with what there is, when the stream ends before; ValueError for n < 0;
+        and as read(). Source: asyncio.StreamReader.readexactly
+        """
+        source, waited = self._source, False
+        while type(data := source.readexactly(n, waited)) is not bytes:
+            if data is None:
+                return await asyncio_readexactly(self, n)
+            waited = True
+            try:
+                await data
+            finally:
+                source.waiter = None
+        return data
+
+    async def readuntil(self, separator=b"\n"):
+        """Read up to and with `separator`: bytes or, from Python 3.13 on, a tuple of them.
+
+        Raises asyncio.IncompleteReadError when the stream ends before it has come, asyncio.LimitOverrunError when
+        there are more than the reader's limit of bytes before it, ValueError when it is empty; and as read().
+        Source: asyncio.StreamReader.readuntil
+        """
+        source, searched = self._source, -1
+        while type(data := source.readuntil(separator, searched)) is not bytes:
+            if data is None:
+                return await asyncio_readuntil(self, separator)
+            searched = max(0, len(source.buffer) + 1 - len(separator))
+            try:
+                await data
+            finally:
+                source.waiter = None
+        return data
+
+    async def readline(self):
+        """Read up to and with b"\\n", or what there is when the stream ends.
+
+        Raises ValueError for a line longer than the reader's limit; and as read().
+        Source: asyncio.StreamReader.readline
+        """
+        source, searched = self._source, -1
+        while type(data := source.readuntil(b"\n", searched)) is not bytes:
+            if data is None:
+                return await asyncio_readline(self)
+            searched = len(source.buffer)
+            try:
+                await data
+            finally:
+                source.waiter = None
+        return data
+
+
+class StreamWriter(asyncio.StreamWriter):
+    """asyncio.StreamWriter of a connection that a server on a pyconc loop accepted.
+
+    Source: asyncio.StreamWriter
+    """
+
+    __slots__ = ()
+
+    async def drain(self):
+        """Wait until the transport's buffer has room.
+
+        Raises what the connection was lost by, or ConnectionResetError. Source: asyncio.StreamWriter.drain
+        """
+        if not self._source.drained(self._transport):
+            await asyncio_drain(self)
+
+
+def in_source(name):
+    """The property `_name` of a reader, kept in its source."""
+    def get(self):
+        return getattr(self._source, name)
+
+    def set(self, value):
+        setattr(self._source, name, value)
+
+    return property(get, set)
+
+
+IN_SOURCE = ("buffer", "eof", "exception", "limit", "loop", "paused", "transport", "waiter")
+ATTRIBUTES = {f"_{name}" for name in IN_SOURCE}
+for _name in IN_SOURCE:
+    setattr(StreamReader, f"_{_name}", in_source(_name))
+
+ORIGINAL = {cls: {name: method for name, method in vars(cls).items() if not name.startswith("__")}
+            for cls in (asyncio.StreamReader, asyncio.StreamWriter)}
+
+
+def is_original(stream, cls):
+    """Whether `stream` is one of asyncio's own, and nobody has replaced a method of that class."""
+    return type(stream) is cls and all(vars(cls).get(name) is method for name, method in ORIGINAL[cls].items())
+
+
+def adopt_reader(reader):
+    attributes = vars(reader)
+    if not (is_original(reader, asyncio.StreamReader) and attributes.keys() >= ATTRIBUTES):
+        return None
+    source = StreamSource(reader, reader._buffer, reader._limit, reader._loop)
+    for name in IN_SOURCE:
+        setattr(source, name, attributes.pop(f"_{name}"))
+    reader._source = source
+    reader.__class__ = StreamReader
+    return source
+
+
+def adopt_streams(protocol):
+    """Called with a StreamReaderProtocol before its connection_made()."""
+    reader, callback = protocol._stream_reader, protocol._client_connected_cb
+    source = None if reader is None else adopt_reader(reader)
+    if callback is None or source is None:
+        return
+
+    def connected(reader, writer):
+        protocol._client_connected_cb = callback
+        if is_original(writer, asyncio.StreamWriter):
+            writer._source = source
+            writer.__class__ = StreamWriter
+        return callback(reader, writer)
+
+    protocol._client_connected_cb = connected
+
+
+def source_of(protocol):
+    """The source that data for an asyncio.StreamReaderProtocol goes to, or None: its reader is not one of ours."""
+    reader = protocol._stream_reader
+    return reader._source if type(reader) is StreamReader else None
