@@ -417,6 +417,6 @@ def test_many_connections_leave_nothing(no_leaked_objects, no_leaked_fds):
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
-        for _ in range(1500):       # until Python's and the loop's caches are full
+        for _ in range(600):       # until Python's and the loop's caches are full
             runner.run(one())
         no_leaked_objects(lambda: runner.run(one()), rounds=100)

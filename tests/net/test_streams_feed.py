@@ -151,8 +151,10 @@ def test_a_buffer_that_cannot_grow_is_an_error(run):
         reports = []
         loop.set_exception_handler(lambda loop, context: reports.append(context))
         reader, _, transport, peer = await pair()
+        await loop.sock_sendall(peer, b"data")
+        await turns(lambda: reader._buffer)
         with memoryview(reader._buffer):
-            await loop.sock_sendall(peer, b"data")
+            await loop.sock_sendall(peer, b"more")
             await turns(lambda: reports)
         assert isinstance(reports[0]["exception"], BufferError)
         await turns(transport.is_closing)
