@@ -204,6 +204,36 @@ def test_data_is_read_before_the_connection_is_found_lost(run):
     run(main)
 
 
+@needs_ours
+def test_bytes_that_the_lost_connection_did_not_bring(run_ours):
+    async def main():
+        async with Connection() as it:
+            reading = asyncio.create_task(it.reader.readexactly(100))
+            await asyncio.sleep(0)
+            it.reader.feed_data(b"some")
+            it.reader.set_exception(ConnectionResetError("lost"))
+            with pytest.raises(ConnectionResetError, match="lost"):
+                await asyncio.wait_for(reading, 10)
+
+    run_ours(main)
+
+
+@needs_ours
+def test_data_taken_by_another_is_not_the_end(run_ours):
+    async def main():
+        async with Connection() as it:
+            first = asyncio.create_task(it.reader.read(10))
+            await asyncio.sleep(0)
+            it.reader.feed_data(b"data")
+            assert await it.reader.read(10) == b"data"      # before the first, which was woken, runs
+            await asyncio.sleep(0)
+            assert not first.done()
+            it.peer_writer.write(b"more")
+            assert await first == b"more"
+
+    run_ours(main)
+
+
 def test_a_waiting_read_is_told_that_the_connection_is_lost(run):
     async def main():
         async with Connection() as it:
