@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import importlib.util
+import os
 import shutil
 import socket
 import ssl
@@ -23,6 +24,11 @@ needs_aiohttp = pytest.mark.skipif(not importlib.util.find_spec("aiohttp"), reas
 
 # ---- programs
 
+# AddressSanitizer, preloaded for our own extension modules, is nothing for a foreign program: curl locks up in its first
+# setlocale() with it.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+
+
 class Program:
     """A process. What one say() says, it gets with one read; hear() gives what it writes."""
 
@@ -34,7 +40,8 @@ class Program:
         self.stdout.setblocking(False)
         self.output = b""
         with stdin, stdout:
-            self.process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stdout, **kwargs)
+            self.process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stdout, env=ENVIRONMENT,
+                                            **kwargs)
 
     async def say(self, data):
         await self.loop.sock_sendall(self.stdin, data)
