@@ -114,7 +114,7 @@ SYSTEM_OK = command -v cc pkg-config >/dev/null && pkg-config --exists 'libuv >=
 	    { echo "Run this, then make again:  sudo apt-get install -y cppcheck"; exit 1; }
 	@touch $@
 
-.cache/pyconc.tar.gz: .venv/.made $(BUILT_FROM) $(shell find pyconc -name '*.py*' 2>/dev/null) MANIFEST.in
+.cache/pyconc.tar.gz: .venv/.made $(BUILT_FROM) $(shell find pyconc -name '*.py' -o -name '*.pyi' 2>/dev/null) MANIFEST.in
 	@rm -rf .cache/dist
 	$(BIN)/python setup.py -q sdist -d .cache/dist
 	@mv .cache/dist/*.tar.gz $@

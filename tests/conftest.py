@@ -30,6 +30,14 @@ def native_threads():
     return set(os.listdir("/proc/self/task"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_collections():
+    """Leaves what is alive before a module's tests to no further collection: each test collects garbage several times,
+    and a look at all of pytest and of what was imported took most of the run."""
+    gc.collect()
+    gc.freeze()
+
+
 def settled(count, before, seconds=2):
     """What `count` has now beyond `before`, once it holds still: a thread that was joined may still be in its exit."""
     deadline = time.monotonic() + seconds

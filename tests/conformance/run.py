@@ -174,7 +174,10 @@ def baseline(suite, python, only):
         return json.loads(path.read_text())
     tests = run(suite, "stdlib", python, only)
     if not only:
-        path.write_text(json.dumps(tests))
+        # In one step: another run may be reading it.
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(json.dumps(tests))
+        unfinished.replace(path)
     return tests
 
 

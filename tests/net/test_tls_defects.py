@@ -291,6 +291,7 @@ def test_close_in_the_middle_of_a_flood_from_many(run_ours, tls):
 
 # ---- the other engine
 
+@pytest.mark.engine
 @pytest.mark.parametrize("name", ["handshake", "transport", "upgrade", "hostile"])
 def test_the_same_on_ssl_objects(pytestconfig, name):
     """The tests with PYCONC_TLS_ENGINE=object, where libssl is not called directly; those of TLS 1.2 are left out."""
