@@ -24,8 +24,8 @@ needs_aiohttp = pytest.mark.skipif(not importlib.util.find_spec("aiohttp"), reas
 
 # ---- programs
 
-# AddressSanitizer, preloaded for our own extension modules, is nothing for a foreign program: curl locks up in its first
-# setlocale() with it.
+# AddressSanitizer, preloaded for our own extension modules, is nothing for a foreign program: curl locks up in its
+# first setlocale() with it.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 
 
