@@ -14,6 +14,14 @@ pyc_transport_drop_outbox(pyc_transport *self)
 
 /* ---- sending ----------------------------------------------------------- */
 
+static void
+update(pyc_transport *self)
+{
+    if (self->loop != NULL) { /* else Python code that was called ended it */
+        self->kind->update(self);
+    }
+}
+
 /* Sends until the descriptor takes no more. 0, or -1 when that failed. */
 static int
 outbox_flush(pyc_transport *self)
@@ -41,7 +49,7 @@ int
 pyc_transport_flush(pyc_transport *self)
 {
     int code = outbox_flush(self);
-    self->kind->update(self);
+    update(self);
     return code;
 }
 
@@ -134,9 +142,7 @@ pyc_transport_write_ready(pyc_transport *self)
             self->kind->emptied(self);
         }
     }
-    if (self->loop != NULL) {
-        self->kind->update(self);
-    }
+    update(self);
 }
 
 /* Runs before the poll. */
