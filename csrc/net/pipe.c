@@ -226,7 +226,7 @@ const pyc_transport_kind pyc_pipe_kind = {
     .fatal = pipe_fatal,
     .update = pipe_update,
     .ready = pipe_ready,
-    .write_failed = PYC_PIPE_WRITE_FAILED,
+    .write_failed = "Fatal write error on pipe transport",
 };
 
 /* ---- the end ----------------------------------------------------------- */

@@ -48,10 +48,9 @@ pyc_pipe_guard(pyc_pipe *self)
     }
 }
 
-extern const pyc_transport_kind pyc_pipe_kind;
-
 /* ---- pipe.c ------------------------------------------------------------ */
 
+extern const pyc_transport_kind pyc_pipe_kind;
 /* A pyc_soon_fn: connection_made(), then the first read. */
 void pyc_pipe_begin(pyc_loop *loop, PyObject *self);
 /* Watches for what the state now asks for, and holds or releases the
@@ -85,8 +84,6 @@ pyc_pipe_reading(const pyc_pipe *self)
 
 PyObject *pyc_pipe_write(pyc_pipe *self, PyObject *data);
 PyObject *pyc_pipe_writelines(pyc_pipe *self, PyObject *lines);
-
-#define PYC_PIPE_WRITE_FAILED "Fatal write error on pipe transport"
 
 /* For pyc_transport_kind. */
 ssize_t pyc_pipe_send_pieces(pyc_transport *self, struct iovec *iov,

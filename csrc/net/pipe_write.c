@@ -86,7 +86,7 @@ write_bytes(pyc_pipe *self, PyObject *object, const char *data, size_t len)
             return 0;
         }
         if (n < 0) {
-            pyc_pipe_fatal(self, PYC_PIPE_WRITE_FAILED);
+            pyc_pipe_fatal(self, self->kind->write_failed);
             return 0;
         }
         data += n;

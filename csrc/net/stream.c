@@ -113,7 +113,7 @@ static const pyc_transport_kind stream_kind = {
     .fatal = stream_fatal,
     .update = stream_update,
     .ready = stream_ready,
-    .write_failed = PYC_STREAM_WRITE_FAILED,
+    .write_failed = "Fatal write error on socket transport",
 };
 
 /* ---- the end ----------------------------------------------------------- */

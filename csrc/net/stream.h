@@ -96,8 +96,6 @@ PyObject *pyc_stream_can_write_eof(pyc_stream *self, PyObject *ignored);
 /* Sends it at once if nothing is queued, and keeps a copy of what does not go.
  * 0, or -1 with MemoryError. */
 int pyc_stream_send(pyc_stream *self, const char *data, size_t len);
-#define PYC_STREAM_WRITE_FAILED "Fatal write error on socket transport"
-
 /* For pyc_transport_kind. */
 ssize_t pyc_stream_send_pieces(pyc_transport *self, struct iovec *iov,
                                unsigned len);

@@ -45,7 +45,7 @@ pyc_stream_emptied(pyc_transport *base)
     }
     else if (self->eof && shutdown(self->fd, SHUT_WR) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
-        pyc_stream_fatal(self, PYC_STREAM_WRITE_FAILED);
+        pyc_stream_fatal(self, self->kind->write_failed);
     }
 }
 
@@ -78,7 +78,7 @@ send_bytes(pyc_stream *self, const char *data, size_t len)
         return n;
     }
     if (n < 0) {
-        pyc_stream_fatal(self, PYC_STREAM_WRITE_FAILED);
+        pyc_stream_fatal(self, self->kind->write_failed);
         return -1;
     }
     self->blocked = 1;
