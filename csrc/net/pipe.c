@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The life of a pipe transport: begun, watched, closed, lost. */
+/* The life of a pipe transport: watched, closed, lost. */
 #include "py/compat.h"
 #include "net/pipe.h"
-#include "net/streams/streams.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -304,24 +303,4 @@ pyc_pipe_close(pyc_pipe *self)
     }
     return self->outbox == NULL && !self->lost ? pyc_pipe_finish(self, NULL)
                                                : 0;
-}
-
-/* ---- the beginning ----------------------------------------------------- */
-
-void
-pyc_pipe_begin(pyc_loop *loop, PyObject *arg)
-{
-    pyc_pipe *self = (pyc_pipe *)arg;
-    static const char failed[] = "Exception in callback connection_made()";
-    if (pyc_streams_adopt(self->state, self->protocol) < 0) {
-        pyc_transport_report(&self->base, failed);
-    }
-    else {
-        pyc_transport_tell(&self->base, self->state->str_connection_made, arg,
-                           failed);
-    }
-    self->started = 1;
-    if (self->loop != NULL) {
-        pyc_pipe_update(self);
-    }
 }

@@ -51,8 +51,6 @@ pyc_pipe_guard(pyc_pipe *self)
 /* ---- pipe.c ------------------------------------------------------------ */
 
 extern const pyc_transport_kind pyc_pipe_kind;
-/* A pyc_soon_fn: connection_made(), then the first read. */
-void pyc_pipe_begin(pyc_loop *loop, PyObject *self);
 /* Watches for what the state now asks for, and holds or releases the
  * transport: needs a reference of the caller. */
 void pyc_pipe_update(pyc_pipe *self);

@@ -36,17 +36,6 @@ fileno_of(pyc_pipe *self)
     return fd;
 }
 
-static int
-begin_soon(pyc_pipe *self, PyObject *waiter)
-{
-    if (pyc_loop_soon(self->loop, pyc_pipe_begin, (PyObject *)self) < 0) {
-        return -1;
-    }
-    return waiter == Py_None
-               ? 0
-               : pyc_loop_soon(self->loop, pyc_wake_waiter, waiter);
-}
-
 /* Fills what tp_alloc() gave; whatever fails, the pipe stays the caller's. */
 static int
 pipe_fill(pyc_pipe *self, pyc_loop *loop, PyObject *context)
@@ -92,7 +81,7 @@ pipe_make(PyTypeObject *type, PyObject *args, PyObject *kwargs, int writes)
     if (self->fileno < 0 || pyc_pipe_take_fd(self) < 0) {
         goto fail;
     }
-    if (begin_soon(self, waiter) < 0) {
+    if (pyc_transport_begin_soon(&self->base, waiter) < 0) {
         goto fail;
     }
     return (PyObject *)self;

@@ -3,7 +3,6 @@
 #include "py/compat.h"
 #include "net/stream.h"
 #include "net/net.h"
-#include "net/streams/streams.h"
 #include "net/tls/tls.h"
 
 #include <netinet/tcp.h>
@@ -285,27 +284,6 @@ pyc_stream_attach(pyc_stream *self, PyObject *server, pyc_clients *clients)
     pyc_clients_add(clients, self);
 }
 
-void
-pyc_stream_begin(pyc_stream *self)
-{
-    static const char failed[] = "Exception in callback connection_made()";
-    if (pyc_streams_adopt(self->state, self->protocol) < 0) {
-        pyc_transport_report(&self->base, failed);
-    }
-    else {
-        pyc_transport_tell(&self->base, self->state->str_connection_made,
-                           (PyObject *)self, failed);
-    }
-    self->started = 1;
-    pyc_stream_update(self);
-}
-
-static void
-begin_soon(pyc_loop *loop, PyObject *arg)
-{
-    pyc_stream_begin((pyc_stream *)arg);
-}
-
 static void
 look_at_socket(pyc_stream *self)
 {
@@ -355,10 +333,5 @@ pyc_stream_open(pyc_stream *self, PyObject *sock, PyObject *protocol,
     }
     self->sock = Py_NewRef(sock);
     look_at_socket(self);
-    if (pyc_loop_soon(self->loop, begin_soon, (PyObject *)self) < 0 ||
-        (waiter != Py_None &&
-         pyc_loop_soon(self->loop, pyc_wake_waiter, waiter) < 0)) {
-        return -1;
-    }
-    return 0;
+    return pyc_transport_begin_soon(&self->base, waiter);
 }

@@ -54,8 +54,6 @@ void pyc_stream_attach(pyc_stream *self, PyObject *server,
                        pyc_clients *clients);
 /* 0, or -1 with an exception. */
 int pyc_stream_set_protocol(pyc_stream *self, PyObject *protocol);
-/* connection_made() and then the first read. */
-void pyc_stream_begin(pyc_stream *self);
 
 /* Watches for what the state now asks for, and holds or releases the
  * transport: needs a reference of the caller. */

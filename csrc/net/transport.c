@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The state of a transport, and the methods that only look at it. */
+/* A transport begins, calls its protocol, and is watched. */
 #include "py/compat.h"
 #include "net/pass_on.h"
+#include "net/streams/streams.h"
 #include "net/transport.h"
 
 /* ---- the object -------------------------------------------------------- */
@@ -68,6 +69,42 @@ pyc_transport_tell(pyc_transport *self, PyObject *name, PyObject *arg,
         pyc_transport_report(self, message);
     }
     Py_XDECREF(result);
+}
+
+/* ---- the beginning ----------------------------------------------------- */
+
+void
+pyc_transport_begin(pyc_transport *self)
+{
+    static const char failed[] = "Exception in callback connection_made()";
+    if (pyc_streams_adopt(self->state, self->protocol) < 0) {
+        pyc_transport_report(self, failed);
+    }
+    else {
+        pyc_transport_tell(self, self->state->str_connection_made,
+                           (PyObject *)self, failed);
+    }
+    self->started = 1;
+    if (self->loop != NULL) {
+        self->kind->update(self);
+    }
+}
+
+static void
+begin(pyc_loop *loop, PyObject *self)
+{
+    pyc_transport_begin((pyc_transport *)self);
+}
+
+int
+pyc_transport_begin_soon(pyc_transport *self, PyObject *waiter)
+{
+    if (pyc_loop_soon(self->loop, begin, (PyObject *)self) < 0) {
+        return -1;
+    }
+    return waiter == Py_None
+               ? 0
+               : pyc_loop_soon(self->loop, pyc_wake_waiter, waiter);
 }
 
 /* ---- watching ---------------------------------------------------------- */

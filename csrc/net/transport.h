@@ -72,6 +72,11 @@ void pyc_transport_fill(pyc_transport *self, const pyc_transport_kind *kind,
  * as `message`. */
 void pyc_transport_tell(pyc_transport *self, PyObject *name, PyObject *arg,
                         const char *message);
+/* connection_made(), and then the first read. */
+void pyc_transport_begin(pyc_transport *self);
+/* The same in the next turn of the loop, and then the result of the waiter, who
+ * may be None. 0, or -1 with an exception. */
+int pyc_transport_begin_soon(pyc_transport *self, PyObject *waiter);
 /* Reports the exception that is set. */
 void pyc_transport_report(pyc_transport *self, const char *message);
 
