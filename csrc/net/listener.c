@@ -52,7 +52,7 @@ begin(pyc_listener *self, pyc_stream *stream)
         if (self->clients != NULL) {
             pyc_stream_attach(stream, self->server, self->clients);
         }
-        pyc_stream_begin(stream);
+        pyc_transport_begin(&stream->base);
     }
     return code;
 }

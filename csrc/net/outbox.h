@@ -60,11 +60,4 @@ int pyc_outbox_view(PyObject *object, Py_buffer *view);
 int pyc_limits_parse(PyObject *args, PyObject *kwargs, const char *format,
                      size_t default_high, size_t *high, size_t *low);
 
-static inline int
-pyc_outbox_limits(PyObject *args, PyObject *kwargs, size_t *high, size_t *low)
-{
-    return pyc_limits_parse(args, kwargs, "|OO:set_write_buffer_limits",
-                            PYC_HIGH_WATER, high, low);
-}
-
 #endif

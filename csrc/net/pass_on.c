@@ -48,3 +48,15 @@ pyc_pass_on_lines(PyObject *transport, pyc_loop *loop, PyObject *lines)
     Py_XDECREF(none);
     return result;
 }
+
+int
+pyc_check_runs_here(pyc_loop *const *transports, const char *call)
+{
+    if (pyc_must_pass_on(transports) == NULL) {
+        return 0;
+    }
+    PyErr_Format(PyExc_RuntimeError,
+                 "%s called by another thread than the one that runs the loop",
+                 call);
+    return -1;
+}

@@ -29,6 +29,9 @@ pyc_must_pass_on(pyc_loop *const *transports)
     return loop != NULL && pyc_loop_runs_elsewhere(loop) ? loop : NULL;
 }
 
+/* For `call`, which cannot be passed on: 0, or -1 with RuntimeError. */
+int pyc_check_runs_here(pyc_loop *const *transports, const char *call);
+
 #define PYC_PASS_ON(self, name)                                                \
     do {                                                                       \
         pyc_loop *pass_on_to = pyc_must_pass_on(&(self)->loop);                \

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The life of a pipe transport: begun, watched, closed, lost. */
+/* The life of a pipe transport: watched, closed, lost. */
 #include "py/compat.h"
 #include "net/pipe.h"
-#include "net/streams/streams.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -11,27 +10,6 @@
 static void pipe_ready(pyc_watcher *watcher, int events);
 
 /* ---- what goes wrong --------------------------------------------------- */
-
-void
-pyc_pipe_report(pyc_pipe *self, const char *message)
-{
-    if (self->loop == NULL) { /* a nested run has ended it */
-        PyErr_WriteUnraisable((PyObject *)self);
-        return;
-    }
-    pyc_loop_report(self->loop, message, self->protocol, (PyObject *)self);
-}
-
-void
-pyc_pipe_tell(pyc_pipe *self, PyObject *name, PyObject *arg,
-              const char *message)
-{
-    PyObject *result = pyc_tell(self->protocol, self->context, name, arg);
-    if (result == NULL) {
-        pyc_pipe_report(self, message);
-    }
-    Py_XDECREF(result);
-}
 
 /* logger.level(format, self, exc_info=exc) */
 static void
@@ -48,7 +26,7 @@ log_with(pyc_pipe *self, const char *level, PyObject *format, PyObject *exc)
         result = PyObject_Call(method, args, kwargs);
     }
     if (result == NULL) {
-        pyc_pipe_report(self, "Exception in logging");
+        pyc_transport_report(&self->base, "Exception in logging");
     }
     Py_XDECREF(result);
     Py_XDECREF(kwargs);
@@ -64,7 +42,7 @@ pyc_pipe_log(pyc_pipe *self, const char *level, const char *format)
     }
     PyObject *text = PyUnicode_FromString(format);
     if (text == NULL) {
-        pyc_pipe_report(self, "Exception in logging");
+        pyc_transport_report(&self->base, "Exception in logging");
         return;
     }
     log_with(self, level, text, NULL);
@@ -90,12 +68,12 @@ pyc_pipe_fatal(pyc_pipe *self, const char *message)
     PyObject *exc = pyc_take_exception(), *format;
     if (!is_usual(self, exc)) {
         pyc_put_exception(Py_NewRef(exc));
-        pyc_pipe_report(self, message);
+        pyc_transport_report(&self->base, message);
     }
     else if (self->loop->debug) {
         format = PyUnicode_FromFormat("%%r: %s", message);
         if (format == NULL) {
-            pyc_pipe_report(self, message);
+            pyc_transport_report(&self->base, message);
         }
         else {
             log_with(self, "debug", format, exc);
@@ -103,34 +81,12 @@ pyc_pipe_fatal(pyc_pipe *self, const char *message)
         }
     }
     if (self->loop != NULL && pyc_pipe_force_close(self, exc) < 0) {
-        pyc_pipe_report(self, message);
+        pyc_transport_report(&self->base, message);
     }
     Py_DECREF(exc);
 }
 
 /* ---- watching ---------------------------------------------------------- */
-
-static void
-pipe_hold(pyc_pipe *self, int hold)
-{
-    if (hold && !self->held) {
-        self->held = 1;
-        Py_INCREF(self);
-    }
-    else if (!hold && self->held) {
-        self->held = 0;
-        Py_DECREF(self);
-    }
-}
-
-static void
-pipe_unwatch(pyc_pipe *self)
-{
-    if (self->watcher != NULL) {
-        pyc_watcher_close(self->watcher);
-        self->watcher = NULL;
-    }
-}
 
 static int
 wanted_events(const pyc_pipe *self)
@@ -157,7 +113,7 @@ pipe_turn(pyc_loop *loop, PyObject *arg)
         pyc_pipe_read(self);
     }
     if (self->blocked) {
-        pyc_pipe_write_ready(self);
+        pyc_transport_write_ready(&self->base);
     }
     if (self->loop != NULL) {
         pyc_pipe_update(self);
@@ -177,32 +133,23 @@ watch_by_turns(pyc_pipe *self, int events)
 static int
 pipe_watch(pyc_pipe *self, int events)
 {
-    if ((events == 0 && self->closing) || self->loop->closed) {
-        pipe_unwatch(self);
+    if (self->unpollable) {
+        return self->loop->closed ? 0 : watch_by_turns(self, events);
+    }
+    if (self->watcher == NULL && events != 0 && !self->loop->closed &&
+        pyc_pipe_part_fd(self) < 0) {
+        return -1;
+    }
+    if (pyc_transport_watch(&self->base, events) == 0) {
         return 0;
     }
-    if (self->unpollable) {
-        return watch_by_turns(self, events);
+    if (self->watcher != NULL ||
+        !PyErr_ExceptionMatches(PyExc_PermissionError)) {
+        return -1;
     }
-    if (self->watcher == NULL) {
-        if (events == 0) {
-            return 0;
-        }
-        if (pyc_pipe_part_fd(self) < 0) {
-            return -1;
-        }
-        self->watcher =
-            pyc_watcher_open(self->loop, self->fd, pipe_ready, self);
-    }
-    if (self->watcher == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_PermissionError)) {
-            return -1;
-        }
-        PyErr_Clear(); /* so does the poll refuse what is always ready */
-        self->unpollable = 1;
-        return watch_by_turns(self, events);
-    }
-    return pyc_watcher_set_for(self->watcher, events, (PyObject *)self);
+    PyErr_Clear(); /* so does the poll refuse what is always ready */
+    self->unpollable = 1;
+    return watch_by_turns(self, events);
 }
 
 void
@@ -212,7 +159,7 @@ pyc_pipe_update(pyc_pipe *self)
         pyc_pipe_fatal(self, "Fatal error: the pipe cannot be watched");
         return;
     }
-    pipe_hold(self, self->outbox != NULL && !self->blocked);
+    pyc_transport_hold(&self->base);
 }
 
 /* The other end of a pipe that is written to: gone? */
@@ -233,7 +180,7 @@ look_at_reader(pyc_pipe *self)
     }
     pyc_pipe_log(self, "info", "%r was closed by peer");
     if (pyc_pipe_force_close(self, exc) < 0) {
-        pyc_pipe_report(self, "Exception in closing a transport");
+        pyc_transport_report(&self->base, "Exception in closing a transport");
     }
     Py_XDECREF(exc);
 }
@@ -250,7 +197,7 @@ pipe_ready(pyc_watcher *watcher, int events)
         look_at_reader(self);
     }
     if ((events & UV_WRITABLE) && self->blocked) {
-        pyc_pipe_write_ready(self);
+        pyc_transport_write_ready(&self->base);
     }
     if (PYC_UNLIKELY(self->watcher != NULL && self->watcher->events == 0)) {
         pyc_pipe_update(self); /* an error has ended the poll */
@@ -258,18 +205,40 @@ pipe_ready(pyc_watcher *watcher, int events)
     Py_DECREF(self);
 }
 
+/* ---- for the base ------------------------------------------------------ */
+
+static void
+pipe_update(pyc_transport *self)
+{
+    pyc_pipe_update((pyc_pipe *)self);
+}
+
+static void
+pipe_fatal(pyc_transport *self, const char *message)
+{
+    pyc_pipe_fatal((pyc_pipe *)self, message);
+}
+
+const pyc_transport_kind pyc_pipe_kind = {
+    .send = pyc_pipe_send_pieces,
+    .emptied = pyc_pipe_emptied,
+    .fatal = pipe_fatal,
+    .update = pipe_update,
+    .ready = pipe_ready,
+    .write_failed = "Fatal write error on pipe transport",
+};
+
 /* ---- the end ----------------------------------------------------------- */
 
 int
 pyc_pipe_release(pyc_pipe *self)
 {
     PyObject *pipe = self->pipe, *result;
-    pipe_unwatch(self);
+    pyc_transport_unwatch(&self->base);
     pyc_link_remove(&self->flush.link);
     self->closing = 1;
     self->lost = 1;
-    self->blocked = 0;
-    pyc_outbox_drop(&self->outbox);
+    pyc_transport_drop_outbox(&self->base);
     pyc_pipe_give_fd_back(self);
     if (pipe == NULL) {
         return 0;
@@ -287,10 +256,10 @@ pipe_lost(pyc_loop *loop, PyObject *arg)
 {
     pyc_pipe *self = (pyc_pipe *)arg;
     PyObject *exc = self->lost_exc == NULL ? Py_None : self->lost_exc;
-    pyc_pipe_tell(self, self->state->str_connection_lost, exc,
-                  "Exception in callback connection_lost()");
+    pyc_transport_tell(&self->base, self->state->str_connection_lost, exc,
+                       "Exception in callback connection_lost()");
     if (pyc_pipe_release(self) < 0) {
-        pyc_pipe_report(self, "Exception in closing a transport");
+        pyc_transport_report(&self->base, "Exception in closing a transport");
     }
     Py_CLEAR(self->lost_exc);
     pyc_callback_clear(&self->receive);
@@ -318,8 +287,7 @@ pyc_pipe_force_close(pyc_pipe *self, PyObject *exc)
     if (self->lost) {
         return 0;
     }
-    self->blocked = 0;
-    pyc_outbox_drop(&self->outbox);
+    pyc_transport_drop_outbox(&self->base);
     return pyc_pipe_finish(self, exc);
 }
 
@@ -331,27 +299,8 @@ pyc_pipe_close(pyc_pipe *self)
     }
     self->closing = 1;
     if (self->outbox != NULL && !self->blocked) {
-        pyc_pipe_flush(self);
+        pyc_transport_flush(&self->base);
     }
     return self->outbox == NULL && !self->lost ? pyc_pipe_finish(self, NULL)
                                                : 0;
-}
-
-/* ---- the beginning ----------------------------------------------------- */
-
-void
-pyc_pipe_begin(pyc_loop *loop, PyObject *arg)
-{
-    pyc_pipe *self = (pyc_pipe *)arg;
-    static const char failed[] = "Exception in callback connection_made()";
-    if (pyc_streams_adopt(self->state, self->protocol) < 0) {
-        pyc_pipe_report(self, failed);
-    }
-    else {
-        pyc_pipe_tell(self, self->state->str_connection_made, arg, failed);
-    }
-    self->started = 1;
-    if (self->loop != NULL) {
-        pyc_pipe_update(self);
-    }
 }

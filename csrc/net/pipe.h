@@ -4,51 +4,27 @@
 #ifndef PYC_NET_PIPE_H
 #define PYC_NET_PIPE_H
 
-#include "loop/loop.h"
-#include "net/callback.h"
-#include "net/outbox.h"
+#include "net/transport.h"
 
 #include <sys/types.h>
 
 typedef struct pyc_pipe {
-    PyObject_HEAD
-    PyObject *extra; /* the slot `_extra` of asyncio.BaseTransport */
-    PyObject *dict;
-    PyObject *weakrefs;
-    pyc_state *state;
-    pyc_loop *loop; /* this, protocol and context: until it is lost */
-    pyc_watcher *watcher;
-    PyObject *protocol;
-    PyObject *context;
-    PyObject *pipe;       /* owns `fileno`; NULL once it is closed */
-    PyObject *lost_exc;   /* for connection_lost() */
-    pyc_callback receive; /* data_received */
-    pyc_outbox *outbox;
-    pyc_flush flush;  /* of the outbox */
-    size_t high, low; /* marks of the write buffer, in bytes */
-    size_t bulk;      /* what a direct read asks for; 0: none is made */
-    dev_t dev;        /* what `fileno` was to begin with */
+    PYC_TRANSPORT_HEAD;
+    PyObject *pipe; /* owns `fileno`; NULL once it is closed */
+    size_t bulk;    /* what a direct read asks for; 0: none is made */
+    dev_t dev;      /* what `fileno` was to begin with */
     ino_t ino;
-    int fileno;
-    int fd;           /* `fileno`, or one of our own for the same file */
-    unsigned wrote;   /* the turn of the loop in which it last sent at once */
+    int fileno;       /* `fd` is this, or one of our own for the same file */
     unsigned dropped; /* writes after the end */
     char writes;      /* a WritePipeTransport */
     char is_fifo;
     char is_socket;
-    char gathers;    /* it is all one whether writes go one by one */
     char lent;       /* blocking mode is to be put back */
     char guarded;    /* somebody else may put it back */
     char unpollable; /* a device that is always ready */
     char due;        /* then: pipe_turn() is to run */
     char ends;       /* watched for its reader going away */
-    char started;    /* connection_made() was called */
-    char paused;
-    char closing;
-    char lost;            /* connection_lost() is due, or was called */
-    char blocked;         /* waits until the pipe takes more */
-    char protocol_paused; /* pause_writing() was called */
-    char held;            /* the list of flushes has a reference */
+    char lost;       /* connection_lost() is due, or was called */
 } pyc_pipe;
 
 /* ---- pipe_fd.c --------------------------------------------------------- */
@@ -74,17 +50,10 @@ pyc_pipe_guard(pyc_pipe *self)
 
 /* ---- pipe.c ------------------------------------------------------------ */
 
-/* A pyc_soon_fn: connection_made(), then the first read. */
-void pyc_pipe_begin(pyc_loop *loop, PyObject *self);
+extern const pyc_transport_kind pyc_pipe_kind;
 /* Watches for what the state now asks for, and holds or releases the
  * transport: needs a reference of the caller. */
 void pyc_pipe_update(pyc_pipe *self);
-/* protocol.name(arg), or .name() if arg is NULL, which if it raises is reported
- * as `message`. */
-void pyc_pipe_tell(pyc_pipe *self, PyObject *name, PyObject *arg,
-                   const char *message);
-/* Reports the exception that is set. */
-void pyc_pipe_report(pyc_pipe *self, const char *message);
 /* In debug mode: format % self, by asyncio's logger. */
 void pyc_pipe_log(pyc_pipe *self, const char *level, const char *format);
 /* Ends it for the exception that is set. */
@@ -113,14 +82,10 @@ pyc_pipe_reading(const pyc_pipe *self)
 
 PyObject *pyc_pipe_write(pyc_pipe *self, PyObject *data);
 PyObject *pyc_pipe_writelines(pyc_pipe *self, PyObject *lines);
-PyObject *pyc_pipe_set_write_buffer_limits(pyc_pipe *self, PyObject *args,
-                                           PyObject *kwargs);
-PyObject *pyc_pipe_get_write_buffer_limits(pyc_pipe *self, PyObject *ignored);
-PyObject *pyc_pipe_get_write_buffer_size(pyc_pipe *self, PyObject *ignored);
 
-/* Sends what is queued: 0, or -1 when the pipe failed. */
-int pyc_pipe_flush(pyc_pipe *self);
-void pyc_pipe_flush_later(pyc_flush *flush);
-void pyc_pipe_write_ready(pyc_pipe *self);
+/* For pyc_transport_kind. */
+ssize_t pyc_pipe_send_pieces(pyc_transport *self, struct iovec *iov,
+                             unsigned len);
+void pyc_pipe_emptied(pyc_transport *self);
 
 #endif

@@ -35,10 +35,10 @@ read_end_of_file(pyc_pipe *self)
     self->closing = 1;
     pyc_pipe_log(self, "info", "%r was closed by peer");
     pyc_pipe_update(self);
-    pyc_pipe_tell(self, self->state->str_eof_received, NULL,
-                  "Exception in callback eof_received()");
+    pyc_transport_tell(&self->base, self->state->str_eof_received, NULL,
+                       "Exception in callback eof_received()");
     if (!self->lost && pyc_pipe_finish(self, NULL) < 0) {
-        pyc_pipe_report(self, "Exception in closing a transport");
+        pyc_transport_report(&self->base, "Exception in closing a transport");
     }
 }
 
@@ -52,7 +52,8 @@ give(pyc_pipe *self, PyObject *data)
     pyc_stream_leave(context, entered);
     Py_DECREF(context);
     if (PYC_UNLIKELY(result == NULL)) {
-        pyc_pipe_report(self, "Exception in callback data_received()");
+        pyc_transport_report(&self->base,
+                             "Exception in callback data_received()");
     }
     Py_XDECREF(result);
 }

@@ -36,30 +36,13 @@ fileno_of(pyc_pipe *self)
     return fd;
 }
 
-static int
-begin_soon(pyc_pipe *self, PyObject *waiter)
-{
-    if (pyc_loop_soon(self->loop, pyc_pipe_begin, (PyObject *)self) < 0) {
-        return -1;
-    }
-    return waiter == Py_None
-               ? 0
-               : pyc_loop_soon(self->loop, pyc_wake_waiter, waiter);
-}
-
 /* Fills what tp_alloc() gave; whatever fails, the pipe stays the caller's. */
 static int
 pipe_fill(pyc_pipe *self, pyc_loop *loop, PyObject *context)
 {
-    self->state = loop->state;
-    self->loop = (pyc_loop *)Py_NewRef(loop);
+    pyc_transport_fill(&self->base, &pyc_pipe_kind, loop);
     self->context =
         context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
-    self->wrote = loop->turn - 1;
-    self->high = PYC_HIGH_WATER;
-    self->low = PYC_HIGH_WATER / 4;
-    self->flush.run = pyc_pipe_flush_later;
-    pyc_link_init(&self->flush.link);
     return self->context == NULL ? -1 : 0;
 }
 
@@ -98,7 +81,7 @@ pipe_make(PyTypeObject *type, PyObject *args, PyObject *kwargs, int writes)
     if (self->fileno < 0 || pyc_pipe_take_fd(self) < 0) {
         goto fail;
     }
-    if (begin_soon(self, waiter) < 0) {
+    if (pyc_transport_begin_soon(&self->base, waiter) < 0) {
         goto fail;
     }
     return (PyObject *)self;
@@ -120,84 +103,43 @@ write_pipe_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return pipe_make(type, args, kwargs, 1);
 }
 
-/* asyncio.BaseTransport's would take the arguments for its own. */
-static int
-pipe_init(PyObject *self, PyObject *args, PyObject *kwargs)
-{
-    return 0;
-}
-
 /* ---- the object -------------------------------------------------------- */
 
 static int
 pipe_traverse(pyc_pipe *self, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->extra);
-    Py_VISIT(self->dict);
-    Py_VISIT(self->loop);
-    Py_VISIT(self->protocol);
-    Py_VISIT(self->context);
     Py_VISIT(self->pipe);
-    Py_VISIT(self->lost_exc);
-    Py_VISIT(self->receive.fn);
-    Py_VISIT(self->receive.self);
-    return 0;
+    return pyc_transport_traverse(&self->base, visit, arg);
 }
 
 static int
 pipe_clear(pyc_pipe *self)
 {
-    Py_CLEAR(self->extra);
-    Py_CLEAR(self->dict);
-    Py_CLEAR(self->loop);
-    Py_CLEAR(self->protocol);
-    Py_CLEAR(self->context);
     Py_CLEAR(self->pipe);
-    Py_CLEAR(self->lost_exc);
-    pyc_callback_clear(&self->receive);
+    pyc_transport_clear(&self->base);
     return 0;
 }
 
-/* The transport's __del__. */
-static void
-pipe_finalize(PyObject *object)
+static int
+pipe_release(PyObject *self)
 {
-    pyc_pipe *self = (pyc_pipe *)object;
-    PyObject *raised = pyc_take_exception();
-    if (self->pipe != NULL &&
-        PyErr_ResourceWarning(object, 1, "unclosed transport %R", object) < 0 &&
-        PyErr_ExceptionMatches(PyExc_Warning)) {
-        PyErr_WriteUnraisable(object);
-    }
-    PyErr_Clear();
-    if (pyc_pipe_release(self) < 0) {
-        PyErr_WriteUnraisable(object);
-    }
-    if (raised != NULL) {
-        pyc_put_exception(raised);
-    }
+    return pyc_pipe_release((pyc_pipe *)self);
 }
 
 static void
-pipe_dealloc(pyc_pipe *self)
+pipe_finalize(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    if (PYC_FREE_THREADED && self->weakrefs != NULL) {
-        /* Or the loop could take one of ours while the finalizer runs, which
-         * 3.13 would not notice. */
-        PyObject_ClearWeakRefs((PyObject *)self);
+    pyc_transport_finalize(self, ((pyc_pipe *)self)->pipe != NULL,
+                           pipe_release);
+}
+
+static void
+pipe_dealloc(PyObject *self)
+{
+    if (pyc_transport_is_dead(self)) {
+        pipe_clear((pyc_pipe *)self);
+        pyc_transport_free(self);
     }
-    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
-        return;
-    }
-    PyObject_GC_UnTrack(self);
-    if (self->weakrefs != NULL) {
-        PyObject_ClearWeakRefs((PyObject *)self);
-    }
-    pipe_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
 }
 
 static PyObject *
@@ -265,12 +207,6 @@ pipe_close(pyc_pipe *self, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
-pipe_is_closing(pyc_pipe *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(self->closing);
-}
-
-static PyObject *
 pipe_set_protocol(pyc_pipe *self, PyObject *protocol)
 {
     PYC_PASS_ON_WITH(self, "set_protocol", protocol);
@@ -279,19 +215,7 @@ pipe_set_protocol(pyc_pipe *self, PyObject *protocol)
     Py_RETURN_NONE;
 }
 
-static PyObject *
-pipe_get_protocol(pyc_pipe *self, PyObject *Py_UNUSED(ignored))
-{
-    return Py_NewRef(self->protocol == NULL ? Py_None : self->protocol);
-}
-
 /* ---- methods of one ---------------------------------------------------- */
-
-static PyObject *
-pipe_is_reading(pyc_pipe *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(!self->closing && !self->paused);
-}
 
 static PyObject *
 pipe_pause_reading(pyc_pipe *self, PyObject *Py_UNUSED(ignored))
@@ -335,76 +259,49 @@ pipe_can_write_eof(pyc_pipe *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- the types --------------------------------------------------------- */
 
-#define METHOD(name, flags, doc)                                               \
-    {#name, (PyCFunction)(void (*)(void))pipe_##name, flags, doc}
-#define SHARED(name, flags, doc)                                               \
-    {#name, (PyCFunction)(void (*)(void))pyc_pipe_##name, flags, doc}
-#define COMMON_METHODS                                                         \
-    METHOD(is_closing, METH_NOARGS,                                            \
-           "is_closing($self, /)\n--\n\nTrue once it closes or is closed."),   \
-        METHOD(set_protocol, METH_O,                                           \
-               "set_protocol($self, protocol, /)\n--\n\n"                      \
-               "Gives what follows to another protocol."),                     \
-        METHOD(get_protocol, METH_NOARGS,                                      \
-               "get_protocol($self, /)\n--\n\nThe current protocol.")
+#define PIPE_METHODS                                                           \
+    PYC_IS_CLOSING(pyc_transport_is_closing),                                  \
+        PYC_SET_PROTOCOL(pipe_set_protocol),                                   \
+        PYC_GET_PROTOCOL(pyc_transport_get_protocol)
 
 static PyMethodDef read_pipe_methods[] = {
-    COMMON_METHODS,
-    METHOD(close, METH_NOARGS,
-           "close($self, /)\n--\n\n"
-           "Stops reading; connection_lost(None) is called soon."),
-    METHOD(is_reading, METH_NOARGS,
-           "is_reading($self, /)\n--\n\nTrue unless paused or closing."),
-    METHOD(pause_reading, METH_NOARGS,
-           "pause_reading($self, /)\n--\n\n"
-           "The protocol gets no data until resume_reading()."),
-    METHOD(resume_reading, METH_NOARGS,
-           "resume_reading($self, /)\n--\n\nEnds pause_reading()."),
+    PIPE_METHODS,
+    PYC_METHOD("close", pipe_close, METH_NOARGS,
+               "close($self, /)\n--\n\n"
+               "Stops reading; connection_lost(None) is called soon."),
+    PYC_IS_READING(pyc_transport_is_reading, "True unless paused or closing."),
+    PYC_PAUSE_READING(pipe_pause_reading),
+    PYC_RESUME_READING(pipe_resume_reading),
     {NULL},
 };
 
 static PyMethodDef write_pipe_methods[] = {
-    COMMON_METHODS,
-    METHOD(close, METH_NOARGS,
-           "close($self, /)\n--\n\n"
-           "Writes what is queued, then connection_lost(None) is called."),
-    {"write_eof", (PyCFunction)pipe_close, METH_NOARGS,
-     "write_eof($self, /)\n--\n\nThe same as close()."},
-    METHOD(can_write_eof, METH_NOARGS, "can_write_eof($self, /)\n--\n\nTrue."),
-    METHOD(abort, METH_NOARGS,
-           "abort($self, /)\n--\n\nCloses without writing what is queued."),
-    SHARED(write, METH_O,
-           "write($self, data, /)\n--\n\n"
-           "Writes a bytes-like object, at once or when the pipe takes it."),
-    SHARED(writelines, METH_O,
-           "writelines($self, list_of_data, /)\n--\n\n"
-           "Writes an iterable of bytes-like objects with one system call."),
-    SHARED(set_write_buffer_limits, METH_VARARGS | METH_KEYWORDS,
-           "set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
-           "Sets when pause_writing() and resume_writing() are called, in\n"
-           "bytes: above high, and again at low or below."),
-    SHARED(get_write_buffer_limits, METH_NOARGS,
-           "get_write_buffer_limits($self, /)\n--\n\n"
-           "The marks (low, high), in bytes."),
-    SHARED(get_write_buffer_size, METH_NOARGS,
-           "get_write_buffer_size($self, /)\n--\n\n"
-           "How many bytes the pipe has not taken yet."),
+    PIPE_METHODS,
+    PYC_METHOD("close", pipe_close, METH_NOARGS,
+               "close($self, /)\n--\n\n"
+               "Writes what is queued, then connection_lost(None) is called."),
+    PYC_METHOD("write_eof", pipe_close, METH_NOARGS,
+               "write_eof($self, /)\n--\n\nThe same as close()."),
+    PYC_METHOD("can_write_eof", pipe_can_write_eof, METH_NOARGS,
+               "can_write_eof($self, /)\n--\n\nTrue."),
+    PYC_ABORT(pipe_abort),
+    PYC_WRITE(pyc_pipe_write, "Writes", "pipe"),
+    PYC_METHOD(
+        "writelines", pyc_pipe_writelines, METH_O,
+        "writelines($self, list_of_data, /)\n--\n\n"
+        "Writes an iterable of bytes-like objects with one system call."),
+    PYC_SET_WRITE_BUFFER_LIMITS(pyc_transport_set_write_buffer_limits,
+                                "above high"),
+    PYC_GET_WRITE_BUFFER_LIMITS(pyc_transport_get_write_buffer_limits),
+    PYC_GET_WRITE_BUFFER_SIZE(pyc_transport_get_write_buffer_size,
+                              "How many bytes the pipe has not taken yet."),
     {NULL},
 };
 
-#define MEMBER(name, type, field)                                              \
-    {name, type, offsetof(pyc_pipe, field), READONLY, NULL}
-
 static PyMemberDef pipe_members[] = {
-    MEMBER("_fileno", T_INT, fileno),
-    MEMBER("_loop", T_OBJECT, loop),
-    MEMBER("_protocol", T_OBJECT, protocol),
-    MEMBER("_closing", T_BOOL, closing),
-    MEMBER("_paused", T_BOOL, paused),
-    MEMBER("_protocol_paused", T_BOOL, protocol_paused),
-    MEMBER("_conn_lost", T_UINT, dropped),
-    MEMBER("__dictoffset__", T_PYSSIZET, dict),
-    MEMBER("__weaklistoffset__", T_PYSSIZET, weakrefs),
+    PYC_TRANSPORT_MEMBERS,
+    PYC_MEMBER("_fileno", T_INT, pyc_pipe, fileno),
+    PYC_MEMBER("_conn_lost", T_UINT, pyc_pipe, dropped),
     {NULL},
 };
 
@@ -432,7 +329,7 @@ PyDoc_STRVAR(write_pipe_doc,
 #define SLOTS(kind)                                                            \
     {Py_tp_doc, (void *)kind##_doc}, {Py_tp_new, kind##_make},                 \
         {Py_tp_methods, kind##_methods}, {Py_tp_members, pipe_members},        \
-        {Py_tp_getset, pipe_getset}, {Py_tp_init, pipe_init},                  \
+        {Py_tp_getset, pipe_getset}, {Py_tp_init, pyc_transport_init},         \
         {Py_tp_dealloc, pipe_dealloc}, {Py_tp_finalize, pipe_finalize},        \
         {Py_tp_traverse, pipe_traverse}, {Py_tp_clear, pipe_clear},            \
     {                                                                          \
@@ -456,27 +353,15 @@ static PyType_Spec write_pipe_spec = {
     .slots = write_pipe_slots,
 };
 
-static int
-add_type(PyObject *module, PyType_Spec *spec, PyObject *base_object,
-         PyTypeObject **slot)
-{
-    PyTypeObject *base = (PyTypeObject *)base_object;
-    if (base->tp_basicsize != offsetof(pyc_pipe, dict) ||
-        base->tp_dictoffset != 0 || base->tp_weaklistoffset != 0) {
-        PyErr_Format(PyExc_ImportError,
-                     "%R has another layout than pyconc was built for", base);
-        return -1;
-    }
-    return pyc_add_type(module, spec, base_object, slot);
-}
-
 int
 pyc_pipe_register(PyObject *module, pyc_state *state)
 {
-    if (add_type(module, &read_pipe_spec, state->asyncio_ReadTransport,
-                 &state->read_pipe_type) < 0) {
+    if (pyc_transport_add_type(module, &read_pipe_spec,
+                               state->asyncio_ReadTransport,
+                               &state->read_pipe_type) < 0) {
         return -1;
     }
-    return add_type(module, &write_pipe_spec, state->asyncio_WriteTransport,
-                    &state->write_pipe_type);
+    return pyc_transport_add_type(module, &write_pipe_spec,
+                                  state->asyncio_WriteTransport,
+                                  &state->write_pipe_type);
 }

@@ -3,13 +3,13 @@
 #include "py/compat.h"
 #include "net/stream.h"
 #include "net/net.h"
-#include "net/streams/streams.h"
 #include "net/tls/tls.h"
 
 #include <netinet/tcp.h>
 #include <unistd.h>
 
 static void stream_ready(pyc_watcher *watcher, int events);
+static const pyc_transport_kind stream_kind;
 
 /* ---- the protocol ------------------------------------------------------ */
 
@@ -58,48 +58,6 @@ pyc_stream_fatal(pyc_stream *self, const char *message)
 
 /* ---- watching ---------------------------------------------------------- */
 
-static void
-stream_hold(pyc_stream *self, int hold)
-{
-    if (hold && !self->held) {
-        self->held = 1;
-        Py_INCREF(self);
-    }
-    else if (!hold && self->held) {
-        self->held = 0;
-        Py_DECREF(self);
-    }
-}
-
-static void
-stream_unwatch(pyc_stream *self)
-{
-    if (self->watcher != NULL) {
-        pyc_watcher_close(self->watcher);
-        self->watcher = NULL;
-    }
-}
-
-static int
-stream_watch(pyc_stream *self, int events)
-{
-    if ((events == 0 && self->closing) || self->loop->closed) {
-        stream_unwatch(self);
-        return 0;
-    }
-    if (self->watcher == NULL) {
-        if (events == 0) {
-            return 0;
-        }
-        self->watcher =
-            pyc_watcher_open(self->loop, self->fd, stream_ready, self);
-        if (self->watcher == NULL) {
-            return -1;
-        }
-    }
-    return pyc_watcher_set_for(self->watcher, events, (PyObject *)self);
-}
-
 void
 pyc_stream_update(pyc_stream *self)
 {
@@ -110,11 +68,11 @@ pyc_stream_update(pyc_stream *self)
     if (self->blocked) {
         events |= UV_WRITABLE;
     }
-    if (stream_watch(self, events) < 0) {
+    if (pyc_transport_watch(&self->base, events) < 0) {
         pyc_stream_fatal(self, "Fatal error: the socket cannot be watched");
         return;
     }
-    stream_hold(self, self->outbox != NULL && !self->blocked);
+    pyc_transport_hold(&self->base);
 }
 
 static void
@@ -126,13 +84,36 @@ stream_ready(pyc_watcher *watcher, int events)
         pyc_stream_read(self);
     }
     if ((events & UV_WRITABLE) && self->blocked) {
-        pyc_stream_write_ready(self);
+        pyc_transport_write_ready(&self->base);
     }
     if (PYC_UNLIKELY(self->watcher != NULL && self->watcher->events == 0)) {
         pyc_stream_update(self); /* an error has ended the poll */
     }
     Py_DECREF(self);
 }
+
+/* ---- for the base ------------------------------------------------------ */
+
+static void
+stream_update(pyc_transport *self)
+{
+    pyc_stream_update((pyc_stream *)self);
+}
+
+static void
+stream_fatal(pyc_transport *self, const char *message)
+{
+    pyc_stream_fatal((pyc_stream *)self, message);
+}
+
+static const pyc_transport_kind stream_kind = {
+    .send = pyc_stream_send_pieces,
+    .emptied = pyc_stream_emptied,
+    .fatal = stream_fatal,
+    .update = stream_update,
+    .ready = stream_ready,
+    .write_failed = "Fatal write error on socket transport",
+};
 
 /* ---- the end ----------------------------------------------------------- */
 
@@ -171,7 +152,7 @@ int
 pyc_stream_release(pyc_stream *self)
 {
     PyObject *raised = NULL;
-    stream_unwatch(self);
+    pyc_transport_unwatch(&self->base);
     pyc_link_remove(&self->flush.link);
     self->closing = 1;
     self->conn_lost += self->conn_lost == 0;
@@ -192,7 +173,7 @@ pyc_stream_release(pyc_stream *self)
         pyc_put_exception(raised);
         code = -1;
     }
-    pyc_stream_drop_outbox(self);
+    pyc_transport_drop_outbox(&self->base);
     return code;
 }
 
@@ -202,13 +183,8 @@ stream_lost(pyc_loop *loop, PyObject *arg)
 {
     pyc_stream *self = (pyc_stream *)arg;
     PyObject *exc = self->lost_exc == NULL ? Py_None : self->lost_exc;
-    PyObject *result =
-        pyc_stream_tell(self, self->state->str_connection_lost, exc);
-    if (result == NULL) {
-        pyc_loop_report(loop, "Exception in callback connection_lost()",
-                        self->protocol, arg);
-    }
-    Py_XDECREF(result);
+    pyc_transport_tell(&self->base, self->state->str_connection_lost, exc,
+                       "Exception in callback connection_lost()");
     if (pyc_stream_release(self) < 0) {
         pyc_loop_report(loop, "Exception in closing a transport", NULL, arg);
     }
@@ -238,7 +214,7 @@ pyc_stream_force_close(pyc_stream *self, PyObject *exc)
         return 0;
     }
     self->closing = 1;
-    pyc_stream_drop_outbox(self);
+    pyc_transport_drop_outbox(&self->base);
     pyc_stream_update(self);
     Py_XSETREF(self->lost_exc, Py_XNewRef(exc));
     return pyc_stream_finish(self);
@@ -252,7 +228,7 @@ pyc_stream_close(pyc_stream *self)
     }
     self->closing = 1;
     if (self->outbox != NULL && !self->blocked) {
-        pyc_stream_flush(self);
+        pyc_transport_flush(&self->base);
     }
     pyc_stream_update(self);
     if (self->outbox == NULL && !self->conn_lost) {
@@ -281,15 +257,10 @@ pyc_stream_new(PyTypeObject *type, pyc_loop *loop, int fd, PyObject *context)
     if (self == NULL) {
         return NULL;
     }
-    self->state = loop->state;
-    self->loop = (pyc_loop *)Py_NewRef(loop);
+    pyc_transport_fill(&self->base, &stream_kind, loop);
     self->context = Py_NewRef(context);
     self->fd = fd;
-    self->wrote = loop->turn - 1;
-    self->high = PYC_HIGH_WATER;
-    self->low = PYC_HIGH_WATER / 4;
-    self->flush.run = pyc_stream_flush_later;
-    pyc_link_init(&self->flush.link);
+    self->gathers = 1;
     pyc_link_init(&self->client);
     return self;
 }
@@ -311,29 +282,6 @@ pyc_stream_attach(pyc_stream *self, PyObject *server, pyc_clients *clients)
 {
     self->server = Py_NewRef(server);
     pyc_clients_add(clients, self);
-}
-
-void
-pyc_stream_begin(pyc_stream *self)
-{
-    PyObject *result = NULL;
-    if (pyc_streams_adopt(self->state, self->protocol) == 0) {
-        result = pyc_stream_tell(self, self->state->str_connection_made,
-                                 (PyObject *)self);
-    }
-    if (result == NULL) {
-        pyc_loop_report(self->loop, "Exception in callback connection_made()",
-                        self->protocol, (PyObject *)self);
-    }
-    Py_XDECREF(result);
-    self->started = 1;
-    pyc_stream_update(self);
-}
-
-static void
-begin_soon(pyc_loop *loop, PyObject *arg)
-{
-    pyc_stream_begin((pyc_stream *)arg);
 }
 
 static void
@@ -385,10 +333,5 @@ pyc_stream_open(pyc_stream *self, PyObject *sock, PyObject *protocol,
     }
     self->sock = Py_NewRef(sock);
     look_at_socket(self);
-    if (pyc_loop_soon(self->loop, begin_soon, (PyObject *)self) < 0 ||
-        (waiter != Py_None &&
-         pyc_loop_soon(self->loop, pyc_wake_waiter, waiter) < 0)) {
-        return -1;
-    }
-    return 0;
+    return pyc_transport_begin_soon(&self->base, waiter);
 }

@@ -3,22 +3,12 @@
 #ifndef PYC_NET_STREAM_H
 #define PYC_NET_STREAM_H
 
-#include "loop/loop.h"
 #include "net/address.h"
-#include "net/callback.h"
 #include "net/clients.h"
-#include "net/outbox.h"
+#include "net/transport.h"
 
 typedef struct pyc_stream {
-    PyObject_HEAD
-    PyObject *extra; /* the slot `_extra` of asyncio.BaseTransport */
-    PyObject *dict;
-    PyObject *weakrefs;
-    pyc_state *state;
-    pyc_loop *loop; /* this, protocol and context: until it is lost */
-    pyc_watcher *watcher;
-    PyObject *protocol;
-    PyObject *context;
+    PYC_TRANSPORT_HEAD;
     PyObject *sock;       /* owns the descriptor once it is there */
     PyObject *server;     /* or NULL */
     pyc_clients *clients; /* of the server, if it is one of ours */
@@ -26,30 +16,17 @@ typedef struct pyc_stream {
 #ifdef Py_GIL_DISABLED
     PyObject *client_ref; /* weak, to itself, for clients->list */
 #endif
-    pyc_callback receive; /* data_received or buffer_updated */
-    pyc_callback buffer;  /* get_buffer */
+    pyc_callback buffer; /* get_buffer */
     /* Takes what is received in the place of the protocol's methods; or NULL.
      */
     void (*filter)(PyObject *protocol, const char *data, size_t len);
-    pyc_outbox *outbox;
-    pyc_flush flush;        /* of the outbox */
     PyObject *empty_waiter; /* sendfile's: a Future that it waits on */
-    PyObject *lost_exc;     /* for connection_lost() */
-    size_t high, low;       /* marks of the write buffer, in bytes */
-    int fd;
-    unsigned wrote;     /* the turn of the loop in which it last sent at once */
-    unsigned conn_lost; /* writes after the end, plus one */
-    unsigned char bulk; /* the last reads filled their buffer */
-    char buffered;      /* the protocol has get_buffer() */
-    char started;       /* connection_made() was called */
-    char paused;
-    char read_off; /* end of file, and the protocol keeps it open */
-    char eof;      /* write_eof() was called */
-    char closing;
-    char blocked;         /* waits until the socket takes more */
-    char protocol_paused; /* pause_writing() was called */
-    char closed;          /* the descriptor is */
-    char held;            /* the list of flushes has a reference */
+    unsigned conn_lost;     /* writes after the end, plus one */
+    unsigned char bulk;     /* the last reads filled their buffer */
+    char buffered;          /* the protocol has get_buffer() */
+    char read_off;          /* end of file, and the protocol keeps it open */
+    char eof;               /* write_eof() was called */
+    char closed;            /* the descriptor is */
     union {
         sa_family_t family; /* AF_UNSPEC: ask the kernel */
         struct sockaddr_in in;
@@ -77,8 +54,6 @@ void pyc_stream_attach(pyc_stream *self, PyObject *server,
                        pyc_clients *clients);
 /* 0, or -1 with an exception. */
 int pyc_stream_set_protocol(pyc_stream *self, PyObject *protocol);
-/* connection_made() and then the first read. */
-void pyc_stream_begin(pyc_stream *self);
 
 /* Watches for what the state now asks for, and holds or releases the
  * transport: needs a reference of the caller. */
@@ -115,32 +90,20 @@ PyObject *pyc_stream_write(pyc_stream *self, PyObject *data);
 PyObject *pyc_stream_writelines(pyc_stream *self, PyObject *lines);
 PyObject *pyc_stream_write_eof(pyc_stream *self, PyObject *ignored);
 PyObject *pyc_stream_can_write_eof(pyc_stream *self, PyObject *ignored);
-PyObject *pyc_stream_set_write_buffer_limits(pyc_stream *self, PyObject *args,
-                                             PyObject *kwargs);
-PyObject *pyc_stream_get_write_buffer_limits(pyc_stream *self,
-                                             PyObject *ignored);
-PyObject *pyc_stream_get_write_buffer_size(pyc_stream *self, PyObject *ignored);
 
 /* Sends it at once if nothing is queued, and keeps a copy of what does not go.
  * 0, or -1 with MemoryError. */
 int pyc_stream_send(pyc_stream *self, const char *data, size_t len);
-/* Sends what is queued: 0, or -1 when the connection failed. */
-int pyc_stream_flush(pyc_stream *self);
-void pyc_stream_flush_later(pyc_flush *flush);
-void pyc_stream_write_ready(pyc_stream *self);
-void pyc_stream_drop_outbox(pyc_stream *self);
+/* For pyc_transport_kind. */
+ssize_t pyc_stream_send_pieces(pyc_transport *self, struct iovec *iov,
+                               unsigned len);
+void pyc_stream_emptied(pyc_transport *self);
 
 /* Nothing is queued, and nothing was sent in this turn: it may go at once. */
 static inline int
 pyc_stream_may_send(const pyc_stream *self)
 {
     return self->outbox == NULL && self->wrote != self->loop->turn;
-}
-
-static inline size_t
-pyc_stream_queued(const pyc_stream *self)
-{
-    return pyc_outbox_bytes(self->outbox);
 }
 
 /* ---- stream_sendfile.c ------------------------------------------------- */

@@ -221,7 +221,7 @@ pyc_stream_repr(pyc_stream *self)
         result = PyUnicode_FromFormat(
             "<%U%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, state,
             self->fd, pyc_stream_reading(self) ? "polling" : "idle",
-            self->blocked ? "polling" : "idle", pyc_stream_queued(self));
+            self->blocked ? "polling" : "idle", pyc_outbox_bytes(self->outbox));
     }
     Py_DECREF(name);
     return result;

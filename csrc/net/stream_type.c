@@ -49,96 +49,54 @@ stream_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)self;
 }
 
-/* asyncio.BaseTransport's would take the arguments for its own. */
-static int
-stream_init(PyObject *self, PyObject *args, PyObject *kwargs)
-{
-    return 0;
-}
-
 static int
 stream_traverse(pyc_stream *self, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->extra);
-    Py_VISIT(self->dict);
-    Py_VISIT(self->loop);
-    Py_VISIT(self->protocol);
-    Py_VISIT(self->context);
     Py_VISIT(self->sock);
     Py_VISIT(self->server);
     Py_VISIT(self->clients);
-    Py_VISIT(self->receive.fn);
-    Py_VISIT(self->receive.self);
     Py_VISIT(self->buffer.fn);
     Py_VISIT(self->buffer.self);
     Py_VISIT(self->empty_waiter);
-    Py_VISIT(self->lost_exc);
-    return 0;
+    return pyc_transport_traverse(&self->base, visit, arg);
 }
 
 static int
 stream_clear(pyc_stream *self)
 {
-    Py_CLEAR(self->extra);
-    Py_CLEAR(self->dict);
-    Py_CLEAR(self->loop);
-    Py_CLEAR(self->protocol);
-    Py_CLEAR(self->context);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->server);
     Py_CLEAR(self->clients);
-    pyc_callback_clear(&self->receive);
     pyc_callback_clear(&self->buffer);
     Py_CLEAR(self->empty_waiter);
-    Py_CLEAR(self->lost_exc);
+    pyc_transport_clear(&self->base);
     return 0;
 }
 
-/* The transport's __del__. */
-static void
-stream_finalize(PyObject *object)
+static int
+stream_release(PyObject *self)
 {
-    pyc_stream *self = (pyc_stream *)object;
-    if (self->closed) {
-        return;
-    }
-    PyObject *raised = pyc_take_exception();
-    if (PyErr_ResourceWarning(object, 1, "unclosed transport %R", object) < 0 &&
-        PyErr_ExceptionMatches(PyExc_Warning)) {
-        PyErr_WriteUnraisable(object);
-    }
-    PyErr_Clear();
-    if (pyc_stream_release(self) < 0) {
-        PyErr_WriteUnraisable(object);
-    }
-    if (raised != NULL) {
-        pyc_put_exception(raised);
+    return pyc_stream_release((pyc_stream *)self);
+}
+
+static void
+stream_finalize(PyObject *self)
+{
+    if (!((pyc_stream *)self)->closed) {
+        pyc_transport_finalize(self, 1, stream_release);
     }
 }
 
 static void
-stream_dealloc(pyc_stream *self)
+stream_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    if (PYC_FREE_THREADED && self->weakrefs != NULL) {
-        /* Or the loop could take one of ours while the finalizer runs, which
-         * 3.13 would not notice. */
-        PyObject_ClearWeakRefs((PyObject *)self);
-    }
-    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
-        return;
-    }
-    PyObject_GC_UnTrack(self);
-    if (self->weakrefs != NULL) {
-        PyObject_ClearWeakRefs((PyObject *)self);
-    }
-    stream_clear(self);
+    if (pyc_transport_is_dead(self)) {
+        stream_clear((pyc_stream *)self);
 #ifdef Py_GIL_DISABLED
-    Py_XDECREF(self->client_ref);
+        Py_XDECREF(((pyc_stream *)self)->client_ref);
 #endif
-    type->tp_free(self);
-    Py_DECREF(type);
+        pyc_transport_free(self);
+    }
 }
 
 /* ---- methods ----------------------------------------------------------- */
@@ -186,18 +144,6 @@ stream_fatal_error(pyc_stream *self, PyObject *args)
 }
 
 static PyObject *
-stream_is_closing(pyc_stream *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(self->closing);
-}
-
-static PyObject *
-stream_is_reading(pyc_stream *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(!self->closing && !self->paused);
-}
-
-static PyObject *
 stream_pause_reading(pyc_stream *self, PyObject *Py_UNUSED(ignored))
 {
     PYC_PASS_ON(self, "pause_reading");
@@ -230,12 +176,6 @@ stream_set_protocol(pyc_stream *self, PyObject *protocol)
     Py_RETURN_NONE;
 }
 
-static PyObject *
-stream_get_protocol(pyc_stream *self, PyObject *Py_UNUSED(ignored))
-{
-    return Py_NewRef(self->protocol == NULL ? Py_None : self->protocol);
-}
-
 /* ---- the type ---------------------------------------------------------- */
 
 PyDoc_STRVAR(
@@ -250,84 +190,59 @@ PyDoc_STRVAR(
     "next turn and then sets the result of waiter. The protocol is called in\n"
     "context, or in a copy of the current one.\n");
 
-#define METHOD(name, flags, doc)                                               \
-    {#name, (PyCFunction)(void (*)(void))stream_##name, flags, doc}
-#define SHARED(name, flags, doc)                                               \
-    {#name, (PyCFunction)(void (*)(void))pyc_stream_##name, flags, doc}
-
 static PyMethodDef stream_methods[] = {
-    SHARED(write, METH_O,
-           "write($self, data, /)\n--\n\n"
-           "Sends a bytes-like object, at once or when the socket takes it."),
-    SHARED(writelines, METH_O,
-           "writelines($self, list_of_data, /)\n--\n\n"
-           "Sends an iterable of bytes-like objects with one system call."),
-    SHARED(write_eof, METH_NOARGS,
-           "write_eof($self, /)\n--\n\n"
-           "Closes the writing end once all is sent; data still comes in."),
-    SHARED(can_write_eof, METH_NOARGS, "can_write_eof($self, /)\n--\n\nTrue."),
-    SHARED(set_write_buffer_limits, METH_VARARGS | METH_KEYWORDS,
-           "set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
-           "Sets when pause_writing() and resume_writing() are called, in\n"
-           "bytes: above high, and again at low or below."),
-    SHARED(get_write_buffer_limits, METH_NOARGS,
-           "get_write_buffer_limits($self, /)\n--\n\n"
-           "The marks (low, high), in bytes."),
-    SHARED(get_write_buffer_size, METH_NOARGS,
-           "get_write_buffer_size($self, /)\n--\n\n"
-           "How many bytes the socket has not taken yet."),
-    SHARED(get_extra_info, METH_VARARGS | METH_KEYWORDS,
-           "get_extra_info($self, /, name, default=None)\n--\n\n"
-           "Optional information: 'socket', 'sockname', 'peername'."),
-    METHOD(close, METH_NOARGS,
-           "close($self, /)\n--\n\n"
-           "Sends what is queued, then connection_lost(None) is called."),
-    METHOD(abort, METH_NOARGS,
-           "abort($self, /)\n--\n\nCloses without sending what is queued."),
-    METHOD(is_closing, METH_NOARGS,
-           "is_closing($self, /)\n--\n\nTrue once it closes or is closed."),
-    METHOD(is_reading, METH_NOARGS,
-           "is_reading($self, /)\n--\n\nTrue unless paused or closing."),
-    METHOD(pause_reading, METH_NOARGS,
-           "pause_reading($self, /)\n--\n\n"
-           "The protocol gets no data until resume_reading()."),
-    METHOD(resume_reading, METH_NOARGS,
-           "resume_reading($self, /)\n--\n\nEnds pause_reading()."),
-    METHOD(set_protocol, METH_O,
-           "set_protocol($self, protocol, /)\n--\n\n"
-           "Gives what follows to another protocol."),
-    METHOD(get_protocol, METH_NOARGS,
-           "get_protocol($self, /)\n--\n\nThe current protocol."),
-    {"_force_close", (PyCFunction)stream_force_close, METH_O, NULL},
-    {"_fatal_error", (PyCFunction)stream_fatal_error, METH_VARARGS, NULL},
-    SHARED(_make_empty_waiter, METH_NOARGS, NULL),
-    SHARED(_make_room_waiter, METH_NOARGS, NULL),
-    SHARED(_reset_empty_waiter, METH_NOARGS, NULL),
+    PYC_WRITE(pyc_stream_write, "Sends", "socket"),
+    PYC_METHOD("writelines", pyc_stream_writelines, METH_O,
+               "writelines($self, list_of_data, /)\n--\n\n"
+               "Sends an iterable of bytes-like objects with one system call."),
+    PYC_METHOD("write_eof", pyc_stream_write_eof, METH_NOARGS,
+               "write_eof($self, /)\n--\n\n"
+               "Closes the writing end once all is sent; data still comes in."),
+    PYC_METHOD("can_write_eof", pyc_stream_can_write_eof, METH_NOARGS,
+               "can_write_eof($self, /)\n--\n\nTrue."),
+    PYC_SET_WRITE_BUFFER_LIMITS(pyc_transport_set_write_buffer_limits,
+                                "above high"),
+    PYC_GET_WRITE_BUFFER_LIMITS(pyc_transport_get_write_buffer_limits),
+    PYC_GET_WRITE_BUFFER_SIZE(pyc_transport_get_write_buffer_size,
+                              "How many bytes the socket has not taken yet."),
+    PYC_METHOD("get_extra_info", pyc_stream_get_extra_info,
+               METH_VARARGS | METH_KEYWORDS,
+               "get_extra_info($self, /, name, default=None)\n--\n\n"
+               "Optional information: 'socket', 'sockname', 'peername'."),
+    PYC_METHOD("close", stream_close, METH_NOARGS,
+               "close($self, /)\n--\n\n"
+               "Sends what is queued, then connection_lost(None) is called."),
+    PYC_ABORT(stream_abort),
+    PYC_IS_CLOSING(pyc_transport_is_closing),
+    PYC_IS_READING(pyc_transport_is_reading, "True unless paused or closing."),
+    PYC_PAUSE_READING(stream_pause_reading),
+    PYC_RESUME_READING(stream_resume_reading),
+    PYC_SET_PROTOCOL(stream_set_protocol),
+    PYC_GET_PROTOCOL(pyc_transport_get_protocol),
+    PYC_METHOD("_force_close", stream_force_close, METH_O, NULL),
+    PYC_METHOD("_fatal_error", stream_fatal_error, METH_VARARGS, NULL),
+    PYC_METHOD("_make_empty_waiter", pyc_stream__make_empty_waiter, METH_NOARGS,
+               NULL),
+    PYC_METHOD("_make_room_waiter", pyc_stream__make_room_waiter, METH_NOARGS,
+               NULL),
+    PYC_METHOD("_reset_empty_waiter", pyc_stream__reset_empty_waiter,
+               METH_NOARGS, NULL),
     {NULL},
 };
 
-#define MEMBER(name, type, field)                                              \
-    {name, type, offsetof(pyc_stream, field), READONLY, NULL}
-
 static PyMemberDef stream_members[] = {
-    MEMBER("_sock_fd", T_INT, fd),
-    MEMBER("_loop", T_OBJECT, loop),
-    MEMBER("_protocol", T_OBJECT, protocol),
-    MEMBER("_server", T_OBJECT, server),
-    MEMBER("_conn_lost", T_UINT, conn_lost),
-    MEMBER("_closing", T_BOOL, closing),
-    MEMBER("_paused", T_BOOL, paused),
-    MEMBER("_eof", T_BOOL, eof),
-    MEMBER("_protocol_paused", T_BOOL, protocol_paused),
-    MEMBER("_empty_waiter", T_OBJECT, empty_waiter),
-    MEMBER("__dictoffset__", T_PYSSIZET, dict),
-    MEMBER("__weaklistoffset__", T_PYSSIZET, weakrefs),
+    PYC_TRANSPORT_MEMBERS,
+    PYC_MEMBER("_sock_fd", T_INT, pyc_stream, fd),
+    PYC_MEMBER("_server", T_OBJECT, pyc_stream, server),
+    PYC_MEMBER("_conn_lost", T_UINT, pyc_stream, conn_lost),
+    PYC_MEMBER("_eof", T_BOOL, pyc_stream, eof),
+    PYC_MEMBER("_empty_waiter", T_OBJECT, pyc_stream, empty_waiter),
     {NULL},
 };
 
 static PyType_Slot stream_slots[] = {
     {Py_tp_doc, (void *)stream_doc},   {Py_tp_new, stream_make},
-    {Py_tp_init, stream_init},         {Py_tp_dealloc, stream_dealloc},
+    {Py_tp_init, pyc_transport_init},  {Py_tp_dealloc, stream_dealloc},
     {Py_tp_finalize, stream_finalize}, {Py_tp_traverse, stream_traverse},
     {Py_tp_clear, stream_clear},       {Py_tp_repr, pyc_stream_repr},
     {Py_tp_methods, stream_methods},   {Py_tp_members, stream_members},
@@ -344,25 +259,9 @@ static PyType_Spec stream_spec = {
 int
 pyc_stream_register(PyObject *module, pyc_state *state)
 {
-    PyTypeObject *base = (PyTypeObject *)state->asyncio_Transport;
-    if (base->tp_basicsize != offsetof(pyc_stream, dict) ||
-        base->tp_dictoffset != 0 || base->tp_weaklistoffset != 0) {
-        PyErr_SetString(PyExc_ImportError,
-                        "asyncio.Transport has another layout than pyconc "
-                        "was built for");
+    if (pyc_transport_add_type(module, &stream_spec, state->asyncio_Transport,
+                               &state->stream_type) < 0) {
         return -1;
     }
-    if (pyc_add_type(module, &stream_spec, (PyObject *)base,
-                     &state->stream_type) < 0) {
-        return -1;
-    }
-    PyObject *mode = PyObject_GetAttrString(state->SendfileMode, "TRY_NATIVE");
-    int code = mode == NULL ? -1 : 0;
-    if (code == 0) {
-        PyObject *type = (PyObject *)state->stream_type;
-        code = PyObject_SetAttrString(type, "_sendfile_compatible", mode) |
-               PyObject_SetAttrString(type, "_start_tls_compatible", Py_True);
-    }
-    Py_XDECREF(mode);
-    return code;
+    return pyc_transport_allow(state->stream_type, state, "TRY_NATIVE");
 }

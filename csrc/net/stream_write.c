@@ -7,13 +7,6 @@
 
 #include <errno.h>
 
-void
-pyc_stream_drop_outbox(pyc_stream *self)
-{
-    self->blocked = 0;
-    pyc_outbox_drop(&self->outbox);
-}
-
 /* ---- sending ----------------------------------------------------------- */
 
 /* Judges the result of a send: what went, or -1 with an exception. */
@@ -29,150 +22,31 @@ sent(ssize_t n)
     return n;
 }
 
-static ssize_t
-outbox_send(pyc_stream *self)
+ssize_t
+pyc_stream_send_pieces(pyc_transport *self, struct iovec *iov, unsigned len)
 {
-    pyc_outbox *box = self->outbox;
-    struct iovec *iov = box->iov + box->head;
-    unsigned len = box->end - box->head;
     if (len == 1) {
         return sent(send(self->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL));
     }
-    struct msghdr message = {.msg_iov = iov,
-                             .msg_iovlen =
-                                 len < PYC_IOV_LIMIT ? len : PYC_IOV_LIMIT};
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = len};
     return sent(sendmsg(self->fd, &message, MSG_NOSIGNAL));
 }
 
-/* Sends until the socket takes no more. 0, or -1 when the connection failed. */
-static int
-outbox_flush(pyc_stream *self)
-{
-    while (self->outbox != NULL) {
-        pyc_outbox *box = self->outbox;
-        int more = box->end - box->head > PYC_IOV_LIMIT;
-        ssize_t n = outbox_send(self);
-        if (n < 0) {
-            pyc_stream_fatal(self, "Fatal write error on socket transport");
-            return -1;
-        }
-        pyc_outbox_sent(&self->outbox, (size_t)n);
-        if (!more || n == 0) {
-            break;
-        }
-    }
-    self->blocked = self->outbox != NULL;
-    return 0;
-}
-
-int
-pyc_stream_flush(pyc_stream *self)
-{
-    int code = outbox_flush(self);
-    pyc_stream_update(self);
-    return code;
-}
-
-/* ---- flow control ------------------------------------------------------ */
-
-/* As asyncio's: in the context of whoever writes. */
-static void
-pause_protocol(pyc_stream *self)
-{
-    if (self->protocol_paused || pyc_stream_queued(self) <= self->high ||
-        self->protocol == NULL) {
-        return;
-    }
-    self->protocol_paused = 1;
-    PyObject *protocol = Py_NewRef(self->protocol); /* it may replace itself */
-    PyObject *result =
-        PyObject_CallMethodNoArgs(protocol, self->state->str_pause_writing);
-    Py_DECREF(protocol);
-    if (result == NULL) {
-        pyc_loop_report(self->loop, "protocol.pause_writing() failed",
-                        self->protocol, (PyObject *)self);
-    }
-    Py_XDECREF(result);
-}
-
-static void
-resume_protocol(pyc_stream *self)
-{
-    if (!self->protocol_paused || pyc_stream_queued(self) > self->low) {
-        return;
-    }
-    self->protocol_paused = 0;
-    PyObject *result =
-        pyc_stream_tell(self, self->state->str_resume_writing, NULL);
-    if (result == NULL) {
-        pyc_loop_report(self->loop, "protocol.resume_writing() failed",
-                        self->protocol, (PyObject *)self);
-    }
-    Py_XDECREF(result);
-}
-
-/* Something is queued: it goes before the next poll, or at once when it is too
- * much or nobody will poll soon. */
-static void
-after_push(pyc_stream *self)
-{
-    pyc_loop *loop = self->loop;
-    if (!self->blocked) {
-        size_t queued = pyc_stream_queued(self);
-        if (queued > PYC_GATHER_LIMIT || queued > self->high ||
-            loop->thread == 0 || loop->saved != NULL) {
-            if (pyc_stream_flush(self) < 0) {
-                return;
-            }
-        }
-        else {
-            pyc_loop_flush_later(loop, &self->flush);
-            pyc_stream_update(self);
-        }
-    }
-    pause_protocol(self);
-}
-
 /* Everything is sent: what was waiting for that. */
-static void
-outbox_emptied(pyc_stream *self)
+void
+pyc_stream_emptied(pyc_transport *base)
 {
+    pyc_stream *self = (pyc_stream *)base;
     pyc_stream_tell_waiter(self, 0);
     if (self->closing) {
         if (!self->conn_lost && pyc_stream_finish(self) < 0) {
-            pyc_loop_report(self->loop, "Exception in closing a transport",
-                            NULL, (PyObject *)self);
+            pyc_transport_report(base, "Exception in closing a transport");
         }
     }
     else if (self->eof && shutdown(self->fd, SHUT_WR) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
-        pyc_stream_fatal(self, "Fatal write error on socket transport");
+        pyc_stream_fatal(self, self->kind->write_failed);
     }
-}
-
-void
-pyc_stream_write_ready(pyc_stream *self)
-{
-    if (outbox_flush(self) == 0) {
-        resume_protocol(self);
-        if (self->outbox == NULL) {
-            outbox_emptied(self);
-        }
-    }
-    pyc_stream_update(self);
-}
-
-/* Runs before the poll. */
-void
-pyc_stream_flush_later(pyc_flush *flush)
-{
-    pyc_stream *self = pyc_container(flush, pyc_stream, flush);
-    if (self->outbox == NULL || self->blocked) {
-        return; /* flushed early */
-    }
-    Py_INCREF(self);
-    pyc_stream_write_ready(self);
-    Py_DECREF(self);
 }
 
 /* ---- write() ----------------------------------------------------------- */
@@ -189,31 +63,8 @@ check_write(pyc_stream *self, const char *eof, const char *sendfile)
     if (PYC_LIKELY(!self->conn_lost)) {
         return 1;
     }
-    if (self->conn_lost++ < PYC_LOST_WRITES) {
-        return 0;
-    }
-    PyObject *result =
-        PyObject_CallMethod(self->state->asyncio_logger, "warning", "s",
-                            "socket.send() raised exception.");
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
-/* Queues `len` bytes at `data`, of which no more go at once. */
-static int
-queue_bytes(pyc_stream *self, PyObject *object, const char *data, size_t len)
-{
-    PyObject *owner = pyc_outbox_keeper(object, &data, len);
-    if (owner == NULL ||
-        pyc_outbox_push(&self->outbox, owner, data, len, 1) < 0) {
-        self->blocked = self->blocked && self->outbox != NULL;
-        return -1;
-    }
-    if (self->blocked && self->outbox->end - self->outbox->head == 1) {
-        pyc_stream_update(self);
-    }
-    after_push(self);
-    return 0;
+    return pyc_transport_drop_write(self->state, &self->conn_lost,
+                                    "socket.send() raised exception.");
 }
 
 /* Sends what of `len` bytes goes at once: how many, or -1 when the connection
@@ -227,7 +78,7 @@ send_bytes(pyc_stream *self, const char *data, size_t len)
         return n;
     }
     if (n < 0) {
-        pyc_stream_fatal(self, "Fatal write error on socket transport");
+        pyc_stream_fatal(self, self->kind->write_failed);
         return -1;
     }
     self->blocked = 1;
@@ -246,7 +97,7 @@ write_bytes(pyc_stream *self, PyObject *object, const char *data, size_t len)
         data += n;
         len -= (size_t)n;
     }
-    return queue_bytes(self, object, data, len);
+    return pyc_transport_queue(&self->base, object, data, len);
 }
 
 int
@@ -263,7 +114,7 @@ pyc_stream_send(pyc_stream *self, const char *data, size_t len)
         data += n;
         len -= (size_t)n;
     }
-    return queue_bytes(self, NULL, data, len);
+    return pyc_transport_queue(&self->base, NULL, data, len);
 }
 
 static PyObject *
@@ -324,20 +175,14 @@ pyc_stream_writelines(pyc_stream *self, PyObject *lines)
     if (code > 0) {
         code = pyc_outbox_push_lines(&self->outbox, list);
         if (self->conn_lost) { /* the __buffer__() of a line has ended it */
-            pyc_stream_drop_outbox(self);
+            pyc_transport_drop_outbox(&self->base);
         }
     }
     Py_DECREF(list);
     if (code < 0) {
         return NULL;
     }
-    if (self->outbox != NULL && first) {
-        self->wrote = self->loop->turn;
-        pyc_stream_flush(self);
-    }
-    if (self->outbox != NULL) {
-        after_push(self);
-    }
+    pyc_transport_send_lines(&self->base, first);
     Py_RETURN_NONE;
 }
 
@@ -349,7 +194,8 @@ pyc_stream_write_eof(pyc_stream *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     self->eof = 1;
-    if (self->outbox != NULL && !self->blocked && pyc_stream_flush(self) < 0) {
+    if (self->outbox != NULL && !self->blocked &&
+        pyc_transport_flush(&self->base) < 0) {
         Py_RETURN_NONE;
     }
     if (self->outbox == NULL && shutdown(self->fd, SHUT_WR) < 0) {
@@ -362,42 +208,4 @@ PyObject *
 pyc_stream_can_write_eof(pyc_stream *self, PyObject *Py_UNUSED(ignored))
 {
     Py_RETURN_TRUE;
-}
-
-/* ---- limits ------------------------------------------------------------ */
-
-PyObject *
-pyc_stream_set_write_buffer_limits(pyc_stream *self, PyObject *args,
-                                   PyObject *kwargs)
-{
-    if (pyc_outbox_limits(args, kwargs, &self->high, &self->low) < 0) {
-        return NULL;
-    }
-    if (self->outbox != NULL) {
-        after_push(self);
-    }
-    Py_RETURN_NONE;
-}
-
-PyObject *
-pyc_stream_get_write_buffer_limits(pyc_stream *self,
-                                   PyObject *Py_UNUSED(ignored))
-{
-    return Py_BuildValue("(nn)", (Py_ssize_t)self->low, (Py_ssize_t)self->high);
-}
-
-/* What only waits for the end of the turn is not counted: it goes first. */
-PyObject *
-pyc_stream_get_write_buffer_size(pyc_stream *self, PyObject *Py_UNUSED(ignored))
-{
-    if (pyc_must_pass_on(&self->loop) != NULL) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "get_write_buffer_size() called by another thread than "
-                        "the one that runs the loop");
-        return NULL;
-    }
-    if (self->outbox != NULL && !self->blocked) {
-        pyc_stream_flush(self);
-    }
-    return PyLong_FromSize_t(pyc_stream_queued(self));
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""For TLS: certificates of this run, loops to compare, protocols that note what happens, peers driven by hand."""
+"""Protocols that note what happens. For TLS: certificates of this run, loops to compare, peers driven by hand."""
 import asyncio
 import re
 import shutil
@@ -89,17 +89,17 @@ def describe(exc):
 # ---- protocols
 
 class Recorder(asyncio.Protocol):
-    """Notes what happens to it: the events, data in one piece as long as nothing else happens."""
+    """Notes what happens to it, at either end of a connection or a pipe."""
 
     keep_open = None
 
     def __init__(self):
-        loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self.events = []
         self.data = bytearray()
-        self.made = loop.create_future()
-        self.lost = loop.create_future()
-        self.ended = loop.create_future()
+        self.sizes = []             # of the data, as it came
+        self.ended = self.loop.create_future()
+        self.lost = self.loop.create_future()
         self.changed = asyncio.Event()
 
     def note(self, *event):
@@ -109,13 +109,11 @@ class Recorder(asyncio.Protocol):
     def connection_made(self, transport):
         self.transport = transport
         self.note("made")
-        self.made.set_result(transport)
 
     def data_received(self, data):
-        assert isinstance(data, bytes) and data
+        assert type(data) is bytes and data
         self.data += data
-        if self.events[-1:] != ["data"]:
-            self.events.append("data")
+        self.sizes.append(len(data))
         self.changed.set()
 
     def eof_received(self):
@@ -130,13 +128,44 @@ class Recorder(asyncio.Protocol):
         self.note("resume")
 
     def connection_lost(self, exc):
-        self.note("lost", describe(exc))
+        self.note("lost", exc)
         self.lost.set_result(exc)
 
     async def until(self, condition):
         while not condition():
             self.changed.clear()
             await self.changed.wait()
+
+    async def received(self, size):
+        """All that has come, once it is `size` bytes."""
+        await self.until(lambda: len(self.data) >= size)
+        data, self.data = bytes(self.data), bytearray()
+        return data
+
+    async def close(self):
+        self.transport.close()
+        await self.lost
+        await asyncio.sleep(0)      # the descriptor is closed after connection_lost()
+
+
+class TLSRecorder(Recorder):
+    """Among the events is data, in one piece as long as nothing else happens; exceptions are told in words."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = self.loop.create_future()
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self.made.set_result(transport)
+
+    def note(self, *event):
+        super().note(*(describe(part) if isinstance(part, Exception) else part for part in event))
+
+    def data_received(self, data):
+        super().data_received(data)
+        if self.events[-1:] != ["data"]:
+            self.events.append("data")
 
     async def received(self, size):
         """The next `size` bytes."""
@@ -146,7 +175,7 @@ class Recorder(asyncio.Protocol):
         return data
 
 
-class Buffered(Recorder, asyncio.BufferedProtocol):
+class TLSBuffered(TLSRecorder, asyncio.BufferedProtocol):
     """Receives into a buffer of its own, which is small."""
 
     size = 1000
@@ -160,7 +189,7 @@ class Buffered(Recorder, asyncio.BufferedProtocol):
         self.data_received(bytes(self.buffer[:nbytes]))
 
 
-class Echo(Recorder):
+class Echo(TLSRecorder):
     """Sends back what it gets."""
 
     def data_received(self, data):
@@ -290,7 +319,7 @@ def certificates(tmp_path_factory):
 class TLS(types.SimpleNamespace):
     """Contexts and connections. What is made here has to be closed by the test."""
 
-    Recorder, Buffered, Echo, Peer, HOST, describe = Recorder, Buffered, Echo, Peer, HOST, staticmethod(describe)
+    Recorder, Buffered, Echo, Peer, HOST, describe = TLSRecorder, TLSBuffered, Echo, Peer, HOST, staticmethod(describe)
 
     def server_context(self, name="localhost", version=None, client_certificate=False, cls=ssl.SSLContext):
         context = cls(ssl.PROTOCOL_TLS_SERVER)
@@ -329,13 +358,13 @@ class TLS(types.SimpleNamespace):
             accept, HOST, 0, ssl=context or self.server_context(), **kwargs)
         return server, protocols
 
-    async def connect(self, server, factory=Recorder, context=None, server_hostname="localhost", **kwargs):
+    async def connect(self, server, factory=TLSRecorder, context=None, server_hostname="localhost", **kwargs):
         _, protocol = await asyncio.get_running_loop().create_connection(
             factory, *server.sockets[0].getsockname()[:2], ssl=context or self.client_context(),
             server_hostname=server_hostname, **kwargs)
         return protocol
 
-    async def pair(self, factory=Recorder, peer_factory=Recorder, version=None, server=None, **client):
+    async def pair(self, factory=TLSRecorder, peer_factory=TLSRecorder, version=None, server=None, **client):
         """The protocols of a client and of a server that are connected."""
         listener, protocols = await self.serve(peer_factory, self.server_context(version=version), **server or {})
         protocol = await self.connect(listener, factory, self.client_context(version), **client)
@@ -343,7 +372,7 @@ class TLS(types.SimpleNamespace):
         await protocols[0].made
         return protocol, protocols[0]
 
-    async def with_peer(self, factory=Recorder, version=None, peer_context=None, server_side=False, **kwargs):
+    async def with_peer(self, factory=TLSRecorder, version=None, peer_context=None, server_side=False, **kwargs):
         """A protocol and a Peer at its other end: a client's protocol, or a server's."""
         loop = asyncio.get_running_loop()
         ours, theirs = tcp_pair()

@@ -17,8 +17,9 @@ import pytest
 import pyconc
 from pyconc import _core
 
+from .conftest import Recorder
+
 pytestmark = pytest.mark.usefixtures("no_leaked_fds")
-pyconc.new_event_loop().close()  # libuv opens a pipe with the first one and keeps it
 
 
 def run(main, **kwargs):
@@ -26,59 +27,12 @@ def run(main, **kwargs):
         return runner.run(main)
 
 
-class End(asyncio.Protocol):
-    """Either end."""
-
-    def __init__(self):
-        loop = asyncio.get_running_loop()
-        self.data = bytearray()
-        self.events = []
-        self.lost = loop.create_future()
-        self.changed = asyncio.Event()
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        self.data += data
-        self.changed.set()
-
-    def pause_writing(self):
-        self.events.append("pause")
-
-    def resume_writing(self):
-        self.events.append("resume")
-        self.changed.set()
-
-    def eof_received(self):
-        self.events.append("eof")
-
-    def connection_lost(self, exc):
-        self.events.append("lost")
-        self.lost.set_result(exc)
-
-    async def until(self, condition):
-        while not condition():
-            self.changed.clear()
-            await self.changed.wait()
-
-    async def received(self, size):
-        await self.until(lambda: len(self.data) >= size)
-        data, self.data = bytes(self.data), bytearray()
-        return data
-
-    async def close(self):
-        self.transport.close()
-        await self.lost
-        await asyncio.sleep(0)
-
-
 async def read_end(file):
-    return (await asyncio.get_running_loop().connect_read_pipe(End, file))[1]
+    return (await asyncio.get_running_loop().connect_read_pipe(Recorder, file))[1]
 
 
 async def write_end(file):
-    return (await asyncio.get_running_loop().connect_write_pipe(End, file))[1]
+    return (await asyncio.get_running_loop().connect_write_pipe(Recorder, file))[1]
 
 
 @contextlib.contextmanager
@@ -128,7 +82,7 @@ def test_writing_to_a_terminal():
         writer.transport.write(payload)
         writer.transport.writelines([b"a", b"b"])
         assert await reader.received(len(payload) + 2) == payload + b"ab"
-        assert writer.events == ["pause", "resume"]
+        assert writer.events == ["made", "pause", "resume"]
         await writer.close()
         assert file.closed
         await reader.close()
@@ -230,7 +184,7 @@ def test_the_terminal_hangs_up():
         os.close(slave)
         exc = await reader.lost
         assert isinstance(exc, OSError) and exc.errno == errno.EIO
-        assert reader.events == ["lost"] and not seen
+        assert reader.events == ["made", ("lost", exc)] and not seen
 
     run(main())
 
@@ -320,7 +274,7 @@ def test_writing_to_null():
             writer.transport.writelines([b"y"] * 100)
             assert writer.transport.get_write_buffer_size() == 0
         await writer.close()
-        assert writer.events == ["lost"] and file.closed
+        assert writer.events == ["made", ("lost", None)] and file.closed
 
     run(main())
 
@@ -329,7 +283,7 @@ def test_reading_null():
     async def main():
         reader = await read_end(open("/dev/null", "rb", 0))
         assert await reader.lost is None
-        assert reader.events == ["eof", "lost"]
+        assert reader.events == ["made", "eof", ("lost", None)]
 
     run(main())
 

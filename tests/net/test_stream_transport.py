@@ -15,65 +15,14 @@ import pytest
 import pyconc
 from pyconc import _core
 
+from .conftest import Recorder
+
 pytestmark = pytest.mark.usefixtures("no_leaked_fds")
-pyconc.new_event_loop().close()  # libuv opens a pipe with the first one and keeps it
 
 
 def run(main, **kwargs):
     with asyncio.Runner(loop_factory=pyconc.new_event_loop, **kwargs) as runner:
         return runner.run(main)
-
-
-class Recorder(asyncio.Protocol):
-    """Notes what happens to it."""
-
-    keep_open = False
-
-    def __init__(self):
-        self.loop = asyncio.get_running_loop()
-        self.events = []
-        self.data = bytearray()
-        self.lost = self.loop.create_future()
-        self.ended = self.loop.create_future()
-        self.changed = asyncio.Event()
-
-    def note(self, *event):
-        self.events.append(event[0] if len(event) == 1 else event)
-        self.changed.set()
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self.note("made")
-
-    def data_received(self, data):
-        assert type(data) is bytes
-        self.data += data
-        self.changed.set()
-
-    def eof_received(self):
-        self.note("eof")
-        self.ended.set_result(None)
-        return self.keep_open
-
-    def pause_writing(self):
-        self.note("pause")
-
-    def resume_writing(self):
-        self.note("resume")
-
-    def connection_lost(self, exc):
-        self.note("lost", exc)
-        self.lost.set_result(exc)
-
-    async def until(self, condition):
-        while not condition():
-            self.changed.clear()
-            await self.changed.wait()
-
-    async def received(self, size):
-        await self.until(lambda: len(self.data) >= size)
-        data, self.data = bytes(self.data), bytearray()
-        return data
 
 
 class Buffered(asyncio.BufferedProtocol):

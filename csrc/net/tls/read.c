@@ -221,7 +221,8 @@ static int
 choked(const pyc_tls *self)
 {
     return self->full && self->stream != NULL &&
-           pyc_stream_queued(self->stream) > self->stream->high + ANSWERS_LIMIT;
+           pyc_outbox_bytes(self->stream->outbox) >
+               self->stream->high + ANSWERS_LIMIT;
 }
 
 void

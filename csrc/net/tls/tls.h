@@ -82,11 +82,7 @@ typedef enum { /* of the application's protocol: what was called last */
 } pyc_tls_app;
 
 typedef struct {
-    PyObject_HEAD
-    PyObject *extra; /* the slot `_extra` of asyncio.BaseTransport */
-    PyObject *dict;
-    PyObject *weakrefs;
-    pyc_loop *loop;
+    PYC_TRANSPORT_OBJECT;
     pyc_tls *tls;
     char closed;
 } pyc_tls_transport;

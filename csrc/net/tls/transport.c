@@ -38,42 +38,26 @@ transport_clear(pyc_tls_transport *self)
     return 0;
 }
 
-/* The transport's __del__. */
 static void
 transport_finalize(PyObject *object)
 {
     pyc_tls_transport *self = (pyc_tls_transport *)object;
-    if (self->closed) {
-        return;
-    }
-    self->closed = 1;
-    PyObject *raised = pyc_take_exception();
-    if (PyErr_ResourceWarning(object, 1, "unclosed transport %R", object) < 0 &&
-        PyErr_ExceptionMatches(PyExc_Warning)) {
-        PyErr_WriteUnraisable(object);
-    }
-    PyErr_Clear();
-    if (raised != NULL) {
-        pyc_put_exception(raised);
+    if (!self->closed) {
+        self->closed = 1;
+        pyc_transport_finalize(object, 1, NULL);
     }
 }
 
 static void
-transport_dealloc(pyc_tls_transport *self)
+transport_dealloc(PyObject *object)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
-        return;
+    pyc_tls_transport *self = (pyc_tls_transport *)object;
+    if (pyc_transport_is_dead(object)) {
+        transport_clear(self);
+        Py_CLEAR(self->tls);
+        Py_CLEAR(self->loop);
+        pyc_transport_free(object);
     }
-    PyObject_GC_UnTrack(self);
-    if (self->weakrefs != NULL) {
-        PyObject_ClearWeakRefs((PyObject *)self);
-    }
-    transport_clear(self);
-    Py_CLEAR(self->tls);
-    Py_CLEAR(self->loop);
-    type->tp_free(self);
-    Py_DECREF(type);
 }
 
 static PyObject *
@@ -238,10 +222,7 @@ static PyObject *
 transport_get_write_buffer_size(pyc_tls_transport *self,
                                 PyObject *Py_UNUSED(ignored))
 {
-    if (pyc_must_pass_on(&self->loop) != NULL) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "get_write_buffer_size() called by another thread than "
-                        "the one that runs the loop");
+    if (pyc_check_runs_here(&self->loop, "get_write_buffer_size()") < 0) {
         return NULL;
     }
     if (!self->tls->full) {
@@ -381,78 +362,59 @@ PyDoc_STRVAR(
     "with\n"
     "ssl, and start_tls(). Source: asyncio.sslproto\n");
 
-#define METHOD(name, flags, doc)                                               \
-    {#name, (PyCFunction)(void (*)(void))transport_##name, flags, doc}
-
 static PyMethodDef transport_methods[] = {
-    METHOD(write, METH_O,
-           "write($self, data, /)\n--\n\n"
-           "Sends a bytes-like object, at once or when the socket takes it."),
-    METHOD(writelines, METH_O,
-           "writelines($self, list_of_data, /)\n--\n\n"
-           "Sends an iterable of bytes-like objects as one."),
-    METHOD(write_eof, METH_NOARGS,
-           "write_eof($self, /)\n--\n\nRaises NotImplementedError."),
-    METHOD(can_write_eof, METH_NOARGS, "can_write_eof($self, /)\n--\n\nFalse."),
-    METHOD(set_write_buffer_limits, METH_VARARGS | METH_KEYWORDS,
-           "set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
-           "Sets when pause_writing() and resume_writing() are called, in\n"
-           "bytes: at high or above, and again at low or below."),
-    METHOD(get_write_buffer_limits, METH_NOARGS,
-           "get_write_buffer_limits($self, /)\n--\n\n"
-           "The marks (low, high), in bytes."),
-    METHOD(get_write_buffer_size, METH_NOARGS,
-           "get_write_buffer_size($self, /)\n--\n\n"
-           "How many bytes are not encrypted yet."),
-    METHOD(set_read_buffer_limits, METH_VARARGS | METH_KEYWORDS,
-           "set_read_buffer_limits($self, /, high=None, low=None)\n--\n\n"
-           "Sets, in bytes, at how much that came while reading is paused\n"
-           "nothing more is received, and at what is left of it again."),
-    METHOD(get_read_buffer_limits, METH_NOARGS,
-           "get_read_buffer_limits($self, /)\n--\n\n"
-           "The marks (low, high), in bytes."),
-    METHOD(get_read_buffer_size, METH_NOARGS,
-           "get_read_buffer_size($self, /)\n--\n\n"
-           "How many bytes came and are not decrypted yet."),
-    METHOD(get_extra_info, METH_VARARGS | METH_KEYWORDS,
-           "get_extra_info($self, /, name, default=None)\n--\n\n"
-           "Optional information: 'sslcontext', 'ssl_object', 'peercert',\n"
-           "'cipher', 'compression', and that of the transport beneath."),
-    METHOD(close, METH_NOARGS,
-           "close($self, /)\n--\n\n"
-           "Sends what is queued and says so to the peer; then\n"
-           "connection_lost(None) is called."),
-    METHOD(abort, METH_NOARGS,
-           "abort($self, /)\n--\n\nCloses without sending what is queued."),
-    METHOD(is_closing, METH_NOARGS,
-           "is_closing($self, /)\n--\n\nTrue once it closes or is closed."),
-    METHOD(is_reading, METH_NOARGS,
-           "is_reading($self, /)\n--\n\nTrue unless paused."),
-    METHOD(pause_reading, METH_NOARGS,
-           "pause_reading($self, /)\n--\n\n"
-           "The protocol gets no data until resume_reading()."),
-    METHOD(resume_reading, METH_NOARGS,
-           "resume_reading($self, /)\n--\n\nEnds pause_reading()."),
-    METHOD(set_protocol, METH_O,
-           "set_protocol($self, protocol, /)\n--\n\n"
-           "Gives what follows to another protocol."),
-    METHOD(get_protocol, METH_NOARGS,
-           "get_protocol($self, /)\n--\n\nThe current protocol."),
-    {"_force_close", (PyCFunction)transport_force_close, METH_O, NULL},
-    {"_test__append_write_backlog", (PyCFunction)transport_append_backlog,
-     METH_O, NULL},
+    PYC_WRITE(transport_write, "Sends", "socket"),
+    PYC_METHOD("writelines", transport_writelines, METH_O,
+               "writelines($self, list_of_data, /)\n--\n\n"
+               "Sends an iterable of bytes-like objects as one."),
+    PYC_METHOD("write_eof", transport_write_eof, METH_NOARGS,
+               "write_eof($self, /)\n--\n\nRaises NotImplementedError."),
+    PYC_METHOD("can_write_eof", transport_can_write_eof, METH_NOARGS,
+               "can_write_eof($self, /)\n--\n\nFalse."),
+    PYC_SET_WRITE_BUFFER_LIMITS(transport_set_write_buffer_limits,
+                                "at high or above"),
+    PYC_GET_WRITE_BUFFER_LIMITS(transport_get_write_buffer_limits),
+    PYC_GET_WRITE_BUFFER_SIZE(transport_get_write_buffer_size,
+                              "How many bytes are not encrypted yet."),
+    PYC_METHOD("set_read_buffer_limits", transport_set_read_buffer_limits,
+               METH_VARARGS | METH_KEYWORDS,
+               "set_read_buffer_limits($self, /, high=None, low=None)\n--\n\n"
+               "Sets, in bytes, at how much that came while reading is paused\n"
+               "nothing more is received, and at what is left of it again."),
+    PYC_METHOD("get_read_buffer_limits", transport_get_read_buffer_limits,
+               METH_NOARGS,
+               "get_read_buffer_limits($self, /)\n--\n\n"
+               "The marks (low, high), in bytes."),
+    PYC_METHOD("get_read_buffer_size", transport_get_read_buffer_size,
+               METH_NOARGS,
+               "get_read_buffer_size($self, /)\n--\n\n"
+               "How many bytes came and are not decrypted yet."),
+    PYC_METHOD("get_extra_info", transport_get_extra_info,
+               METH_VARARGS | METH_KEYWORDS,
+               "get_extra_info($self, /, name, default=None)\n--\n\n"
+               "Optional information: 'sslcontext', 'ssl_object', 'peercert',\n"
+               "'cipher', 'compression', and that of the transport beneath."),
+    PYC_METHOD("close", transport_close, METH_NOARGS,
+               "close($self, /)\n--\n\n"
+               "Sends what is queued and says so to the peer; then\n"
+               "connection_lost(None) is called."),
+    PYC_ABORT(transport_abort),
+    PYC_IS_CLOSING(transport_is_closing),
+    PYC_IS_READING(transport_is_reading, "True unless paused."),
+    PYC_PAUSE_READING(transport_pause_reading),
+    PYC_RESUME_READING(transport_resume_reading),
+    PYC_SET_PROTOCOL(transport_set_protocol),
+    PYC_GET_PROTOCOL(transport_get_protocol),
+    PYC_METHOD("_force_close", transport_force_close, METH_O, NULL),
+    PYC_METHOD("_test__append_write_backlog", transport_append_backlog, METH_O,
+               NULL),
     {NULL},
 };
 
-#define MEMBER(name, type, field)                                              \
-    {name, type, offsetof(pyc_tls_transport, field), READONLY, NULL}
-
 static PyMemberDef transport_members[] = {
-    MEMBER("_loop", T_OBJECT, loop),
-    MEMBER("_ssl_protocol", T_OBJECT, tls),
-    MEMBER("_closed", T_BOOL, closed),
-    MEMBER("__dictoffset__", T_PYSSIZET, dict),
-    MEMBER("__weaklistoffset__", T_PYSSIZET, weakrefs),
+    PYC_TRANSPORT_OBJECT_MEMBERS,
+    PYC_MEMBER("_ssl_protocol", T_OBJECT, pyc_tls_transport, tls),
+    PYC_MEMBER("_closed", T_BOOL, pyc_tls_transport, closed),
     {NULL},
 };
 
@@ -480,25 +442,10 @@ static PyType_Spec transport_spec = {
 int
 pyc_tls_transport_register(PyObject *module, pyc_state *state)
 {
-    PyTypeObject *base = (PyTypeObject *)state->asyncio_Transport;
-    if (base->tp_basicsize != offsetof(pyc_tls_transport, dict) ||
-        base->tp_dictoffset != 0 || base->tp_weaklistoffset != 0) {
-        PyErr_SetString(PyExc_ImportError,
-                        "asyncio.Transport has another layout than pyconc "
-                        "was built for");
+    if (pyc_transport_add_type(module, &transport_spec,
+                               state->asyncio_Transport,
+                               &state->tls_transport_type) < 0) {
         return -1;
     }
-    if (pyc_add_type(module, &transport_spec, (PyObject *)base,
-                     &state->tls_transport_type) < 0) {
-        return -1;
-    }
-    PyObject *mode = PyObject_GetAttrString(state->SendfileMode, "FALLBACK");
-    int code = mode == NULL ? -1 : 0;
-    if (code == 0) {
-        PyObject *type = (PyObject *)state->tls_transport_type;
-        code = PyObject_SetAttrString(type, "_sendfile_compatible", mode) |
-               PyObject_SetAttrString(type, "_start_tls_compatible", Py_True);
-    }
-    Py_XDECREF(mode);
-    return code;
+    return pyc_transport_allow(state->tls_transport_type, state, "FALLBACK");
 }

@@ -44,14 +44,9 @@ seal(pyc_tls *self, const char *data, size_t len, int force)
 static void
 lost_write(pyc_tls *self)
 {
-    if (self->conn_lost++ >= PYC_LOST_WRITES) {
-        PyObject *result =
-            PyObject_CallMethod(self->state->asyncio_logger, "warning", "s",
-                                "SSL connection is closed");
-        if (result == NULL) {
-            PyErr_WriteUnraisable((PyObject *)self);
-        }
-        Py_XDECREF(result);
+    if (pyc_transport_drop_write(self->state, &self->conn_lost,
+                                 "SSL connection is closed") < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
     }
 }
 
