@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/crew.h"
-#include "base/wake.h"
+#include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
-#include <limits.h>
+#include <unistd.h>
 
 struct pyc_crew {
     pthread_mutex_t lock;
@@ -18,11 +19,6 @@ struct pyc_crew {
     bool stopping;
     pid_t pid;
     void (*free_scratch)(void *);
-};
-
-struct pyc_crew_listener {
-    pyc_crew_listener *after;
-    int fd;
 };
 
 static void
@@ -47,8 +43,7 @@ tell_listeners(pyc_crew_job *job)
     pyc_crew_listener *after;
     for (pyc_crew_listener *one = job->listeners; one != NULL; one = after) {
         after = one->after;
-        pyc_wake_set(one->fd);
-        free(one);
+        one->tell(one);
     }
     job->listeners = NULL;
 }
@@ -79,8 +74,8 @@ settle(pyc_crew *crew, pyc_crew_job *job)
     unlink_job(crew, job);
     atomic_fetch_sub(&crew->jobs, 1);
     crew->demand -= job->width;
-    /* Inside the lock, which is taken by all who then let go of the job and of
-     * the descriptors. */
+    /* Inside the lock, which is taken by all who then let go of the job or of
+     * a listener. */
     atomic_store(&job->finished, 1);
     tell_listeners(job);
     pyc_futex_wake(&job->finished, INT_MAX);
@@ -250,6 +245,21 @@ fail:
     return NULL;
 }
 
+pyc_crew *
+pyc_crew_get(_Atomic(pyc_crew *) *slot, void (*free_scratch)(void *))
+{
+    pyc_crew *crew = atomic_load(slot);
+    if (crew != NULL && !pyc_crew_is_orphan(crew)) {
+        return crew;
+    }
+    pyc_crew *fresh = pyc_crew_new(free_scratch);
+    if (fresh != NULL && !atomic_compare_exchange_strong(slot, &crew, fresh)) {
+        pyc_crew_free(fresh);
+        return crew;
+    }
+    return fresh;
+}
+
 bool
 pyc_crew_is_orphan(const pyc_crew *crew)
 {
@@ -265,6 +275,7 @@ pyc_crew_stop(pyc_crew *crew)
     for (pyc_crew_job *job = crew->first; job != NULL; job = after) {
         after = job->after;
         job->end = 0;
+        job->cut = true;
         settle(crew, job);
     }
     while (crew->live > 0) {
@@ -361,40 +372,33 @@ unlock_job(pyc_crew_job *job)
     }
 }
 
-int
-pyc_crew_listen(pyc_crew_job *job, int fd)
+bool
+pyc_crew_listen(pyc_crew_job *job, pyc_crew_listener *listener)
 {
-    pyc_crew_listener *listener = malloc(sizeof(*listener));
-    if (listener == NULL) {
-        return -1;
-    }
     lock_job(job);
     bool over = job->finished != 0;
     if (!over) {
-        *listener = (pyc_crew_listener){job->listeners, fd};
+        listener->after = job->listeners;
         job->listeners = listener;
     }
     unlock_job(job);
-    if (over) {
-        free(listener);
-    }
     return !over;
 }
 
-void
-pyc_crew_unlisten(pyc_crew_job *job, int fd)
+bool
+pyc_crew_unlisten(pyc_crew_job *job, pyc_crew_listener *listener)
 {
     lock_job(job);
     pyc_crew_listener **at = &job->listeners;
-    while (*at != NULL && (*at)->fd != fd) {
+    while (*at != NULL && *at != listener) {
         at = &(*at)->after;
     }
-    if (*at != NULL) {
-        pyc_crew_listener *found = *at;
-        *at = found->after;
-        free(found);
+    bool found = *at != NULL;
+    if (found) {
+        *at = listener->after;
     }
     unlock_job(job);
+    return found;
 }
 
 bool
@@ -427,13 +431,20 @@ pyc_crew_is_over(pyc_crew_job *job)
     return true;
 }
 
-void
+bool
 pyc_crew_cancel(pyc_crew_job *job)
 {
-    pthread_mutex_lock(&job->crew->lock);
-    job->end = 0;
-    settle(job->crew, job);
-    pthread_mutex_unlock(&job->crew->lock);
+    lock_job(job);
+    bool over = job->finished != 0;
+    if (!over) {
+        job->end = 0;
+        job->cut = true;
+    }
+    if (!over && job->crew != NULL) {
+        settle(job->crew, job);
+    }
+    unlock_job(job);
+    return !over;
 }
 
 size_t
@@ -451,11 +462,6 @@ pyc_crew_done(pyc_crew_job *job)
 void
 pyc_crew_clear(pyc_crew_job *job)
 {
-    pyc_crew_listener *after;
-    for (pyc_crew_listener *one = job->listeners; one != NULL; one = after) {
-        after = one->after;
-        free(one);
-    }
     job->listeners = NULL;
     pyc_shares_free(&job->shares);
 }

@@ -13,6 +13,15 @@ typedef struct pyc_crew pyc_crew;
 typedef struct pyc_crew_job pyc_crew_job;
 typedef struct pyc_crew_listener pyc_crew_listener;
 
+/* Who wants to know that a job is over. The owner keeps it until it was told or
+ * taken back. */
+struct pyc_crew_listener {
+    /* Called once by a thread of the crew, with the crew's lock held: it may
+     * do no more than wake somebody, and may let go of the listener. */
+    void (*tell)(pyc_crew_listener *self);
+    pyc_crew_listener *after;
+};
+
 /* Why an item failed, in the words of the job's owner; 0: it did not. */
 typedef uint64_t pyc_fault;
 
@@ -35,6 +44,7 @@ struct pyc_crew_job {
     _Atomic size_t end;
     _Atomic uint32_t finished; /* a futex; never 0 again */
     pyc_fault fault;           /* of item number `end`, the first that failed */
+    bool cut;                  /* it was cancelled before it was over */
     size_t running;
     size_t done_here;
     pyc_shares shares;
@@ -46,7 +56,11 @@ struct pyc_crew_job {
 /* A crew without threads (they come with the first job), or NULL. The function
  * frees what a worker kept in *scratch. */
 pyc_crew *pyc_crew_new(void (*free_scratch)(void *));
-/* True in a child of the process that made the crew: its threads are gone. */
+/* The crew in *slot, a new one if there is none or it is a parent process's,
+ * whose threads are gone and whose locks may be in any state; NULL without
+ * memory. */
+pyc_crew *pyc_crew_get(_Atomic(pyc_crew *) *slot, void (*free_scratch)(void *));
+/* True in a child of the process that made the crew. */
 bool pyc_crew_is_orphan(const pyc_crew *crew);
 /* Ends all jobs and joins all threads. The crew takes no jobs any more. */
 void pyc_crew_stop(pyc_crew *crew);
@@ -58,16 +72,23 @@ int pyc_crew_submit(pyc_crew *crew, pyc_crew_job *job);
 /* Works through the job in the calling thread; no crew is involved. */
 void pyc_crew_run_here(pyc_crew_job *job, void (*free_scratch)(void *));
 
-/* Has pyc_wake_set() called with `fd` when the job is over: 1, 0 if it is over
- * already, -1 without memory. Can be called before the job is submitted. `fd`
- * must stay open until it was told or taken back. */
-int pyc_crew_listen(pyc_crew_job *job, int fd);
-void pyc_crew_unlisten(pyc_crew_job *job, int fd);
+/* Has the listener told when the job is over; false if it is already. Can be
+ * called before the job is submitted. */
+bool pyc_crew_listen(pyc_crew_job *job, pyc_crew_listener *listener);
+/* Takes it back; false if it has been told. */
+bool pyc_crew_unlisten(pyc_crew_job *job, pyc_crew_listener *listener);
 
 /* For a job that a crew took: waits until it is over, or for that many
  * milliseconds; negative: for ever. Whether it is over. */
 bool pyc_crew_wait(pyc_crew_job *job, int milliseconds);
-void pyc_crew_cancel(pyc_crew_job *job);
+/* False if the job is over already. */
+bool pyc_crew_cancel(pyc_crew_job *job);
+/* Whether the job is a parent process's, so that nobody works on it here. */
+static inline bool
+pyc_crew_is_lost(const pyc_crew_job *job)
+{
+    return job->crew != NULL && pyc_crew_is_orphan(job->crew);
+}
 /* Whether no worker will touch the job any more. */
 bool pyc_crew_is_over(pyc_crew_job *job);
 /* Items that were worked through. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "hash/batch.h"
+#include "base/wake.h"
 #include <errno.h>
 #include <openssl/err.h>
 
@@ -94,33 +95,6 @@ pyc_crypto_fault(void)
     return PYC_FAULT_CRYPTO | (uint32_t)code;
 }
 
-static bool
-is_orphan(pyc_batch *self)
-{
-    return self->job.crew != NULL && pyc_crew_is_orphan(self->job.crew);
-}
-
-/* The interpreter's crew; a forked child leaves its parent's alone, with
- * whatever state its locks are in, and makes its own. */
-static pyc_crew *
-get_crew(pyc_hash_state *state)
-{
-    pyc_crew *crew = atomic_load(&state->crew);
-    if (crew != NULL && !pyc_crew_is_orphan(crew)) {
-        return crew;
-    }
-    pyc_crew *fresh = pyc_crew_new(free_scratch);
-    if (fresh == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    if (atomic_compare_exchange_strong(&state->crew, &crew, fresh)) {
-        return fresh;
-    }
-    pyc_crew_free(fresh);
-    return crew;
-}
-
 static int
 begin(pyc_batch *self, PyObject *threads)
 {
@@ -150,36 +124,7 @@ begin(pyc_batch *self, PyObject *threads)
 static int
 submit(pyc_batch *self)
 {
-    pyc_crew *crew = get_crew(self->state);
-    int err = crew != NULL ? pyc_crew_submit(crew, &self->job) : -1;
-    if (err > 0) {
-        PyErr_Format(PyExc_RuntimeError, "can't start a hashing thread: %s",
-                     err == ECANCELED ? "the interpreter is shutting down"
-                                      : strerror(err));
-    }
-    return err == 0 ? 0 : -1;
-}
-
-/* Waits without the GIL; negative for ever. */
-static bool
-wait_for(pyc_batch *self, int milliseconds)
-{
-    bool over;
-    Py_BEGIN_ALLOW_THREADS
-    over = pyc_crew_wait(&self->job, milliseconds);
-    Py_END_ALLOW_THREADS
-    return over;
-}
-
-/* Cancels what was begun and waits until no thread works on it. */
-static void
-abandon(pyc_batch *self)
-{
-    if (self->job.crew == NULL || is_orphan(self)) {
-        return;
-    }
-    pyc_crew_cancel(&self->job);
-    wait_for(self, -1);
+    return pyc_job_submit(&self->state->crew, free_scratch, &self->job);
 }
 
 static int
@@ -199,7 +144,7 @@ report(PyObject *progress, size_t done, size_t total)
 static int
 check_owner(pyc_batch *self)
 {
-    if (!is_orphan(self)) {
+    if (!pyc_crew_is_lost(&self->job)) {
         return 0;
     }
     PyErr_SetString(PyExc_RuntimeError,
@@ -212,7 +157,7 @@ static int
 attend(pyc_batch *self, PyObject *progress)
 {
     size_t told = 0;
-    while (!wait_for(self, ATTEND_MS)) {
+    while (!pyc_job_wait(&self->job, ATTEND_MS)) {
         if (PyErr_CheckSignals() < 0 || check_owner(self) < 0) {
             return -1;
         }
@@ -337,9 +282,7 @@ take_results(pyc_batch *self)
 static PyObject *
 batch_result(pyc_batch *self, PyObject *Py_UNUSED(ignored))
 {
-    bool over =
-        is_orphan(self) ? self->job.finished : pyc_crew_is_over(&self->job);
-    if (!over) {
+    if (!pyc_job_is_over(&self->job)) {
         PyErr_SetString(PyExc_RuntimeError, "the batch is not over");
         return NULL;
     }
@@ -382,9 +325,16 @@ batch_run(pyc_batch *self, PyObject *const *args, Py_ssize_t count)
 
 fail:;
     PyObject *error = pyc_take_exception();
-    abandon(self);
+    pyc_job_abandon(&self->job);
     pyc_put_exception(error);
     return NULL;
+}
+
+static void
+tell_descriptor(pyc_crew_listener *listener)
+{
+    pyc_wake_set(
+        ((pyc_batch *)((char *)listener - offsetof(pyc_batch, listener)))->fd);
 }
 
 PyDoc_STRVAR(start_doc,
@@ -403,9 +353,9 @@ batch_start(pyc_batch *self, PyObject *const *args, Py_ssize_t count)
     if (fd < 0 || begin(self, args[0]) < 0) {
         return NULL;
     }
-    if (pyc_crew_listen(&self->job, fd) < 0) {
-        return PyErr_NoMemory();
-    }
+    self->fd = fd;
+    self->listener.tell = tell_descriptor;
+    pyc_crew_listen(&self->job, &self->listener);
     if (submit(self) < 0) {
         return NULL;
     }
@@ -419,7 +369,7 @@ PyDoc_STRVAR(cancel_doc, "cancel($self, /)\n--\n\n"
 static PyObject *
 batch_cancel(pyc_batch *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->job.crew != NULL && !is_orphan(self)) {
+    if (self->job.crew != NULL && !pyc_crew_is_lost(&self->job)) {
         pyc_crew_cancel(&self->job);
     }
     Py_RETURN_NONE;
@@ -431,7 +381,7 @@ PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
 static PyObject *
 batch_close(pyc_batch *self, PyObject *Py_UNUSED(ignored))
 {
-    abandon(self);
+    pyc_job_abandon(&self->job);
     Py_RETURN_NONE;
 }
 
@@ -471,7 +421,7 @@ batch_traverse(pyc_batch *self, visitproc visit, void *arg)
 static int
 batch_clear(pyc_batch *self)
 {
-    abandon(self);
+    pyc_job_abandon(&self->job);
     release(self);
     return 0;
 }

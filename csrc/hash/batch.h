@@ -5,7 +5,7 @@
 #define PYC_HASH_BATCH_H
 
 #include "py/compat.h"
-#include "base/crew.h"
+#include "py/crew.h"
 #include "hash/low.h"
 
 #define PYC_BLOCK_SIZE ((size_t)256 << 10)
@@ -54,6 +54,8 @@ struct pyc_batch {
     pyc_span *key_spans;  /* what the results must be; NULL: there are none */
     size_t work;          /* about how many bytes there are to hash */
     atomic_bool started;
+    pyc_crew_listener listener; /* who tells `fd` */
+    int fd;
     unsigned char *out; /* where all results go, one after the other; NULL:
                            each is a bytes object in the list */
 

@@ -35,12 +35,7 @@ static PyObject *
 stop(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
     pyc_hash_state *state = PyModule_GetState(module);
-    pyc_crew *crew = atomic_load(&state->crew);
-    if (crew != NULL && !pyc_crew_is_orphan(crew)) {
-        Py_BEGIN_ALLOW_THREADS
-        pyc_crew_stop(crew);
-        Py_END_ALLOW_THREADS
-    }
+    pyc_job_stop_all(&state->crew);
     Py_RETURN_NONE;
 }
 

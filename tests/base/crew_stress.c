@@ -5,6 +5,7 @@
  * built with -fsanitize=thread it looks for data races as well. */
 #include "base/crew.h"
 #include "base/wake.h"
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,6 +25,8 @@ typedef struct {
                             since nobody else may have the item */
     size_t bad;          /* items from here on fail when they are multiples */
     unsigned spin;
+    pyc_crew_listener listener;
+    int fd;
 } counted;
 
 static pyc_crew *crew;
@@ -48,6 +51,13 @@ run(pyc_crew_job *job, size_t begin, size_t end, void **scratch,
         }
     }
     return i - begin;
+}
+
+static void
+tell(pyc_crew_listener *listener)
+{
+    pyc_wake_set(
+        ((counted *)((char *)listener - offsetof(counted, listener)))->fd);
 }
 
 static void
@@ -84,13 +94,15 @@ one_round(unsigned *random)
     if (kind == FAILED && one.job.total > 2) {
         one.bad = 1 + (size_t)rand_r(random) % (one.job.total - 1);
     }
-    int fd = kind == LISTENED ? pyc_wake_open() : -1,
+    one.fd = kind == LISTENED ? pyc_wake_open() : -1;
+    one.listener.tell = tell;
+    int fd = one.fd,
         early = rand_r(random) % 2;
     if (fd >= 0 && early) {
-        CHECK(pyc_crew_listen(&one.job, fd) == 1);
+        CHECK(pyc_crew_listen(&one.job, &one.listener));
     }
     CHECK(pyc_crew_submit(crew, &one.job) == 0);
-    if (fd >= 0 && (early || pyc_crew_listen(&one.job, fd) == 1)) {
+    if (fd >= 0 && (early || pyc_crew_listen(&one.job, &one.listener))) {
         struct timespec nap = {0, 100000};
         uint64_t told;
         while (read(fd, &told, sizeof(told)) < 0) {
