@@ -16,9 +16,10 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 MODULES = {
-    # module: (folders of csrc it is built from, pkg-config name, least version)
-    "_core": (("base", "py", "pool", "loop", "net", "proc"), "libuv", "1.44"),
-    "_hash": (("base", "hash"), "libcrypto", "3.0"),
+    # module: (folders of csrc it is built from, library: pkg-config name and least version)
+    "_core": (("base", "py", "pool", "loop", "net", "proc"), ("libuv", "1.44")),
+    "_hash": (("base", "hash"), ("libcrypto", "3.0")),
+    "_native": (("base", "native"), None),
 }
 INSTALL_LINES = """\
     Debian, Ubuntu:  apt-get install build-essential pkg-config python3-dev libuv1-dev libssl-dev
@@ -71,8 +72,8 @@ def link_args():
     return ["-flto=auto", "-O2"]
 
 
-def extension(name, folders, library, version):
-    cflags, libs = pkg_config(library, version)
+def extension(name, folders, library):
+    cflags, libs = pkg_config(*library) if library else ([], [])
     sources = [f"csrc/mod/{name.lstrip('_')}.c"]
     for folder in folders:
         sources += sorted(glob.glob(f"csrc/{folder}/**/*.c", recursive=True))

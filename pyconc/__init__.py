@@ -2,11 +2,11 @@
 """Python's concurrency APIs in C.
 
 The event loop: run(main()), install(), new_event_loop(), Loop, EventLoopPolicy (where Python has policies).
-Offload: ThreadPoolExecutor, Future, hashing.
+Offload: ThreadPoolExecutor, Future, hashing, native, parallel.
 """
 __version__ = "0.1.0"
 
-__all__ = ["Future", "Loop", "ThreadPoolExecutor", "hashing", "install", "new_event_loop", "run"]
+__all__ = ["Future", "Loop", "ThreadPoolExecutor", "hashing", "install", "native", "new_event_loop", "parallel", "run"]
 
 # Nothing is imported before it is used: not even asyncio. (And never by its bare name here, where a submodule
 # of that name would take its place.)
@@ -16,6 +16,8 @@ LAZY = {
     "ThreadPoolExecutor": ("pyconc.concurrent.futures", "ThreadPoolExecutor"),
     "EventLoopPolicy": ("pyconc.loop.policy", "EventLoopPolicy"),
     "hashing": ("pyconc.hashing", None),
+    "native": ("pyconc.native", None),
+    "parallel": ("pyconc.parallel", None),
     "new_event_loop": ("pyconc.loop", "new_event_loop"),
 }
 

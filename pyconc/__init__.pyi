@@ -4,6 +4,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from pyconc import hashing as hashing
+from pyconc import native as native
+from pyconc import parallel as parallel
 from pyconc.concurrent.futures import Future as Future
 from pyconc.concurrent.futures import ThreadPoolExecutor as ThreadPoolExecutor
 from pyconc.loop import Loop as Loop
@@ -15,7 +17,7 @@ if sys.version_info < (3, 16):
 _T = TypeVar("_T")
 
 __version__: str
-__all__ = ["Future", "Loop", "ThreadPoolExecutor", "hashing", "install", "new_event_loop", "run"]
+__all__ = ["Future", "Loop", "ThreadPoolExecutor", "hashing", "install", "native", "new_event_loop", "parallel", "run"]
 
 def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None,
         loop_factory: Callable[[], AbstractEventLoop] | None = None, watchdog: float | None = None) -> _T: ...

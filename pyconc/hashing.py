@@ -3,12 +3,13 @@
 
 Each function takes a whole batch and returns its results in order, equal to what hashlib returns item by item:
 
-==================  ==========================================  =====================================
-``digest_many``     ``digest_many_async``                       ``hashlib.new(name, item).digest()``
-``file_digest_many``  ``file_digest_many_async``                ``hashlib.file_digest(file, name).digest()``
-``scrypt_many``     ``scrypt_many_async``                       ``hashlib.scrypt(password, ...)``
-``pbkdf2_many``     ``pbkdf2_many_async``                       ``hashlib.pbkdf2_hmac(name, password, ...)``
-==================  ==========================================  =====================================
+====================  ==========================  ==============================================
+``digest_many``       ``digest_many_async``       ``hashlib.new(name, item).digest()``
+``file_digest_many``  ``file_digest_many_async``  ``hashlib.file_digest(file, name).digest()``
+``scrypt_many``       ``scrypt_many_async``       ``hashlib.scrypt(password, ...)``
+``pbkdf2_many``       ``pbkdf2_many_async``       ``hashlib.pbkdf2_hmac(name, password, ...)``
+``verify_many``       ``verify_many_async``       ``hmac.compare_digest(key, hashlib.scrypt(...))``
+====================  ==========================  ==============================================
 
 The plain functions block their thread, the others are coroutine functions for any asyncio loop. A batch costs one take
 of the GIL, however large it is, so that it keeps its speed beside threads that run Python code. Ctrl-C, an exception
@@ -29,7 +30,7 @@ import contextlib
 import operator
 import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 from pyconc import _hash
 from pyconc._limits import available_cores, available_memory
@@ -42,10 +43,12 @@ if TYPE_CHECKING:
     Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
     Progress: TypeAlias = Callable[[int, int], object] | None
     Salt: TypeAlias = Buffer | list[Buffer] | tuple[Buffer, ...]
+    _Out = TypeVar("_Out", bytes, bytearray)
+    _Writable = TypeVar("_Writable", bound=Buffer)
 
 __all__ = (
     "digest_many", "digest_many_async", "file_digest_many", "file_digest_many_async",
-    "pbkdf2_many", "pbkdf2_many_async", "scrypt_many", "scrypt_many_async",
+    "pbkdf2_many", "pbkdf2_many_async", "scrypt_many", "scrypt_many_async", "verify_many", "verify_many_async",
 )
 
 _PROGRESS_SECONDS = 0.05
@@ -55,21 +58,54 @@ _INT_MAX = 2**31 - 1
 atexit.register(_hash.stop)
 
 
-def digest_many(name: str, buffers: "Iterable[Buffer]", *, threads: int | None = None,
-                progress: "Progress" = None) -> list[bytes]:
+@overload
+def digest_many(name: str, buffers: "Iterable[Buffer]", *, offsets: None = None, out: None = None,
+                threads: int | None = None, progress: "Progress" = None) -> list[bytes]: ...
+@overload
+def digest_many(name: str, buffers: "Buffer", *, offsets: "Buffer", out: None = None,
+                threads: int | None = None, progress: "Progress" = None) -> list[bytes]: ...
+@overload
+def digest_many(name: str, buffers: "Iterable[Buffer] | Buffer", *, offsets: "Buffer | None" = None,
+                out: "type[_Out]", threads: int | None = None, progress: "Progress" = None) -> "_Out": ...
+@overload
+def digest_many(name: str, buffers: "Iterable[Buffer] | Buffer", *, offsets: "Buffer | None" = None,
+                out: "_Writable", threads: int | None = None, progress: "Progress" = None) -> "_Writable": ...
+def digest_many(name, buffers, *, offsets=None, out=None, threads=None, progress=None):
     """The digests of many buffers, in order.
 
     ``name`` is a hash that ``hashlib.new`` knows and whose digests have a fixed size; ``buffers`` yields bytes-like
-    objects, which must not be resized before the end. Raises ValueError for an unknown hash, TypeError (with the index)
-    for what is not bytes-like. Like ``[hashlib.new(name, b).digest() for b in buffers]``.
+    objects, which must not be resized before the end. Like ``[hashlib.new(name, b).digest() for b in buffers]``.
+
+    ``offsets`` cuts items out of a single bytes-like ``buffers``, as Arrow's string and binary arrays have them: n + 1
+    integers of 32 or 64 bits in a buffer (a numpy array, an ``array.array``, a cast memoryview), item i being the bytes
+    from ``offsets[i]`` to ``offsets[i + 1]``.
+
+    ``out`` says where the digests go: None, a list of bytes objects; ``bytes`` or ``bytearray``, a new object of that
+    type with one digest after the other; or a writable contiguous buffer of exactly n times the digest's size in bytes
+    (a numpy array of n rows, say), which is returned. If an item fails it has been written to in part.
+
+    Raises ValueError for an unknown hash, for offsets that do not ascend or lead out of the buffer and for an ``out``
+    of the wrong size; TypeError for what is not bytes-like (with the index), not of integers or not writable.
     """
-    return _run(_hash.digest_batch(name, buffers), threads, progress)
+    return _run(_hash.digest_batch(name, buffers, offsets, out), threads, progress)
 
 
-async def digest_many_async(name: str, buffers: "Iterable[Buffer]", *, threads: int | None = None,
-                            progress: "Progress" = None) -> list[bytes]:
+@overload
+async def digest_many_async(name: str, buffers: "Iterable[Buffer]", *, offsets: None = None, out: None = None,
+                            threads: int | None = None, progress: "Progress" = None) -> list[bytes]: ...
+@overload
+async def digest_many_async(name: str, buffers: "Buffer", *, offsets: "Buffer", out: None = None,
+                            threads: int | None = None, progress: "Progress" = None) -> list[bytes]: ...
+@overload
+async def digest_many_async(name: str, buffers: "Iterable[Buffer] | Buffer", *, offsets: "Buffer | None" = None,
+                            out: "type[_Out]", threads: int | None = None, progress: "Progress" = None) -> "_Out": ...
+@overload
+async def digest_many_async(name: str, buffers: "Iterable[Buffer] | Buffer", *, offsets: "Buffer | None" = None,
+                            out: "_Writable", threads: int | None = None,
+                            progress: "Progress" = None) -> "_Writable": ...
+async def digest_many_async(name, buffers, *, offsets=None, out=None, threads=None, progress=None):
     """``digest_many`` for coroutines."""
-    return await _run_async(_hash.digest_batch(name, buffers), threads, progress)
+    return await _run_async(_hash.digest_batch(name, buffers, offsets, out), threads, progress)
 
 
 @overload
@@ -138,6 +174,59 @@ async def pbkdf2_many_async(name: str, passwords: "Iterable[Buffer]", *, salt: "
     return await _run_async(_pbkdf2_batch(name, passwords, salt, iterations, dklen), threads, progress)
 
 
+@overload
+def verify_many(kdf: Literal["scrypt"], passwords: "Iterable[Buffer]", keys: "Iterable[Buffer]", *, salt: "Salt",
+                n: int, r: int, p: int, maxmem: int = 0, threads: int | None = None, memory_limit: int | None = None,
+                progress: "Progress" = None) -> list[bool]: ...
+@overload
+def verify_many(kdf: Literal["pbkdf2_hmac"], passwords: "Iterable[Buffer]", keys: "Iterable[Buffer]", *, salt: "Salt",
+                name: str, iterations: int, threads: int | None = None,
+                progress: "Progress" = None) -> list[bool]: ...
+def verify_many(kdf, passwords, keys, *, threads=None, progress=None, **parameters):
+    """Whether each key is the one derived from its password, in order.
+
+    ``kdf`` is the function of hashlib that derived the keys, ``"scrypt"`` or ``"pbkdf2_hmac"``; ``keys`` yields a
+    bytes-like object for each password, as many bytes of the derived key as are to be compared; the other arguments are
+    those of ``scrypt_many`` and ``pbkdf2_many``. The time taken does not tell where a key differs, and the keys that
+    were derived are wiped. Raises what those functions raise, and ValueError for an empty key or when there are more or
+    fewer keys than passwords. Like ``[hmac.compare_digest(key, hashlib.scrypt(...)) for ...]``.
+    """
+    return _run(*_verify_batch(kdf, passwords, keys, threads, **parameters), progress)
+
+
+@overload
+async def verify_many_async(kdf: Literal["scrypt"], passwords: "Iterable[Buffer]", keys: "Iterable[Buffer]", *,
+                            salt: "Salt", n: int, r: int, p: int, maxmem: int = 0, threads: int | None = None,
+                            memory_limit: int | None = None, progress: "Progress" = None) -> list[bool]: ...
+@overload
+async def verify_many_async(kdf: Literal["pbkdf2_hmac"], passwords: "Iterable[Buffer]", keys: "Iterable[Buffer]", *,
+                            salt: "Salt", name: str, iterations: int, threads: int | None = None,
+                            progress: "Progress" = None) -> list[bool]: ...
+async def verify_many_async(kdf, passwords, keys, *, threads=None, progress=None, **parameters):
+    """``verify_many`` for coroutines."""
+    return await _run_async(*_verify_batch(kdf, passwords, keys, threads, **parameters), progress)
+
+
+def _verify_batch(kdf: str, passwords: "Iterable[Buffer]", keys: "Iterable[Buffer]", threads: int | None,
+                  **parameters: Any) -> tuple[_hash.Batch, int | None]:
+    if kdf == "scrypt":
+        return _verify_scrypt(passwords, keys, threads, **parameters)
+    if kdf == "pbkdf2_hmac":
+        return _verify_pbkdf2(passwords, keys, threads, **parameters)
+    raise ValueError(f"kdf must be 'scrypt' or 'pbkdf2_hmac', not {kdf!r}")
+
+
+def _verify_scrypt(passwords: "Iterable[Buffer]", keys: "Iterable[Buffer]", threads: int | None, *, salt: "Salt",
+                   n: int, r: int, p: int, maxmem: int = 0,
+                   memory_limit: int | None = None) -> tuple[_hash.Batch, int | None]:
+    return _scrypt_batch(passwords, salt, n, r, p, maxmem, 64, threads, memory_limit, keys)
+
+
+def _verify_pbkdf2(passwords: "Iterable[Buffer]", keys: "Iterable[Buffer]", threads: int | None, *, salt: "Salt",
+                   name: str, iterations: int) -> tuple[_hash.Batch, int | None]:
+    return _pbkdf2_batch(name, passwords, salt, iterations, None, keys), threads
+
+
 def _file_batch(paths: "Iterable[Path]", name: str, errors: str) -> _hash.Batch:
     if errors not in ("raise", "return"):
         raise ValueError(f"errors must be 'raise' or 'return', not {errors!r}")
@@ -145,12 +234,13 @@ def _file_batch(paths: "Iterable[Path]", name: str, errors: str) -> _hash.Batch:
 
 
 def _scrypt_batch(passwords: "Iterable[Buffer]", salt: "Salt", n: int, r: int, p: int, maxmem: int, dklen: int,
-                  threads: int | None, memory_limit: int | None) -> tuple[_hash.Batch, int]:
+                  threads: int | None, memory_limit: int | None,
+                  keys: "Iterable[Buffer] | None" = None) -> tuple[_hash.Batch, int]:
     numbers = {"n": n, "r": r, "p": p, "maxmem": maxmem, "dklen": dklen}
     if not (_are_within(1, 2**64 - 1, n, r, p) and n > 1 and n & (n - 1) == 0
             and _are_within(0, _INT_MAX, maxmem) and _are_within(1, _INT_MAX, dklen)):
         _let_hashlib_judge("scrypt", b"", salt=b"", **numbers)
-    batch = _hash.scrypt_batch(passwords, salt, n, r, p, maxmem, dklen)
+    batch = _hash.scrypt_batch(passwords, salt, n, r, p, maxmem, dklen, keys)
     return batch, min(_threads(threads), _jobs_in_memory(128 * n * r, memory_limit, f"n={n}, r={r}"))
 
 
@@ -165,10 +255,10 @@ def _jobs_in_memory(need: int, limit: int | None, what: str) -> int:
 
 
 def _pbkdf2_batch(name: str, passwords: "Iterable[Buffer]", salt: "Salt", iterations: int,
-                  dklen: int | None) -> _hash.Batch:
+                  dklen: int | None, keys: "Iterable[Buffer] | None" = None) -> _hash.Batch:
     if not _are_within(1, _INT_MAX, iterations, 1 if dklen is None else dklen):
         _let_hashlib_judge("pbkdf2_hmac", "sha256", b"", b"", iterations=iterations, dklen=dklen)
-    return _hash.pbkdf2_batch(name, passwords, salt, iterations, dklen)
+    return _hash.pbkdf2_batch(name, passwords, salt, iterations, dklen, keys)
 
 
 def _are_within(least: int, most: int, *numbers: object) -> bool:
@@ -193,11 +283,11 @@ def _threads(asked: int | None) -> int:
     return threads
 
 
-def _run(batch: _hash.Batch, threads: int | None, progress: "Progress") -> list[Any]:
+def _run(batch: _hash.Batch, threads: int | None, progress: "Progress") -> Any:
     return batch.run(_threads(threads), progress)
 
 
-async def _run_async(batch: _hash.Batch, threads: int | None, progress: "Progress") -> list[Any]:
+async def _run_async(batch: _hash.Batch, threads: int | None, progress: "Progress") -> Any:
     if batch.short:
         return batch.run(_threads(threads), progress)
     import asyncio  # who hashes without coroutines does not pay for it

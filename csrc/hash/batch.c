@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "hash/batch.h"
+#include "base/wake.h"
 #include <errno.h>
 #include <openssl/err.h>
 
@@ -10,17 +11,51 @@
 #define THREAD_WORK ((size_t)256 << 10)
 #define ATTEND_MS 50
 
+static void
+free_scratch(void *kept)
+{
+    pyc_scratch *scratch = kept;
+    EVP_MD_CTX_free(scratch->context);
+    free(scratch->block);
+    free(scratch);
+}
+
+static size_t
+run_items(pyc_crew_job *job, size_t begin, size_t end, void **kept,
+          pyc_fault *fault)
+{
+    pyc_batch *self = (pyc_batch *)((char *)job - offsetof(pyc_batch, job));
+    if (*kept == NULL) {
+        *kept = calloc(1, sizeof(pyc_scratch));
+    }
+    if (*kept == NULL) {
+        *fault = PYC_FAULT_SYSTEM | ENOMEM;
+        return 0;
+    }
+    size_t i = begin;
+    while (i < end && !pyc_crew_is_cut(job, i)) {
+        *fault = self->item(self, i, *kept);
+        if (*fault != 0) {
+            break;
+        }
+        i++;
+    }
+    if (*fault == PYC_FAULT_STOPPED) {
+        *fault = 0;
+    }
+    return i - begin;
+}
+
 pyc_batch *
-pyc_batch_new(PyObject *module,
-              pyc_fault (*item)(pyc_job *, size_t, pyc_scratch *))
+pyc_batch_new(PyObject *module, pyc_batch_item item)
 {
     pyc_hash_state *state = PyModule_GetState(module);
     pyc_batch *self =
         (pyc_batch *)state->batch_type->tp_alloc(state->batch_type, 0);
     if (self != NULL) {
         self->state = state;
-        self->job.item = item;
-        self->job.fd = -1;
+        self->item = item;
+        self->job.run = run_items;
     }
     return self;
 }
@@ -60,35 +95,8 @@ pyc_crypto_fault(void)
     return PYC_FAULT_CRYPTO | (uint32_t)code;
 }
 
-static bool
-is_orphan(pyc_batch *self)
-{
-    return self->job.crew != NULL && pyc_crew_is_orphan(self->job.crew);
-}
-
-/* The interpreter's crew; a forked child leaves its parent's alone, with
- * whatever state its locks are in, and makes its own. */
-static pyc_crew *
-get_crew(pyc_hash_state *state)
-{
-    pyc_crew *crew = atomic_load(&state->crew);
-    if (crew != NULL && !pyc_crew_is_orphan(crew)) {
-        return crew;
-    }
-    pyc_crew *fresh = pyc_crew_new();
-    if (fresh == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    if (atomic_compare_exchange_strong(&state->crew, &crew, fresh)) {
-        return fresh;
-    }
-    pyc_crew_free(fresh);
-    return crew;
-}
-
 static int
-begin(pyc_batch *self, PyObject *threads, int fd)
+begin(pyc_batch *self, PyObject *threads)
 {
     size_t most = PyLong_AsSize_t(threads);
     if (most == (size_t)-1 && PyErr_Occurred()) {
@@ -98,7 +106,7 @@ begin(pyc_batch *self, PyObject *threads, int fd)
         PyErr_SetString(PyExc_RuntimeError, "a batch runs once");
         return -1;
     }
-    pyc_job *job = &self->job;
+    pyc_crew_job *job = &self->job;
     job->threads = most > 0 ? most : 1;
     job->width = job->threads < job->total ? job->threads : job->total;
     if (self->work / THREAD_WORK < job->width) {
@@ -110,45 +118,13 @@ begin(pyc_batch *self, PyObject *threads, int fd)
     size_t even = job->width * 8;
     turns = turns > even ? turns : even;
     job->chunk = job->total / turns + 1;
-    job->fd = fd;
-    atomic_store(&job->end, job->total);
     return 0;
 }
 
 static int
 submit(pyc_batch *self)
 {
-    pyc_crew *crew = get_crew(self->state);
-    int err = crew != NULL ? pyc_crew_submit(crew, &self->job) : -1;
-    if (err > 0) {
-        self->job.finished = true;
-        PyErr_Format(PyExc_RuntimeError, "can't start a hashing thread: %s",
-                     err == ECANCELED ? "the interpreter is shutting down"
-                                      : strerror(err));
-    }
-    return err == 0 ? 0 : -1;
-}
-
-/* Waits without the GIL; negative for ever. */
-static bool
-wait_for(pyc_batch *self, int milliseconds)
-{
-    bool over;
-    Py_BEGIN_ALLOW_THREADS
-    over = pyc_job_wait(&self->job, milliseconds);
-    Py_END_ALLOW_THREADS
-    return over;
-}
-
-/* Cancels what was begun and waits until no thread works on it. */
-static void
-abandon(pyc_batch *self)
-{
-    if (self->job.crew == NULL || is_orphan(self)) {
-        return;
-    }
-    pyc_job_cancel(&self->job);
-    wait_for(self, -1);
+    return pyc_job_submit(&self->state->crew, free_scratch, &self->job);
 }
 
 static int
@@ -168,7 +144,7 @@ report(PyObject *progress, size_t done, size_t total)
 static int
 check_owner(pyc_batch *self)
 {
-    if (!is_orphan(self)) {
+    if (!pyc_crew_is_lost(&self->job)) {
         return 0;
     }
     PyErr_SetString(PyExc_RuntimeError,
@@ -181,11 +157,11 @@ static int
 attend(pyc_batch *self, PyObject *progress)
 {
     size_t told = 0;
-    while (!wait_for(self, ATTEND_MS)) {
+    while (!pyc_job_wait(&self->job, ATTEND_MS)) {
         if (PyErr_CheckSignals() < 0 || check_owner(self) < 0) {
             return -1;
         }
-        size_t done = pyc_job_done(&self->job);
+        size_t done = pyc_crew_done(&self->job);
         if (done > told && report(progress, done, self->job.total) < 0) {
             return -1;
         }
@@ -201,11 +177,11 @@ static void
 run_in_place(pyc_batch *self)
 {
     if (self->work <= TINY_WORK) {
-        pyc_job_run_here(&self->job);
+        pyc_crew_run_here(&self->job, free_scratch);
         return;
     }
     Py_BEGIN_ALLOW_THREADS
-    pyc_job_run_here(&self->job);
+    pyc_crew_run_here(&self->job, free_scratch);
     Py_END_ALLOW_THREADS
 }
 
@@ -248,6 +224,17 @@ place_errors(pyc_batch *self)
     return 0;
 }
 
+static PyObject *
+list_matches(pyc_batch *self)
+{
+    Py_ssize_t total = (Py_ssize_t)self->job.total;
+    PyObject *list = PyList_New(total);
+    for (Py_ssize_t i = 0; list != NULL && i < total; i++) {
+        PyList_SET_ITEM(list, i, PyBool_FromLong(self->matches[i]));
+    }
+    return list;
+}
+
 /* Lets go of everything that was held for the threads. */
 static void
 release(pyc_batch *self)
@@ -258,6 +245,7 @@ release(pyc_batch *self)
     }
     Py_CLEAR(self->owners);
     Py_CLEAR(self->salts);
+    Py_CLEAR(self->keys);
     Py_CLEAR(self->paths);
     Py_CLEAR(self->results);
     PYC_END_CRITICAL_SECTION();
@@ -276,12 +264,15 @@ take_results(pyc_batch *self)
     if (self->job.fault != 0) {
         return raise_fault(self);
     }
-    if (self->results == NULL || self->job.done < self->job.total) {
+    if (self->results == NULL || pyc_crew_done(&self->job) < self->job.total) {
         PyErr_SetString(PyExc_RuntimeError, "the batch was not run to its end");
         return NULL;
     }
     if (self->errnos != NULL && place_errors(self) < 0) {
         return NULL;
+    }
+    if (self->matches != NULL) {
+        return list_matches(self);
     }
     PyObject *results = self->results;
     self->results = NULL;
@@ -291,8 +282,7 @@ take_results(pyc_batch *self)
 static PyObject *
 batch_result(pyc_batch *self, PyObject *Py_UNUSED(ignored))
 {
-    bool shared = self->job.crew != NULL && !is_orphan(self);
-    if (shared ? !pyc_job_wait(&self->job, 0) : !self->job.finished) {
+    if (!pyc_job_is_over(&self->job)) {
         PyErr_SetString(PyExc_RuntimeError, "the batch is not over");
         return NULL;
     }
@@ -315,7 +305,7 @@ PyDoc_STRVAR(run_doc,
 static PyObject *
 batch_run(pyc_batch *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (pyc_expect_args("run", count, 2) < 0 || begin(self, args[0], -1) < 0) {
+    if (pyc_expect_args("run", count, 2) < 0 || begin(self, args[0]) < 0) {
         return NULL;
     }
     if (self->work < THREAD_WORK) {
@@ -335,16 +325,23 @@ batch_run(pyc_batch *self, PyObject *const *args, Py_ssize_t count)
 
 fail:;
     PyObject *error = pyc_take_exception();
-    abandon(self);
+    pyc_job_abandon(&self->job);
     pyc_put_exception(error);
     return NULL;
+}
+
+static void
+tell_descriptor(pyc_crew_listener *listener)
+{
+    pyc_wake_set(
+        ((pyc_batch *)((char *)listener - offsetof(pyc_batch, listener)))->fd);
 }
 
 PyDoc_STRVAR(start_doc,
              "start($self, threads, fd, /)\n--\n\n"
              "Begin to work through the batch on at most that many threads.\n\n"
-             "A byte is written to the file descriptor when the batch is over, "
-             "for whatever\nreason; it must stay open until then.");
+             "Eight bytes are written to the file descriptor when the batch is "
+             "over, for\nwhatever reason; it must stay open until then.");
 
 static PyObject *
 batch_start(pyc_batch *self, PyObject *const *args, Py_ssize_t count)
@@ -353,7 +350,13 @@ batch_start(pyc_batch *self, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     int fd = PyObject_AsFileDescriptor(args[1]);
-    if (fd < 0 || begin(self, args[0], fd) < 0 || submit(self) < 0) {
+    if (fd < 0 || begin(self, args[0]) < 0) {
+        return NULL;
+    }
+    self->fd = fd;
+    self->listener.tell = tell_descriptor;
+    pyc_crew_listen(&self->job, &self->listener);
+    if (submit(self) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -366,8 +369,8 @@ PyDoc_STRVAR(cancel_doc, "cancel($self, /)\n--\n\n"
 static PyObject *
 batch_cancel(pyc_batch *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->job.crew != NULL && !is_orphan(self)) {
-        pyc_job_cancel(&self->job);
+    if (self->job.crew != NULL && !pyc_crew_is_lost(&self->job)) {
+        pyc_crew_cancel(&self->job);
     }
     Py_RETURN_NONE;
 }
@@ -378,16 +381,14 @@ PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
 static PyObject *
 batch_close(pyc_batch *self, PyObject *Py_UNUSED(ignored))
 {
-    abandon(self);
+    pyc_job_abandon(&self->job);
     Py_RETURN_NONE;
 }
 
 static PyObject *
 batch_get_done(pyc_batch *self, void *Py_UNUSED(closure))
 {
-    bool shared = self->job.crew != NULL && !is_orphan(self);
-    return PyLong_FromSize_t(shared ? pyc_job_done(&self->job)
-                                    : self->job.done);
+    return PyLong_FromSize_t(pyc_crew_done(&self->job));
 }
 
 static PyObject *
@@ -408,6 +409,7 @@ batch_traverse(pyc_batch *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->owners);
     Py_VISIT(self->salts);
+    Py_VISIT(self->keys);
     Py_VISIT(self->paths);
     Py_VISIT(self->results);
     for (size_t i = 0; i < self->view_count; i++) {
@@ -419,7 +421,7 @@ batch_traverse(pyc_batch *self, visitproc visit, void *arg)
 static int
 batch_clear(pyc_batch *self)
 {
-    abandon(self);
+    pyc_job_abandon(&self->job);
     release(self);
     return 0;
 }
@@ -430,13 +432,13 @@ batch_dealloc(pyc_batch *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     batch_clear(self);
-    if (self->job.crew != NULL && !is_orphan(self)) {
-        pthread_cond_destroy(&self->job.over);
-    }
+    pyc_crew_clear(&self->job);
     EVP_MD_free(self->md);
     PyMem_Free(self->views);
     PyMem_Free(self->inputs);
     PyMem_Free(self->salt_spans);
+    PyMem_Free(self->key_spans);
+    PyMem_Free(self->matches);
     PyMem_Free(self->errnos);
     type->tp_free(self);
     Py_DECREF(type);

@@ -5,8 +5,24 @@
 #define PYC_HASH_BATCH_H
 
 #include "py/compat.h"
-#include "hash/crew.h"
+#include "py/crew.h"
 #include "hash/low.h"
+
+#define PYC_BLOCK_SIZE ((size_t)256 << 10)
+
+/* What a worker keeps from one item to the next; made by who needs it. */
+typedef struct {
+    EVP_MD_CTX *context;
+    unsigned char *block; /* PYC_BLOCK_SIZE bytes */
+    size_t ahead;         /* files before this one have been asked for */
+} pyc_scratch;
+
+/* Kinds of pyc_fault, with their code below them. */
+#define PYC_FAULT_STOPPED ((pyc_fault)1 << 40) /* the batch was cut short */
+#define PYC_FAULT_SYSTEM ((pyc_fault)2 << 40)  /* + errno */
+#define PYC_FAULT_CRYPTO ((pyc_fault)3 << 40)  /* + a code of libcrypto */
+#define PYC_FAULT_KIND(fault) ((fault) & ~(PYC_FAULT_STOPPED - 1))
+#define PYC_FAULT_CODE(fault) ((unsigned long)(uint32_t)(fault))
 
 typedef struct {
     PyTypeObject *batch_type;
@@ -18,43 +34,60 @@ typedef struct {
     size_t size;
 } pyc_span;
 
-typedef struct {
+typedef struct pyc_batch pyc_batch;
+typedef pyc_fault (*pyc_batch_item)(pyc_batch *, size_t index, pyc_scratch *);
+
+struct pyc_batch {
     PyObject_HEAD
-    pyc_job job;
+    pyc_crew_job job;
+    pyc_batch_item item;
     pyc_hash_state *state;
     PyObject *owners; /* tuple: what the inputs point into */
     PyObject *salts;  /* tuple: the same for the salts */
+    PyObject *keys;   /* tuple: the same for the keys */
     PyObject *paths;  /* tuple: the paths as they were given */
     PyObject *results;
     Py_buffer *views;
     size_t view_count;
     pyc_span *inputs;
     pyc_span *salt_spans; /* one each, or a single one */
-    size_t salt_count;
-    size_t work; /* about how many bytes there are to hash */
+    pyc_span *key_spans;  /* what the results must be; NULL: there are none */
+    size_t work;          /* about how many bytes there are to hash */
     atomic_bool started;
+    pyc_crew_listener listener; /* who tells `fd` */
+    int fd;
+    unsigned char *out; /* where all results go, one after the other; NULL:
+                           each is a bytes object in the list */
 
     EVP_MD *md;
     pyc_low_digest low; /* or NULL */
     size_t digest_size;
     unsigned long long n, r, p, maxmem; /* scrypt */
     int iterations;                     /* pbkdf2 */
-    int *errnos; /* files whose errors are results: one each, 0 for none */
-} pyc_batch;
+    char
+        *matches; /* whether each result is its key; NULL: they are not asked */
+    int *errnos;  /* files whose errors are results: one each, 0 for none */
+};
 
 extern PyType_Spec pyc_batch_spec;
 
 /* A batch without inputs for that kind of item, or NULL. */
-pyc_batch *pyc_batch_new(PyObject *module,
-                         pyc_fault (*item)(pyc_job *, size_t, pyc_scratch *));
+pyc_batch *pyc_batch_new(PyObject *module, pyc_batch_item item);
 /* 0, or -1 with TypeError: `items` is one item where many are expected. */
 int pyc_expect_many(PyObject *items, const char *what);
 /* Take the buffers of an iterable; `what` names it in errors. 0 or -1. */
 int pyc_batch_hold_inputs(pyc_batch *self, PyObject *buffers, const char *what);
+/* The same for the parts of one buffer: part i goes from offsets[i] to
+ * offsets[i + 1], 32-bit or 64-bit integers in a buffer of their own. */
+int pyc_batch_hold_parts(pyc_batch *self, PyObject *buffer, PyObject *offsets);
 /* The same for salts: one buffer, or a list or tuple of one each. */
 int pyc_batch_hold_salts(pyc_batch *self, PyObject *salt);
-/* Makes a result of that many bytes for each input. 0 or -1. */
-int pyc_batch_make_results(pyc_batch *self, size_t size);
+/* The same for the keys to compare with: an iterable of one each. */
+int pyc_batch_hold_keys(pyc_batch *self, PyObject *keys);
+/* Makes room for a result of that many bytes for each input: in a list of
+ * bytes objects (out is None), in a new bytes or bytearray object (out is the
+ * type) or in the writable buffer `out`. 0 or -1. */
+int pyc_batch_make_results(pyc_batch *self, size_t size, PyObject *out);
 
 /* 0, or -1 with a TypeError unless a function got that many arguments. */
 int pyc_expect_args(const char *function, Py_ssize_t count, Py_ssize_t wanted);
@@ -64,15 +97,12 @@ PyObject *pyc_raise_crypto(unsigned long code, const char *otherwise);
  * the thread's errors cleared. */
 pyc_fault pyc_crypto_fault(void);
 
-static inline pyc_batch *
-pyc_batch_of(pyc_job *job)
-{
-    return (pyc_batch *)((char *)job - offsetof(pyc_batch, job));
-}
-
 static inline unsigned char *
 pyc_batch_result(pyc_batch *self, size_t index)
 {
+    if (self->out != NULL) {
+        return self->out + index * self->digest_size;
+    }
     return (unsigned char *)PyBytes_AS_STRING(
         PyList_GET_ITEM(self->results, (Py_ssize_t)index));
 }

@@ -64,9 +64,8 @@ pyc_batch_fetch_digest(pyc_batch *self, PyObject *name)
 }
 
 static pyc_fault
-digest_item(pyc_job *job, size_t index, pyc_scratch *scratch)
+digest_item(pyc_batch *self, size_t index, pyc_scratch *scratch)
 {
-    pyc_batch *self = pyc_batch_of(job);
     const unsigned char *data = self->inputs[index].data;
     size_t left = self->inputs[index].size;
     if (self->low != NULL && left <= STEP) {
@@ -81,7 +80,7 @@ digest_item(pyc_job *job, size_t index, pyc_scratch *scratch)
         return pyc_crypto_fault();
     }
     for (; left > STEP; data += STEP, left -= STEP) {
-        if (pyc_job_is_cut(job, index)) {
+        if (pyc_crew_is_cut(&self->job, index)) {
             return PYC_FAULT_STOPPED;
         }
         if (!EVP_DigestUpdate(scratch->context, data, STEP)) {
@@ -99,15 +98,23 @@ digest_item(pyc_job *job, size_t index, pyc_scratch *scratch)
 PyObject *
 pyc_digest_batch(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    if (pyc_expect_args("digest_batch", count, 2) < 0) {
+    if (pyc_expect_args("digest_batch", count, 4) < 0) {
         return NULL;
     }
     pyc_batch *self = pyc_batch_new(module, digest_item);
-    if (self == NULL || pyc_batch_fetch_digest(self, args[0]) < 0 ||
-        pyc_batch_hold_inputs(self, args[1], "buffers") < 0 ||
-        pyc_batch_make_results(self, self->digest_size) < 0) {
-        Py_XDECREF(self);
-        return NULL;
+    if (self == NULL || pyc_batch_fetch_digest(self, args[0]) < 0) {
+        goto fail;
+    }
+    int rc = Py_IsNone(args[2])
+                 ? pyc_batch_hold_inputs(self, args[1], "buffers")
+                 : pyc_batch_hold_parts(self, args[1], args[2]);
+    if (rc < 0 ||
+        pyc_batch_make_results(self, self->digest_size, args[3]) < 0) {
+        goto fail;
     }
     return (PyObject *)self;
+
+fail:
+    Py_XDECREF(self);
+    return NULL;
 }

@@ -4,7 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
+
+/* Of files that have to come from the disk, so many are asked for before their
+ * turn, and so much of each. */
+#define FILES_AHEAD 8
+#define BYTES_AHEAD ((off_t)1 << 20)
 
 /* 0, or an errno. Waits for nobody: no signal and no cancellation would get
  * through to this thread. */
@@ -39,16 +45,53 @@ read_block(int fd, unsigned char *block)
     return got;
 }
 
+/* The first block, and whether it had to be waited for. */
+static ssize_t
+read_first(int fd, unsigned char *block, bool *waited)
+{
+#ifdef RWF_NOWAIT
+    struct iovec into = {block, PYC_BLOCK_SIZE};
+    ssize_t got = preadv2(fd, &into, 1, -1, RWF_NOWAIT);
+    if (got > 0) {
+        return got;
+    }
+    *waited = got < 0 && errno == EAGAIN;
+#endif
+    return read_block(fd, block);
+}
+
+/* Has the system read the files that come after number `index`. */
+static void
+read_ahead(pyc_batch *self, size_t index, pyc_scratch *scratch)
+{
+#ifdef POSIX_FADV_WILLNEED
+    size_t end = index + 1 + FILES_AHEAD;
+    size_t i = scratch->ahead > index && scratch->ahead < end ? scratch->ahead
+                                                              : index + 1;
+    for (; i < end && !pyc_crew_is_cut(&self->job, i); i++) {
+        int fd;
+        if (open_file(self->inputs[i].data, &fd) == 0) {
+            posix_fadvise(fd, 0, BYTES_AHEAD, POSIX_FADV_WILLNEED);
+            close(fd);
+        }
+    }
+    scratch->ahead = i;
+#endif
+}
+
 static pyc_fault
 digest_fd(pyc_batch *self, size_t index, int fd, pyc_scratch *scratch)
 {
     if (!EVP_DigestInit_ex2(scratch->context, self->md, NULL)) {
         return pyc_crypto_fault();
     }
-    bool advised = false;
-    ssize_t got;
-    while ((got = read_block(fd, scratch->block)) > 0) {
-        if (pyc_job_is_cut(&self->job, index)) {
+    bool advised = false, waited = false;
+    ssize_t got = read_first(fd, scratch->block, &waited);
+    if (waited) {
+        read_ahead(self, index, scratch);
+    }
+    for (; got > 0; got = read_block(fd, scratch->block)) {
+        if (pyc_crew_is_cut(&self->job, index)) {
             return PYC_FAULT_STOPPED;
         }
 #ifdef POSIX_FADV_SEQUENTIAL
@@ -73,9 +116,8 @@ digest_fd(pyc_batch *self, size_t index, int fd, pyc_scratch *scratch)
 }
 
 static pyc_fault
-file_item(pyc_job *job, size_t index, pyc_scratch *scratch)
+file_item(pyc_batch *self, size_t index, pyc_scratch *scratch)
 {
-    pyc_batch *self = pyc_batch_of(job);
     if (scratch->context == NULL) {
         scratch->context = EVP_MD_CTX_new();
     }
@@ -143,7 +185,7 @@ pyc_file_batch(PyObject *module, PyObject *const *args, Py_ssize_t count)
     self->paths = PySequence_Tuple(args[0]);
     if (self->paths == NULL || (encoded = encode_paths(self->paths)) == NULL ||
         pyc_batch_hold_inputs(self, encoded, "paths") < 0 ||
-        pyc_batch_make_results(self, self->digest_size) < 0) {
+        pyc_batch_make_results(self, self->digest_size, Py_None) < 0) {
         goto fail;
     }
     Py_DECREF(encoded);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Keys derived from passwords. */
 #include "hash/batch.h"
+#include <errno.h>
 #include <limits.h>
+#include <openssl/crypto.h>
 #include <openssl/err.h>
 
 static const pyc_span *
@@ -10,29 +12,70 @@ salt_of(pyc_batch *self, size_t index)
     return &self->salt_spans[PyTuple_GET_SIZE(self->salts) > 1 ? index : 0];
 }
 
-static pyc_fault
-scrypt_item(pyc_job *job, size_t index, pyc_scratch *Py_UNUSED(scratch))
+typedef int (*derivation)(pyc_batch *, size_t index, unsigned char *key,
+                          size_t size);
+
+static int
+derive_scrypt(pyc_batch *self, size_t index, unsigned char *key, size_t size)
 {
-    pyc_batch *self = pyc_batch_of(job);
     const pyc_span *password = &self->inputs[index];
     const pyc_span *salt = salt_of(self, index);
-    int ok = EVP_PBE_scrypt(password->data, password->size, salt->data,
-                            salt->size, self->n, self->r, self->p, self->maxmem,
-                            pyc_batch_result(self, index), self->digest_size);
+    return EVP_PBE_scrypt(password->data, password->size, salt->data,
+                          salt->size, self->n, self->r, self->p, self->maxmem,
+                          key, size);
+}
+
+static int
+derive_pbkdf2(pyc_batch *self, size_t index, unsigned char *key, size_t size)
+{
+    const pyc_span *password = &self->inputs[index];
+    const pyc_span *salt = salt_of(self, index);
+    return PKCS5_PBKDF2_HMAC(password->data, (int)password->size, salt->data,
+                             (int)salt->size, self->iterations, self->md,
+                             (int)size, key);
+}
+
+/* Derives the key and compares it with the one it must be, in a time that
+ * does not tell where they differ. */
+static pyc_fault
+verify(pyc_batch *self, size_t index, derivation derive)
+{
+    const pyc_span *wanted = &self->key_spans[index];
+    unsigned char *key = malloc(wanted->size);
+    if (key == NULL) {
+        return PYC_FAULT_SYSTEM | ENOMEM;
+    }
+    int ok = derive(self, index, key, wanted->size);
+    if (ok) {
+        self->matches[index] =
+            CRYPTO_memcmp(key, wanted->data, wanted->size) == 0;
+    }
+    OPENSSL_cleanse(key, wanted->size);
+    free(key);
     return ok ? 0 : pyc_crypto_fault();
 }
 
 static pyc_fault
-pbkdf2_item(pyc_job *job, size_t index, pyc_scratch *Py_UNUSED(scratch))
+derive_item(pyc_batch *self, size_t index, derivation derive)
 {
-    pyc_batch *self = pyc_batch_of(job);
-    const pyc_span *password = &self->inputs[index];
-    const pyc_span *salt = salt_of(self, index);
-    int ok = PKCS5_PBKDF2_HMAC(password->data, (int)password->size, salt->data,
-                               (int)salt->size, self->iterations, self->md,
-                               (int)self->digest_size,
-                               pyc_batch_result(self, index));
+    if (self->matches != NULL) {
+        return verify(self, index, derive);
+    }
+    int ok =
+        derive(self, index, pyc_batch_result(self, index), self->digest_size);
     return ok ? 0 : pyc_crypto_fault();
+}
+
+static pyc_fault
+scrypt_item(pyc_batch *self, size_t index, pyc_scratch *Py_UNUSED(scratch))
+{
+    return derive_item(self, index, derive_scrypt);
+}
+
+static pyc_fault
+pbkdf2_item(pyc_batch *self, size_t index, pyc_scratch *Py_UNUSED(scratch))
+{
+    return derive_item(self, index, derive_pbkdf2);
 }
 
 /* libcrypto takes these lengths as int. */
@@ -49,7 +92,8 @@ check_sizes(const pyc_span *spans, size_t count, const char *what)
 }
 
 static int
-hold_secrets(pyc_batch *self, PyObject *passwords, PyObject *salt)
+hold_secrets(pyc_batch *self, PyObject *passwords, PyObject *salt,
+             PyObject *keys)
 {
     if (pyc_batch_hold_inputs(self, passwords, "passwords") < 0 ||
         pyc_batch_hold_salts(self, salt) < 0 ||
@@ -59,7 +103,13 @@ hold_secrets(pyc_batch *self, PyObject *passwords, PyObject *salt)
         return -1;
     }
     self->work = self->job.total > 0 ? SIZE_MAX : 0;
-    return 0;
+    if (Py_IsNone(keys)) {
+        return pyc_batch_make_results(self, self->digest_size, Py_None);
+    }
+    if (pyc_batch_hold_keys(self, keys) < 0) {
+        return -1;
+    }
+    return check_sizes(self->key_spans, self->job.total, "key");
 }
 
 static int
@@ -69,12 +119,13 @@ as_number(PyObject *object, unsigned long long *number)
     return *number == (unsigned long long)-1 && PyErr_Occurred() ? -1 : 0;
 }
 
-/* args: passwords, salt, n, r, p, maxmem, dklen; the numbers are checked. */
+/* args: passwords, salt, n, r, p, maxmem, dklen, keys or None; the numbers are
+ * checked. */
 PyObject *
 pyc_scrypt_batch(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     unsigned long long dklen;
-    if (pyc_expect_args("scrypt_batch", count, 7) < 0) {
+    if (pyc_expect_args("scrypt_batch", count, 8) < 0) {
         return NULL;
     }
     pyc_batch *self = pyc_batch_new(module, scrypt_item);
@@ -91,8 +142,7 @@ pyc_scrypt_batch(PyObject *module, PyObject *const *args, Py_ssize_t count)
         goto fail;
     }
     self->digest_size = (size_t)dklen;
-    if (hold_secrets(self, args[0], args[1]) < 0 ||
-        pyc_batch_make_results(self, self->digest_size) < 0) {
+    if (hold_secrets(self, args[0], args[1], args[7]) < 0) {
         goto fail;
     }
     return (PyObject *)self;
@@ -102,12 +152,13 @@ fail:
     return NULL;
 }
 
-/* args: name, passwords, salt, iterations, dklen or None; checked as above. */
+/* args: name, passwords, salt, iterations, dklen or None, keys or None; checked
+ * as above. */
 PyObject *
 pyc_pbkdf2_batch(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     unsigned long long iterations, dklen;
-    if (pyc_expect_args("pbkdf2_batch", count, 5) < 0) {
+    if (pyc_expect_args("pbkdf2_batch", count, 6) < 0) {
         return NULL;
     }
     pyc_batch *self = pyc_batch_new(module, pbkdf2_item);
@@ -122,8 +173,7 @@ pyc_pbkdf2_batch(PyObject *module, PyObject *const *args, Py_ssize_t count)
         self->digest_size = (size_t)dklen;
     }
     self->iterations = (int)iterations;
-    if (hold_secrets(self, args[1], args[2]) < 0 ||
-        pyc_batch_make_results(self, self->digest_size) < 0) {
+    if (hold_secrets(self, args[1], args[2], args[5]) < 0) {
         goto fail;
     }
     return (PyObject *)self;

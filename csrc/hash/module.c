@@ -2,8 +2,14 @@
 #include "hash/module.h"
 #include "hash/batch.h"
 
-PyDoc_STRVAR(digest_batch_doc, "digest_batch($module, name, buffers, /)\n--\n\n"
-                               "A Batch of the digests of buffers.");
+PyDoc_STRVAR(digest_batch_doc,
+             "digest_batch($module, name, buffers, offsets, out, "
+             "/)\n--\n\n"
+             "A Batch of the digests of buffers.\n\n"
+             "With offsets other than None, of the parts "
+             "that they cut one buffer into.\nThe result is "
+             "a list (out is None), a new object of the type "
+             "`out` or `out`,\na writable buffer.");
 PyDoc_STRVAR(file_batch_doc,
              "file_batch($module, paths, name, return_errors, /)\n--\n\n"
              "A Batch of the digests of files.\n\n"
@@ -11,14 +17,16 @@ PyDoc_STRVAR(file_batch_doc,
              "place of its\ndigest; otherwise result() raises the first one.");
 PyDoc_STRVAR(scrypt_batch_doc,
              "scrypt_batch($module, passwords, salt, n, r, p, maxmem, dklen, "
-             "/)\n--\n\n"
+             "keys, /)\n--\n\n"
              "A Batch of keys derived by scrypt; salt: one, or a list or tuple "
-             "of one each.");
+             "of one each.\n\n"
+             "With keys other than None the results are whether each is the "
+             "one of `keys`.");
 PyDoc_STRVAR(pbkdf2_batch_doc,
              "pbkdf2_batch($module, name, passwords, salt, iterations, dklen, "
-             "/)\n--\n\n"
+             "keys, /)\n--\n\n"
              "A Batch of keys derived by PBKDF2; dklen None is the digest's "
-             "size.");
+             "size, keys as in\nscrypt_batch().");
 PyDoc_STRVAR(stop_doc, "stop($module, /)\n--\n\n"
                        "Cancel all batches and end the threads, for good: for "
                        "the interpreter's exit.");
@@ -27,12 +35,7 @@ static PyObject *
 stop(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
     pyc_hash_state *state = PyModule_GetState(module);
-    pyc_crew *crew = atomic_load(&state->crew);
-    if (crew != NULL && !pyc_crew_is_orphan(crew)) {
-        Py_BEGIN_ALLOW_THREADS
-        pyc_crew_stop(crew);
-        Py_END_ALLOW_THREADS
-    }
+    pyc_job_stop_all(&state->crew);
     Py_RETURN_NONE;
 }
 

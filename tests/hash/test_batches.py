@@ -287,7 +287,7 @@ def test_exit_with_a_batch_that_was_started():
     code = """
         import os
         from pyconc import _hash, hashing
-        kept = _hash.scrypt_batch([b'x'] * 10**6, b'', 1024, 8, 1, 0, 64)
+        kept = _hash.scrypt_batch([b'x'] * 10**6, b'', 1024, 8, 1, 0, 64, None)
         kept.start(2, os.pipe()[1])
         print("bye")
     """
@@ -442,7 +442,7 @@ def test_cores():
 # The batch object.
 
 def test_a_batch_runs_once():
-    batch = _hash.digest_batch("sha256", [b"x"])
+    batch = _hash.digest_batch("sha256", [b"x"], None, None)
     assert (batch.done, batch.total, batch.short) == (0, 1, True)
     with pytest.raises(RuntimeError, match="not over"):
         batch.result()
@@ -460,17 +460,17 @@ def test_a_batch_that_is_started():
     reader, writer = os.pipe()
     try:
         for count in (0, 1, 2000):
-            batch = _hash.digest_batch("sha256", [b"x"] * count)
+            batch = _hash.digest_batch("sha256", [b"x"] * count, None, None)
             batch.start(2, writer)
-            assert len(os.read(reader, 10)) == 1
+            assert len(os.read(reader, 10)) == 8
             assert batch.done == count
             assert batch.result() == [EXPECTED] * count
-        batch = _hash.scrypt_batch(LONG, b"", 1024, 8, 1, 0, 64)
+        batch = _hash.scrypt_batch(LONG, b"", 1024, 8, 1, 0, 64, None)
         batch.start(2, writer)
         with pytest.raises(RuntimeError, match="not over"):
             batch.result()
         batch.cancel()
-        assert len(os.read(reader, 10)) == 1
+        assert len(os.read(reader, 10)) == 8
         batch.close()
         assert batch.done < batch.total
         with pytest.raises(RuntimeError, match="not run to its end"):
@@ -483,8 +483,8 @@ def test_a_batch_that_is_started():
 def test_a_batch_that_is_dropped(no_leaked_threads):
     """Its threads are gone before its memory is."""
     reader, writer = os.pipe()
-    _hash.scrypt_batch([bytearray(5)] * 100_000, bytearray(9), 1024, 8, 1, 0, 64).start(2, writer)
-    assert len(os.read(reader, 10)) == 1
+    _hash.scrypt_batch([bytearray(5)] * 100_000, bytearray(9), 1024, 8, 1, 0, 64, None).start(2, writer)
+    assert len(os.read(reader, 10)) == 8
     os.close(reader)
     os.close(writer)
 

@@ -6,9 +6,9 @@ import pytest
 
 CSRC = Path(__file__).parents[2] / "csrc"
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.MULTILINE)
-# From the lowest to the highest. ipc and hash stand aside: they know base and py only, and nobody knows them but mod.
+# From the lowest to the highest. The others stand aside: they know base and py only, and nobody knows them but mod.
 STACK = ["base", "py", "sync", "pool", "loop", "aio", "net", "proc"]
-ASIDE = ["ipc", "hash"]
+ASIDE = ["ipc", "hash", "native"]
 MAY_INCLUDE = {
     **{folder: set(STACK[:place]) for place, folder in enumerate(STACK)},
     **dict.fromkeys(ASIDE, {"base", "py"}),

@@ -47,6 +47,10 @@ def wait(fs, timeout=None, return_when=concurrent.futures.ALL_COMPLETED):
     Futures of other libraries may be among them. Source: concurrent.futures.wait.
     """
     fs = set(fs)
+    for future in fs:
+        # One that is not told when it is over asks to be (pyconc.native's).
+        if type(future) is not Future and (watch := getattr(future, "_watch", None)) is not None:
+            watch()
     first = return_when == concurrent.futures.FIRST_COMPLETED, return_when == concurrent.futures.FIRST_EXCEPTION
     if any(first) or return_when == concurrent.futures.ALL_COMPLETED:
         done = _core.wait(list(fs), timeout, *first)
