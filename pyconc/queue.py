@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: MIT
+"""queue."""
+from queue import *  # noqa: F403
