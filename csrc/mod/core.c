@@ -74,6 +74,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     PYC_STATE_TYPES(X)
 #undef X
     Py_VISIT(state->mailboxes);
+    Py_VISIT(state->queue_ShutDown);
     Py_VISIT(state->watch_report);
     Py_VISIT(state->data_received);
     Py_VISIT(state->adopt_streams);
@@ -103,6 +104,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->kwnames_context);
     Py_CLEAR(state->kwnames_seen);
     Py_CLEAR(state->mailboxes);
+    Py_CLEAR(state->queue_ShutDown);
     Py_CLEAR(state->watch_report);
     Py_CLEAR(state->data_received);
     Py_CLEAR(state->adopt_streams);

@@ -38,6 +38,8 @@ extern struct PyModuleDef pyc_core_module;
     X(threading_Condition, "threading", "Condition")                           \
     X(threading_BrokenBarrierError, "threading", "BrokenBarrierError")         \
     X(threading_allocate_lock, "_thread", "allocate_lock")                     \
+    X(queue_Empty, "queue", "Empty")                                           \
+    X(queue_Full, "queue", "Full")                                             \
     X(asyncio_current_task, "asyncio", "current_task")                         \
     X(extract_stack, "asyncio.format_helpers", "extract_stack")                \
     X(base_logger, "concurrent.futures._base", "LOGGER")                       \
@@ -141,6 +143,7 @@ typedef struct {
     PyObject *kwnames_seen;    /* equal to it, and the last one given */
     int context_known;         /* pyc_context_is_known() */
     PyObject *mailboxes;       /* loop, weakly: where its results wait */
+    PyObject *queue_ShutDown;  /* queue's own where it has one */
     PyObject *watch_report;    /* who is told of deadlocks, NULL: nobody */
     pyc_link watched;          /* the threads that wait for locks, then */
     pyc_lock watch_guard;

@@ -5,12 +5,12 @@
  * loop that is. */
 #include "sync/wait.h"
 
-enum { FRESH, ASLEEP, ENDED };
+enum { FRESH, ASLEEP, ELSEWHERE, ENDED };
 
 typedef struct {
     PyObject_HEAD
     pyc_wait wait;
-    PyObject *iterator; /* of the future, while asleep */
+    PyObject *iterator; /* of the future, while asleep; or who goes on */
     PyObject *error;    /* to be raised when the attempts have ended */
     int state;
 } awaitable;
@@ -115,6 +115,36 @@ finish(awaitable *self, PyObject **result)
     return PYGEN_RETURN;
 }
 
+/* One step of the coroutine that goes on in our place. */
+static PySendResult
+step_elsewhere(awaitable *self, PyObject **result)
+{
+    PySendResult rc = PyIter_Send(self->iterator, Py_None, result);
+    if (rc != PYGEN_NEXT) {
+        self->state = ENDED;
+        Py_CLEAR(self->iterator);
+    }
+    return rc;
+}
+
+static PySendResult
+go_elsewhere(awaitable *self, PyObject **result)
+{
+    pyc_wait *wait = &self->wait;
+    forget_future(self);
+    PyObject *name = PyUnicode_FromString(wait->operation->elsewhere);
+    if (name != NULL) {
+        self->iterator =
+            PyObject_CallMethodObjArgs(wait->subject, name, wait->item, NULL);
+        Py_DECREF(name);
+    }
+    if (self->iterator == NULL) {
+        return fail(self);
+    }
+    self->state = ELSEWHERE;
+    return step_elsewhere(self, result);
+}
+
 /* Attempts until it is done or asleep. */
 static PySendResult
 advance(awaitable *self, PyObject **result)
@@ -142,7 +172,7 @@ advance(awaitable *self, PyObject **result)
         forget_future(self);
         return fail(self);
     }
-    return finish(self, result);
+    return rc == PYC_OPEN ? go_elsewhere(self, result) : finish(self, result);
 }
 
 static void
@@ -182,6 +212,9 @@ awaitable_am_send(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
     if (self->state == FRESH) {
         begin(self);
         return advance(self, result);
+    }
+    if (self->state == ELSEWHERE) {
+        return step_elsewhere(self, result);
     }
     switch (PyIter_Send(self->iterator, Py_None, result)) {
     case PYGEN_NEXT:
@@ -256,10 +289,26 @@ set_thrown(PyObject *type, PyObject *value, PyObject *traceback)
 }
 
 static PyObject *
+throw_elsewhere(awaitable *self, PyObject *args)
+{
+    PyObject *throw = PyObject_GetAttrString(self->iterator, "throw");
+    PyObject *result = throw == NULL ? NULL : PyObject_CallObject(throw, args);
+    Py_XDECREF(throw);
+    if (result == NULL) {
+        self->state = ENDED;
+        Py_CLEAR(self->iterator);
+    }
+    return result;
+}
+
+static PyObject *
 awaitable_throw(PyObject *op, PyObject *args)
 {
     awaitable *self = (awaitable *)op;
     PyObject *type, *value = NULL, *traceback = NULL, *result = NULL;
+    if (self->state == ELSEWHERE) {
+        return throw_elsewhere(self, args);
+    }
     if (!PyArg_UnpackTuple(args, "throw", 1, 3, &type, &value, &traceback) ||
         set_thrown(type, value, traceback) < 0) {
         return NULL;
@@ -284,7 +333,14 @@ end(awaitable *self)
 static PyObject *
 awaitable_close(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    end((awaitable *)op);
+    awaitable *self = (awaitable *)op;
+    if (self->state == ELSEWHERE) {
+        self->state = ENDED;
+        PyObject *closed = PyObject_CallMethod(self->iterator, "close", NULL);
+        Py_CLEAR(self->iterator);
+        return closed;
+    }
+    end(self);
     Py_RETURN_NONE;
 }
 
@@ -313,7 +369,7 @@ none_attempt(pyc_wait *wait, int Py_UNUSED(join))
 PyObject *
 pyc_wait_none(pyc_state *module, int ok)
 {
-    static const pyc_operation none = {none_attempt, NULL, NULL, 0};
+    static const pyc_operation none = {none_attempt, NULL, NULL, 0, NULL};
     pyc_wait wait = {.operation = &none, .module = module};
     return ok ? pyc_wait_async(&wait) : NULL;
 }

@@ -142,7 +142,8 @@ waiting_leave(pyc_wait *wait, int Py_UNUSED(good))
     return 0;
 }
 
-static const pyc_operation waiting = {waiting_attempt, waiting_leave, NULL, 0};
+static const pyc_operation waiting = {waiting_attempt, waiting_leave, NULL, 0,
+                                      NULL};
 
 static PyObject *
 barrier_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs,

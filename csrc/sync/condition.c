@@ -295,7 +295,8 @@ waiting_leave(pyc_wait *wait, int good)
     return !good;
 }
 
-static const pyc_operation waiting = {waiting_attempt, waiting_leave, NULL, 1};
+static const pyc_operation waiting = {waiting_attempt, waiting_leave, NULL, 1,
+                                      NULL};
 
 PyObject *
 pyc_condition_async(pyc_condition *self, int waits)

@@ -21,7 +21,13 @@ typedef struct {
     /* The thread that holds what is waited for, or 0; NULL: nobody does. */
     uintptr_t (*holder)(PyObject *subject);
     int by_task; /* coroutines ask in the name of their task */
+    /* The method of the subject's, a coroutine function of `item` if there is
+     * one, that goes on where an attempt returned PYC_OPEN. */
+    const char *elsewhere;
 } pyc_operation;
+
+/* An attempt's answer: not here any more. */
+#define PYC_OPEN 2
 
 struct pyc_wait {
     const pyc_operation *operation;

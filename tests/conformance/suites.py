@@ -7,6 +7,7 @@ AREAS = {
     "asyncio": ["asyncio"],
     "futures": ["futures"],
     "threading": ["threading", "primitives"],
+    "queue": ["primitives"],
     "multiprocessing": ["primitives", "mp-fork", "mp-spawn", "mp-forkserver"],
 }
 
