@@ -55,7 +55,9 @@ class Queue(_core.QueueBase):
                 return
             mutex = Lock()
             with mutex:
-                self.not_empty, self.not_full, self.all_tasks_done = Condition(mutex), Condition(mutex), Condition(mutex)
+                self.not_empty = Condition(mutex)
+                self.not_full = Condition(mutex)
+                self.all_tasks_done = Condition(mutex)
                 self.mutex = mutex
                 items = self._detach()
                 self._init(self.maxsize)

@@ -249,9 +249,17 @@ rlock_repr(PyObject *self)
 }
 
 static PyObject *
-rlock_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
-          PyObject *Py_UNUSED(kwargs))
+rlock_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
+    if (type->tp_init == PyBaseObject_Type.tp_init &&
+        (PyTuple_GET_SIZE(args) > 0 ||
+         (kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0)) &&
+        PyErr_WarnEx(PyExc_DeprecationWarning,
+                     "Passing arguments to RLock is deprecated and will be "
+                     "removed in 3.15",
+                     1) < 0) {
+        return NULL;
+    }
     PyObject *self = pyc_sync_new(type);
     if (self != NULL) {
         pyc_mutex_init(&SELF->mutex);

@@ -381,17 +381,20 @@ def test_opened_while_threads_wait(thread, until):
 
 def test_opened_by_many_threads(thread):
     for _ in range(20):
-        mine, mutexes = Queue(), []
+        mine, mutexes, start = Queue(), [], threading.Barrier(4)
+
+        def reach(mine=mine, mutexes=mutexes, start=start):
+            start.wait()
+            mutexes.append(mine.mutex)
+            mine.put(0)
+
         mine.put_many(range(100))
-        start = threading.Barrier(4)
-        for one in [thread(lambda m=mine: (start.wait(), mutexes.append(m.mutex), m.put(0))) for _ in range(3)]:
-            del one
+        threads = [thread(reach) for _ in range(3)]
         start.wait()
         got = [mine.get(timeout=10) for _ in range(103)]
         assert sorted(got) == sorted([*range(100), 0, 0, 0])
-        deadline = time.monotonic() + 10
-        while len(mutexes) < 3 and time.monotonic() < deadline:
-            time.sleep(0.001)
+        for one in threads:
+            one.join()
         assert len(set(map(id, mutexes))) == 1
 
 

@@ -4,10 +4,38 @@
 
 #define SELF ((pyc_thread_queue *)self)
 
+/* put(item) while nobody waits. */
+static inline int
+put_at_once(pyc_thread_queue *self, PyObject *item)
+{
+    pyc_lock_take(&self->guard);
+    int done =
+        self->getters.length == 0 && pyc_store_push(&self->store, item) == 0;
+    pyc_lock_give(&self->guard);
+    return done;
+}
+
+/* get() while there is something: NULL when there is not. */
+static inline PyObject *
+get_at_once(pyc_thread_queue *self)
+{
+    PyObject *item = NULL;
+    pyc_lock_take(&self->guard);
+    if (self->store.count > 0) {
+        item = pyc_store_pop_first(&self->store);
+    }
+    pyc_lock_give(&self->guard);
+    return item;
+}
+
 static PyObject *
 simple_put(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
            PyObject *kwnames)
 {
+    if (PYC_LIKELY(nargs == 1 && kwnames == NULL) &&
+        put_at_once(SELF, args[0])) {
+        Py_RETURN_NONE;
+    }
     if (pyc_thread_queue_put(SELF, args, nargs, kwnames) < 0) {
         return NULL;
     }
@@ -18,7 +46,10 @@ static PyObject *
 simple_get(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
            PyObject *kwnames)
 {
-    PyObject *item = NULL;
+    PyObject *item = nargs == 0 && kwnames == NULL ? get_at_once(SELF) : NULL;
+    if (PYC_LIKELY(item != NULL)) {
+        return item;
+    }
     pyc_thread_queue_get(SELF, &item, args, nargs, kwnames);
     return item;
 }
