@@ -42,9 +42,10 @@ class Queue(_core.QueueBase):
             self._open()
 
     def __getattr__(self, name):
-        if name in _PARTS and not self._is_open:
-            self._open()
-            return getattr(self, name)
+        if name in _PARTS:
+            self._open()  # or waits for a thread that does
+            if name in self.__dict__:
+                return self.__dict__[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _open(self):
