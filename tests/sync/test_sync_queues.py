@@ -304,6 +304,15 @@ def test_put_many_waits_for_room(thread):
     assert [mine.get(timeout=10) for _ in range(20)] == list(range(20))
 
 
+def test_put_many_into_a_queue_that_is_opened_meanwhile(thread, until):
+    mine = Queue(2)
+    thread(lambda: mine.put_many(iter(range(20)), timeout=10))
+    until(mine.full)
+    time.sleep(0.01)
+    assert list(mine.queue) == [0, 1]
+    assert [mine.get(timeout=10) for _ in range(20)] == list(range(20))
+
+
 def test_subclass_hooks():
     """The recipe of a queue that keeps each item once."""
     class SetQueue(Queue):

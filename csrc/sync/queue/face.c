@@ -81,29 +81,42 @@ tell_how_many(pyc_thread_queue *self, Py_ssize_t count)
     }
 }
 
+/* Puts one item; of a queue that was opened meanwhile, by its put(). */
 static int
-put_all(pyc_thread_queue *self, PyObject *items, int64_t deadline)
+put_one(pyc_thread_queue *self, PyObject *item, PyObject *const *how,
+        int64_t deadline)
 {
-    int rc = 1;
-    Py_ssize_t i = 0;
-    for (; rc == 1 && i < PySequence_Fast_GET_SIZE(items); i++) {
-        PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(items, i));
-        rc = pyc_thread_queue_try_put(self, item);
-        if (rc == 0 && deadline != PYC_NO_WAIT) {
-            rc = pyc_thread_queue_block(self, &pyc_thread_queue_putting, &item,
-                                        deadline);
-        }
-        Py_DECREF(item);
+    int rc = pyc_thread_queue_try_put(self, item);
+    if (rc == 0 && deadline != PYC_NO_WAIT) {
+        rc = pyc_thread_queue_block(self, &pyc_thread_queue_putting, &item,
+                                    deadline);
+    }
+    if (rc == PYC_OPEN) {
+        PyObject *done = PyObject_CallMethod((PyObject *)self, "_open_put",
+                                             "OOO", item, how[0], how[1]);
+        rc = done == NULL ? -1 : 1;
+        Py_XDECREF(done);
     }
     if (rc == 0) {
         PyErr_SetNone(self->module->queue_Full);
     }
-    if (rc <= 0) {
-        tell_how_many(self, i - 1);
-        return -1;
+    return rc == 1 ? 0 : -1;
+}
+
+static int
+put_all(pyc_thread_queue *self, PyObject *items, PyObject *const *how,
+        int64_t deadline)
+{
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items); i++) {
+        PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(items, i));
+        int rc = put_one(self, item, how, deadline);
+        Py_DECREF(item);
+        if (rc < 0) {
+            tell_how_many(self, i);
+            return -1;
+        }
     }
-    /* Opened in the middle: these must not be put again. */
-    return rc == PYC_OPEN && i > 1 ? -2 : rc;
+    return 1;
 }
 
 int
@@ -125,7 +138,9 @@ pyc_thread_queue_put_many(pyc_thread_queue *self, PyObject *const *args,
     if (items == NULL) {
         return -1;
     }
-    int rc = put_all(self, items, deadline);
+    PyObject *how[2] = {given[1] == NULL ? Py_True : given[1],
+                        given[2] == NULL ? Py_None : given[2]};
+    int rc = put_all(self, items, how, deadline);
     Py_DECREF(items);
     return rc;
 }
