@@ -17,7 +17,7 @@ from setuptools.command.build_ext import build_ext
 
 MODULES = {
     # module: (folders of csrc it is built from, library: pkg-config name and least version)
-    "_core": (("base", "py", "pool", "loop", "net", "proc"), ("libuv", "1.44")),
+    "_core": (("base", "py", "sync", "pool", "loop", "net", "proc"), ("libuv", "1.44")),
     "_hash": (("base", "hash"), ("libcrypto", "3.0")),
     "_native": (("base", "native"), None),
 }

@@ -3,6 +3,7 @@
 #include "py/compat.h"
 #include "py/context.h"
 #include "py/state.h"
+#include "sync/sync.h"
 #include "pool/pool.h"
 #include "loop/loop.h"
 #include "net/net.h"
@@ -51,7 +52,8 @@ static int
 core_exec(PyObject *module)
 {
     pyc_state *state = pyc_state_of_module(module);
-    if (fill_state(state) < 0 || pyc_pool_register(module, state) < 0 ||
+    if (fill_state(state) < 0 || pyc_sync_register(module, state) < 0 ||
+        pyc_pool_register(module, state) < 0 ||
         pyc_loop_register(module, state) < 0 ||
         pyc_net_register(module, state) < 0 ||
         pyc_proc_register(module, state) < 0) {
@@ -72,6 +74,8 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     PYC_STATE_TYPES(X)
 #undef X
     Py_VISIT(state->mailboxes);
+    Py_VISIT(state->queue_ShutDown);
+    Py_VISIT(state->watch_report);
     Py_VISIT(state->data_received);
     Py_VISIT(state->adopt_streams);
     Py_VISIT(state->source_of);
@@ -100,6 +104,8 @@ core_clear(PyObject *module)
     Py_CLEAR(state->kwnames_context);
     Py_CLEAR(state->kwnames_seen);
     Py_CLEAR(state->mailboxes);
+    Py_CLEAR(state->queue_ShutDown);
+    Py_CLEAR(state->watch_report);
     Py_CLEAR(state->data_received);
     Py_CLEAR(state->adopt_streams);
     Py_CLEAR(state->source_of);

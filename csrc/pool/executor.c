@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The part of ThreadPoolExecutor that runs for each job; what runs once a
  * pool is in pyconc/concurrent/futures/thread.py. */
+#include "pool/bridge.h"
 #include "pool/pool.h"
 #include "pool/queue.h"
 #include "pool/wait.h"
@@ -273,7 +274,7 @@ pyc_pool_register(PyObject *module, pyc_state *state)
 {
     if (pyc_future_register(module, state) < 0 ||
         pyc_wait_register(module, state) < 0 ||
-        pyc_mailbox_register(module, state) < 0 ||
+        pyc_bridge_register(module, state) < 0 ||
         pyc_queue_register(module, state) < 0) {
         return -1;
     }

@@ -68,11 +68,6 @@ void pyc_future_abandon(pyc_future *self, PyObject *exception);
  * already, -1 with an exception set. */
 int pyc_future_add_callback(pyc_future *self, PyObject *callback);
 
-/* A deadline from a timeout as threading's locks take it: None or seconds.
- * 0, or -1 with an exception set. */
-int pyc_future_deadline(pyc_state *module, PyObject *timeout,
-                        int64_t *deadline);
-
 /* Sleeps, without the GIL, until the Future is done: 1, 0 when the deadline
  * passed first, -1 when a signal handler raised. */
 int pyc_future_wait(pyc_future *self, int64_t deadline);

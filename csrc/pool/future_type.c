@@ -1,59 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* The Python face of a Future. */
 #include "pool/future.h"
-#include "pool/mailbox.h"
+#include "pool/bridge.h"
 #include "pool/pool.h"
 
-#include <math.h>
+#include "sync/timeout.h"
 
 #define SELF ((pyc_future *)self)
 
 static const char *const descriptions[] = {"pending", "running", "cancelled",
                                            "cancelled", "finished"};
-
-/* Not a number is no time at all or, in the latest releases, a ValueError:
- * threading knows. */
-static int
-refuse_nan(pyc_state *module, PyObject *nan)
-{
-    PyObject *waited = NULL, *taken = NULL;
-    PyObject *condition = PyObject_CallNoArgs(module->threading_Condition);
-    if (condition != NULL) {
-        taken = PyObject_CallMethodNoArgs(condition, module->str_acquire);
-    }
-    if (taken != NULL) {
-        waited = PyObject_CallMethod(condition, "wait", "O", nan);
-    }
-    Py_XDECREF(waited);
-    Py_XDECREF(taken);
-    Py_XDECREF(condition);
-    return waited == NULL ? -1 : 0;
-}
-
-int
-pyc_future_deadline(pyc_state *module, PyObject *timeout, int64_t *deadline)
-{
-    *deadline = PYC_NO_DEADLINE;
-    if (timeout == NULL || timeout == Py_None) {
-        return 0;
-    }
-    double seconds = PyFloat_AsDouble(timeout);
-    if (seconds == -1.0 && PyErr_Occurred()) {
-        return -1;
-    }
-    if (isnan(seconds) && refuse_nan(module, timeout) < 0) {
-        return -1;
-    }
-    if (seconds > 9223372036.0) { /* threading.TIMEOUT_MAX */
-        PyErr_Format(PyExc_OverflowError,
-                     "timeout value is too large: %R seconds", timeout);
-        return -1;
-    }
-    int64_t delay = seconds > 0 ? (int64_t)ceil(seconds * 1e9) : 0;
-    int64_t now = pyc_clock_now();
-    *deadline = delay > INT64_MAX - 1 - now ? INT64_MAX - 1 : now + delay;
-    return 0;
-}
 
 static PyObject *
 parse_timeout(const char *name, PyObject *const *args, Py_ssize_t nargs,
@@ -83,7 +39,7 @@ wait_outcome(pyc_future *self, const char *name, PyObject *const *args,
     }
     if (!pyc_future_done(self)) {
         int64_t deadline;
-        if (pyc_future_deadline(self->module, timeout, &deadline) < 0) {
+        if (pyc_timeout_wait(self->module, timeout, &deadline) < 0) {
             return -1;
         }
         int rc = pyc_future_wait(self, deadline);

@@ -5,7 +5,7 @@
 #define PYC_POOL_JOB_H
 
 #include "pool/future.h"
-#include "pool/mailbox.h"
+#include "sync/mailbox.h"
 
 typedef struct pyc_job {
     struct pyc_job *next;

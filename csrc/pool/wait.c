@@ -3,6 +3,8 @@
  * `_waiters` of all, and no Condition is made. */
 #include "pool/wait.h"
 
+#include "sync/timeout.h"
+
 #include <errno.h>
 
 typedef struct {
@@ -164,7 +166,7 @@ wait_futures(PyObject *module, PyObject *args)
     }
     Py_ssize_t pending = first_completed ? 1 : count;
     Py_DECREF(over);
-    if (pyc_future_deadline(state, timeout, &deadline) < 0 ||
+    if (pyc_timeout_wait(state, timeout, &deadline) < 0 ||
         wait_for(state, futures, pending, first_exception, deadline) < 0) {
         return NULL;
     }

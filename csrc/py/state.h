@@ -5,6 +5,9 @@
 #define PYC_PY_STATE_H
 
 #include "py/compat.h"
+#include "py/lock.h"
+
+#include "base/list.h"
 
 extern struct PyModuleDef pyc_core_module;
 
@@ -33,6 +36,11 @@ extern struct PyModuleDef pyc_core_module;
     X(base_CancelledError, "concurrent.futures", "CancelledError")             \
     X(base_BrokenThreadPool, "concurrent.futures.thread", "BrokenThreadPool")  \
     X(threading_Condition, "threading", "Condition")                           \
+    X(threading_BrokenBarrierError, "threading", "BrokenBarrierError")         \
+    X(threading_allocate_lock, "_thread", "allocate_lock")                     \
+    X(queue_Empty, "queue", "Empty")                                           \
+    X(queue_Full, "queue", "Full")                                             \
+    X(asyncio_current_task, "asyncio", "current_task")                         \
     X(extract_stack, "asyncio.format_helpers", "extract_stack")                \
     X(base_logger, "concurrent.futures._base", "LOGGER")                       \
     X(weak_dict, "weakref", "WeakKeyDictionary")                               \
@@ -88,6 +96,9 @@ extern struct PyModuleDef pyc_core_module;
     X(remove)                                                                  \
     X(submit)                                                                  \
     X(_start_worker)                                                           \
+    X(__enter__)                                                               \
+    X(locked)                                                                  \
+    X(_at_fork_reinit)                                                         \
     X(fileno)                                                                  \
     X(remove_reader)                                                           \
     X(remove_writer)
@@ -113,6 +124,9 @@ extern struct PyModuleDef pyc_core_module;
     X(executor_type)                                                           \
     X(job_queue_type)                                                          \
     X(waiter_type)                                                             \
+    X(awaitable_type)                                                          \
+    X(thread_lock_type)                                                        \
+    X(rlock_type)                                                              \
     X(mailbox_type)                                                            \
     X(bridge_type)
 
@@ -129,13 +143,17 @@ typedef struct {
     PyObject *kwnames_seen;    /* equal to it, and the last one given */
     int context_known;         /* pyc_context_is_known() */
     PyObject *mailboxes;       /* loop, weakly: where its results wait */
-    PyObject *data_received;   /* of StreamReaderProtocol */
-    PyObject *adopt_streams;   /* of pyconc.loop.streams, once needed */
-    PyObject *source_of;       /* the same */
-    PyObject *tls_again;       /* of ssl, once needed: what is no error */
-    PyObject *tls_error;       /* SSLError */
-    PyObject *tls_object;      /* SSLObject */
-    PyObject *tls_memory_bio;  /* MemoryBIO */
+    PyObject *queue_ShutDown;  /* queue's own where it has one */
+    PyObject *watch_report;    /* who is told of deadlocks, NULL: nobody */
+    pyc_link watched;          /* the threads that wait for locks, then */
+    pyc_lock watch_guard;
+    PyObject *data_received;  /* of StreamReaderProtocol */
+    PyObject *adopt_streams;  /* of pyconc.loop.streams, once needed */
+    PyObject *source_of;      /* the same */
+    PyObject *tls_again;      /* of ssl, once needed: what is no error */
+    PyObject *tls_error;      /* SSLError */
+    PyObject *tls_object;     /* SSLObject */
+    PyObject *tls_memory_bio; /* MemoryBIO */
 #define X(field) PyTypeObject *field;
     PYC_STATE_TYPES(X)
 #undef X

@@ -7,7 +7,8 @@ AREAS = {
     "asyncio": ["asyncio"],
     "futures": ["futures"],
     "threading": ["threading", "primitives"],
-    "multiprocessing": ["primitives", "mp-fork", "mp-spawn", "mp-forkserver"],
+    "queue": ["primitives"],
+    "multiprocessing": ["mp-primitives", "mp-fork", "mp-spawn", "mp-forkserver"],
 }
 
 SUITES = {
@@ -49,8 +50,10 @@ SUITES = {
         "timeout": 60,
         "units": ["test.test_threading", "test.test_queue", "test.test_threading_local"],
     },
-    # lock_tests and test_queue on pyconc's threading, multiprocessing and queue.
-    "primitives": {"patch": "modules", "timeout": 60, "units": ["primitives"]},
+    # lock_tests and test_queue on pyconc's threading and queue, lock_tests on its multiprocessing.
+    "primitives": {"patch": "modules", "timeout": 60, "units": ["primitives"], "exclude": ["primitives.Mp*"]},
+    "mp-primitives": {"patch": "modules", "timeout": 60, "units": ["primitives"],
+                      "exclude": ["primitives.Thr*", "primitives.Q*"]},
     **{f"mp-{method}": {
         "patch": "modules",
         "timeout": 100,

@@ -44,3 +44,13 @@ def test_asyncio():
         assert not re.search(r"^(crash|hang) ", output, re.MULTILINE), output
     else:
         assert status == 0, output
+
+
+@pytest.mark.parametrize("suite", ["threading", "primitives"])
+def test_threads(suite):
+    faulthandler.cancel_dump_traceback_later()
+    status, output = run(suite)
+    if "PYCONC_SANITIZE" in os.environ:
+        assert not re.search(r"^(crash|hang) ", output, re.MULTILINE), output
+    else:
+        assert status == 0, output

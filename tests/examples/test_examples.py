@@ -31,6 +31,11 @@ def test_offload_hashing():
     assert run("offload_hashing.py").splitlines() == expected
 
 
+def test_threads_and_coroutines():
+    lines = run("threads_and_coroutines.py").splitlines()
+    assert lines[-1] == "the sum of 20 squares is 2470" and len(lines) == 21
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_no_example_without_a_test(name):
     assert f"test_{name.removesuffix('.py')}" in globals()

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Outcomes on their way to the futures of an event loop, any asyncio loop:
  * the first wakes the loop, those that follow before it looks ride along. */
-#ifndef PYC_POOL_MAILBOX_H
-#define PYC_POOL_MAILBOX_H
+#ifndef PYC_SYNC_MAILBOX_H
+#define PYC_SYNC_MAILBOX_H
 
-#include "pool/future.h"
+#include "py/compat.h"
 #include "py/lock.h"
+#include "py/state.h"
 
 typedef enum { PYC_RESULT, PYC_EXCEPTION, PYC_CANCEL } pyc_outcome;
 
@@ -37,9 +38,9 @@ int pyc_mailbox_serves(pyc_mailbox *self, PyObject *loop);
 void pyc_mailbox_put(pyc_mailbox *self, PyObject *future, pyc_outcome outcome,
                      PyObject *value);
 
-/* An asyncio future of `loop` that ends as `source` does; cancelling it
- * cancels `source`. */
-PyObject *pyc_future_wrap(pyc_future *source, PyObject *loop);
+/* Sets the asyncio future, in its loop's thread, unless it is done: 0, or -1
+ * with an exception set. */
+int pyc_mailbox_deliver(pyc_state *module, const pyc_letter *letter);
 
 int pyc_mailbox_register(PyObject *module, pyc_state *state);
 

@@ -1,0 +1,64 @@
+"""Fixtures for the tests of threading's primitives and of queues."""
+import asyncio
+import signal
+import threading
+import time
+
+import pytest
+
+import pyconc
+
+
+@pytest.fixture(params=["asyncio", "pyconc"])
+def run(request):
+    """run(coroutine) on asyncio's loop and on ours, within ten seconds."""
+    factory = asyncio.SelectorEventLoop if request.param == "asyncio" else pyconc.new_event_loop
+
+    def run(coroutine):
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(asyncio.wait_for(coroutine, 10))
+
+    return run
+
+
+@pytest.fixture
+def thread():
+    """thread(function, *args): started; all are joined, and must end."""
+    started = []
+
+    def start(function, *args):
+        one = threading.Thread(target=function, args=args, daemon=True)
+        one.start()
+        started.append(one)
+        return one
+
+    yield start
+    for one in started:
+        one.join(10)
+        assert not one.is_alive()
+
+
+@pytest.fixture
+def until():
+    """until(condition): returns when condition() is true, within ten seconds."""
+    def until(condition):
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    return until
+
+
+@pytest.fixture
+def interrupted():
+    """interrupted(block): calls block() in this thread and Ctrl-C meanwhile; KeyboardInterrupt must come of it."""
+    def interrupted(block):
+        main = threading.main_thread().ident
+        timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            block()
+        timer.join()
+
+    return interrupted

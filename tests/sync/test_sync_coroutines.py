@@ -1,0 +1,434 @@
+"""The awaitable forms of pyconc.threading's primitives: in any loop, and between threads and loops."""
+import asyncio
+import gc
+import threading as standard
+import time
+import weakref
+
+import pytest
+
+from pyconc import threading
+
+GATES = [threading.Lock, threading.RLock, threading.Semaphore, threading.BoundedSemaphore, threading.Condition]
+gates = pytest.mark.parametrize("make", GATES)
+
+
+async def turns(count=5):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@gates
+def test_async_with(make, run):
+    gate = make()
+
+    async def main():
+        async with gate as entered:
+            assert entered is True
+            assert gate.locked()
+        assert not gate.locked()
+        assert await gate.acquire_async() is True
+        gate.release()
+        with pytest.raises(ZeroDivisionError):
+            async with gate:
+                raise ZeroDivisionError
+        assert not gate.locked()
+
+    run(main())
+
+
+@gates
+def test_tasks_take_turns(make, run):
+    gate, order, inside = make(), [], [0]
+
+    async def enter(number):
+        async with gate:
+            inside[0] += 1
+            assert inside == [1]
+            order.append(number)
+            await asyncio.sleep(0)
+            inside[0] -= 1
+
+    async def main():
+        await asyncio.gather(*map(enter, range(20)))
+
+    run(main())
+    assert order == list(range(20))
+
+
+@gates
+def test_threads_and_tasks_exclude_each_other(make, run, thread):
+    gate, counter = make(), [0]
+
+    def count():
+        for _ in range(300):
+            with gate:
+                value = counter[0]
+                time.sleep(0)
+                counter[0] = value + 1
+
+    async def count_too():
+        for _ in range(300):
+            async with gate:
+                value = counter[0]
+                await asyncio.sleep(0)
+                counter[0] = value + 1
+
+    async def main():
+        for _ in range(2):
+            thread(count)
+        await asyncio.gather(count_too(), count_too())
+
+    run(main())
+    for one in standard.enumerate():
+        if one is not standard.current_thread() and one.name.endswith("(count)"):
+            one.join(10)
+    assert counter == [1200]
+
+
+def test_two_loops(thread):
+    """Tasks of two loops in two threads."""
+    lock, counter = threading.Lock(), [0]
+
+    async def count():
+        for _ in range(500):
+            async with lock:
+                value = counter[0]
+                await asyncio.sleep(0)
+                counter[0] = value + 1
+
+    one = thread(lambda: asyncio.run(count()))
+    asyncio.run(count())
+    one.join()
+    assert counter == [1000]
+
+
+@gates
+def test_cancelled_while_it_waits(make, run):
+    gate = make()
+
+    async def main():
+        await gate.acquire_async()
+        first, second = asyncio.create_task(gate.acquire_async()), asyncio.create_task(hold())
+        await turns()
+        first.cancel()
+        await turns()
+        assert first.cancelled()
+        gate.release()
+        await second
+
+    async def hold():
+        async with gate:
+            pass
+
+    run(main())
+    assert not gate.locked()
+
+
+@gates
+def test_cancelled_after_it_was_woken(make, run):
+    """The wake goes to the next one."""
+    gate = make()
+
+    async def hold():
+        async with gate:
+            pass
+
+    async def main():
+        await gate.acquire_async()
+        first, second = asyncio.create_task(hold()), asyncio.create_task(hold())
+        await turns()
+        gate.release()  # wakes the first
+        first.cancel()
+        await second
+
+    run(main())
+    assert not gate.locked()
+
+
+@gates
+def test_timeout(make, run):
+    gate = make()
+
+    async def main():
+        async with gate:
+            await asyncio.create_task(fail())
+
+    async def fail():
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(gate.acquire_async(), 0.01)
+
+    run(main())
+    assert not gate.locked()
+
+
+def test_lost_to_a_thread_then_granted(run):
+    """A task that was woken in vain gets the lock from the next one who frees it."""
+    lock = threading.Lock()
+
+    async def main():
+        lock.acquire()
+        task = asyncio.create_task(lock.acquire_async())
+        await turns()
+        lock.release()
+        assert lock.acquire(False)  # before the task runs
+        await turns()
+        assert not task.done()
+        lock.release()
+        assert not lock.acquire(False)  # it is the task's
+        assert await task
+
+    run(main())
+
+
+def test_rlock_belongs_to_the_task(run):
+    lock = threading.RLock()
+
+    async def main():
+        async with lock:
+            async with lock:
+                assert lock._is_owned() and lock._recursion_count() == 2
+            with lock:  # as the thread, but in the task that has it
+                assert lock._recursion_count() == 2
+            other = asyncio.create_task(take())
+            await turns()
+            assert not other.done()
+            release = asyncio.create_task(fail())
+            await release
+        await other
+
+    async def take():
+        async with lock:
+            return True
+
+    async def fail():
+        assert not lock._is_owned()
+        with pytest.raises(RuntimeError, match="un-acquired"):
+            lock.release()
+
+    run(main())
+    assert not lock.locked()
+
+
+def test_event(run, thread):
+    event = threading.Event()
+
+    async def main():
+        assert not event.is_set()
+        waiters = [asyncio.create_task(event.wait_async()) for _ in range(3)]
+        await turns()
+        waiters[0].cancel()
+        thread(event.set)
+        assert await asyncio.gather(*waiters[1:]) == [True, True]
+        assert await event.wait_async()
+        event.clear()
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(event.wait_async(), 0.01)
+
+    run(main())
+
+
+def test_event_set_by_a_task_wakes_a_thread(run, thread):
+    event, woken = threading.Event(), threading.Event()
+
+    async def main():
+        thread(lambda: event.wait(10) and woken.set())
+        await asyncio.sleep(0.01)
+        event.set()
+        assert await woken.wait_async()
+
+    run(main())
+
+
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock])
+def test_condition(make, run, thread):
+    condition, items = threading.Condition(make()), []
+
+    async def consume():
+        async with condition:
+            await condition.wait_for_async(lambda: items)
+            return items.pop()
+
+    def produce():
+        for item in range(3):
+            with condition:
+                items.append(item)
+                condition.notify()
+
+    async def main():
+        tasks = [asyncio.create_task(consume()) for _ in range(3)]
+        await turns()
+        thread(produce)
+        assert sorted(await asyncio.gather(*tasks)) == [0, 1, 2]
+        with pytest.raises(RuntimeError, match="cannot wait on un-acquired lock"):
+            await condition.wait_async()
+
+    run(main())
+    assert not condition.locked()
+
+
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock])
+def test_condition_cancelled_takes_the_lock_back(make, run):
+    condition = threading.Condition(make())
+    ends = []
+
+    async def wait():
+        async with condition:
+            try:
+                await condition.wait_async()
+            finally:
+                ends.append(condition._is_owned())
+
+    async def main():
+        task = asyncio.create_task(wait())
+        await turns()
+        async with condition:
+            task.cancel()
+            await turns()
+            assert not task.done()  # cancelled, but without the lock
+            task.cancel()
+            await turns()
+            assert not task.done()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+    assert ends == [True] and not condition.locked()
+
+
+def test_condition_notified_then_cancelled(run):
+    """The notification goes to the next one."""
+    condition = threading.Condition()
+
+    async def wait():
+        async with condition:
+            return await condition.wait_async()
+
+    async def main():
+        first, second = asyncio.create_task(wait()), asyncio.create_task(wait())
+        await turns()
+        async with condition:
+            condition.notify()
+            first.cancel()
+        assert (await asyncio.gather(first, second, return_exceptions=True))[1] is True
+
+    run(main())
+
+
+def test_condition_over_a_foreign_lock_is_not_awaitable(run):
+    condition = threading.Condition(standard.Lock())
+
+    async def main():
+        with pytest.raises(TypeError, match="Lock or RLock of pyconc"):
+            async with condition:
+                pass
+
+    run(main())
+
+
+def test_barrier(run, thread):
+    barrier = threading.Barrier(3)
+
+    async def main():
+        thread(barrier.wait)
+        return await asyncio.gather(barrier.wait_async(), barrier.wait_async())
+
+    for _ in range(5):
+        assert len(set(run(main()))) == 2
+    assert barrier.n_waiting == 0
+
+
+def test_barrier_cancelled_and_aborted(run):
+    barrier = threading.Barrier(2)
+
+    async def main():
+        task = asyncio.create_task(barrier.wait_async())
+        await turns()
+        assert barrier.n_waiting == 1
+        task.cancel()
+        await turns()
+        assert barrier.n_waiting == 0
+        task = asyncio.create_task(barrier.wait_async())
+        await turns()
+        barrier.abort()
+        with pytest.raises(standard.BrokenBarrierError):
+            await task
+        with pytest.raises(standard.BrokenBarrierError):
+            await barrier.wait_async()
+
+    run(main())
+
+
+def test_awaited_twice():
+    lock = threading.Lock()
+    wait = lock.acquire_async()
+
+    async def main():
+        assert await wait
+        with pytest.raises(RuntimeError, match="already awaited"):
+            await wait
+
+    asyncio.run(main())
+
+
+def test_awaited_without_a_loop():
+    lock = threading.Lock()
+    assert lock.acquire()
+    with pytest.raises(RuntimeError, match="running event loop"):
+        lock.acquire_async().send(None)
+    lock.release()
+    assert lock.acquire(False)  # nobody stands in the queue
+
+
+def test_loop_that_is_closed_while_a_task_waits():
+    """What the task was woken for goes to the next one, once the task is gone."""
+    lock = threading.Lock()
+    lock.acquire()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(lock.acquire_async())
+    loop.run_until_complete(turns())
+    task._log_destroy_pending = False
+    loop.close()
+    lock.release()
+    gone = weakref.ref(task)
+    del task, loop
+    gc.collect()
+    assert gone() is None
+    assert lock.acquire(timeout=5)
+
+
+def test_close_gives_up():
+    lock = threading.Lock()
+    lock.acquire()
+
+    async def main():
+        wait = lock.acquire_async()
+        wait.send(None)
+        wait.close()
+        lock.release()
+        assert lock.acquire(False)
+
+    asyncio.run(main())
+
+
+def test_leaks(no_leaked_objects):
+    lock, condition = threading.Lock(), threading.Condition()
+
+    async def wait():
+        async with condition:
+            await condition.wait_async()
+
+    async def main():
+        async with lock:
+            task = asyncio.create_task(lock.acquire_async())
+            waits = asyncio.create_task(wait())
+            await turns()
+            task.cancel()
+            await turns()
+        async with condition:
+            condition.notify_all()
+        await waits
+
+    loop = asyncio.new_event_loop()
+    no_leaked_objects(lambda: loop.run_until_complete(main()))
+    loop.close()
