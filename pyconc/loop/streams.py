@@ -50,9 +50,10 @@ class StreamReader(asyncio.StreamReader):
                 return await asyncio_read(self, n)
             waited = True
             try:
-                await data
-            finally:
+                await data      # whose end has the source forget it
+            except BaseException:
                 source.waiter = None
+                raise
         return data
 
     async def readexactly(self, n):
@@ -67,9 +68,10 @@ class StreamReader(asyncio.StreamReader):
                 return await asyncio_readexactly(self, n)
             waited = True
             try:
-                await data
-            finally:
+                await data      # whose end has the source forget it
+            except BaseException:
                 source.waiter = None
+                raise
         return data
 
     async def readuntil(self, separator=b"\n"):
@@ -85,9 +87,10 @@ class StreamReader(asyncio.StreamReader):
                 return await asyncio_readuntil(self, separator)
             searched = max(0, len(source.buffer) + 1 - len(separator))
             try:
-                await data
-            finally:
+                await data      # whose end has the source forget it
+            except BaseException:
                 source.waiter = None
+                raise
         return data
 
     async def readline(self):
@@ -102,9 +105,10 @@ class StreamReader(asyncio.StreamReader):
                 return await asyncio_readline(self)
             searched = len(source.buffer)
             try:
-                await data
-            finally:
+                await data      # whose end has the source forget it
+            except BaseException:
                 source.waiter = None
+                raise
         return data
 
 
@@ -157,9 +161,16 @@ def adopt_reader(reader):
     source = StreamSource(reader, reader._buffer, reader._limit, reader._loop)
     for name in IN_SOURCE:
         setattr(source, name, attributes.pop(f"_{name}"))
-    reader._source = source
-    reader.__class__ = StreamReader
+    change(reader, StreamReader, source)
     return source
+
+
+def change(stream, cls, source):
+    """Makes `stream` a `cls`, with a dictionary of its own: the interpreter finds attributes of an object whose class
+    was changed slowly in one that shares its keys with others."""
+    attributes = {**vars(stream), "_source": source}
+    stream.__class__ = cls
+    stream.__dict__ = attributes
 
 
 def adopt_streams(protocol):
@@ -172,8 +183,7 @@ def adopt_streams(protocol):
     def connected(reader, writer):
         protocol._client_connected_cb = callback
         if is_original(writer, asyncio.StreamWriter):
-            writer._source = source
-            writer.__class__ = StreamWriter
+            change(writer, StreamWriter, source)
         return callback(reader, writer)
 
     protocol._client_connected_cb = connected

@@ -35,10 +35,9 @@ wait_for_data(pyc_stream_source *self)
     if (self->paused && resume(self) < 0) {
         return NULL;
     }
-    PyObject *loop = Py_NewRef(self->loop);
-    PyObject *waiter =
-        PyObject_CallMethodNoArgs(loop, self->state->str_create_future);
-    Py_DECREF(loop);
+    PyObject *create_future = Py_NewRef(self->create_future);
+    PyObject *waiter = PyObject_CallNoArgs(create_future);
+    Py_DECREF(create_future);
     if (waiter != NULL) {
         Py_SETREF(self->waiter, Py_NewRef(waiter));
     }

@@ -64,15 +64,19 @@ source_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->transport = Py_NewRef(Py_None);
     self->waiter = Py_NewRef(Py_None);
     self->exception = Py_NewRef(Py_None);
+    self->create_future =
+        PyObject_GetAttr(loop, self->state->str_create_future);
     self->reader = PyWeakref_NewRef(reader, NULL);
-    if (self->reader == NULL) {
+    if (self->reader == NULL || self->create_future == NULL) {
         Py_CLEAR(self);
     }
     return (PyObject *)self;
 }
 
 #define OBJECTS(X)                                                             \
-    X(reader) X(buffer) X(limit) X(loop) X(transport) X(waiter) X(exception)
+    X(reader)                                                                  \
+    X(buffer)                                                                  \
+    X(limit) X(loop) X(create_future) X(transport) X(waiter) X(exception)
 
 static int
 source_traverse(pyc_stream_source *self, visitproc visit, void *arg)

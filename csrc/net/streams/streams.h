@@ -9,14 +9,15 @@
  * with an underscore before the name. */
 typedef struct {
     PyObject_HEAD
-    PyObject *reader;    /* a weak reference */
-    PyObject *buffer;    /* a bytearray, in which goes... */
-    PyObject *whole;     /* ...what has come in one piece, or NULL: bytes */
-    PyObject *limit;     /* a number: half of what the buffer may hold */
-    PyObject *loop;      /* these four: or None */
-    PyObject *transport; /* to be told when the buffer is full */
-    PyObject *waiter;    /* the Future of who waits for data */
-    PyObject *exception; /* by which the connection was lost */
+    PyObject *reader; /* a weak reference */
+    PyObject *buffer; /* a bytearray, in which goes... */
+    PyObject *whole;  /* ...what has come in one piece, or NULL: bytes */
+    PyObject *limit;  /* a number: half of what the buffer may hold */
+    PyObject *loop;
+    PyObject *create_future; /* of the loop */
+    PyObject *transport;     /* to be told when the buffer is full; or None */
+    PyObject *waiter;        /* the Future of who waits for data; or None */
+    PyObject *exception;     /* by which the connection was lost; or None */
     char eof;
     char paused; /* the transport was told */
     pyc_state *state;
