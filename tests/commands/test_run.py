@@ -148,7 +148,7 @@ def test_ctrl_c(folder, text):
                 os.kill(child.pid, signal.SIGINT)
                 # One that comes right before sleep()'s system call is not seen before the next.
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    _, errors = child.communicate(timeout=2)
+                    _, errors = child.communicate(timeout=15)
         finally:
             child.kill()
     assert child.returncode == -signal.SIGINT

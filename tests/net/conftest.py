@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Protocols that note what happens. For TLS: certificates of this run, loops to compare, peers driven by hand."""
 import asyncio
+import os
 import re
 import shutil
 import socket
@@ -19,7 +20,8 @@ pyconc.new_event_loop().close()     # libuv's first loop opens a pipe for the wh
 HOST = "127.0.0.1"
 LOOPS = {"pyconc": pyconc.new_event_loop, "asyncio": asyncio.SelectorEventLoop}
 CALLBACK = re.compile("(?<=^Exception in callback ).*")    # how a callback is told is each loop's own
-SECONDS = 60                        # what a test may take before it counts as hung; none waits for it
+# What a test may take before it counts as hung; none waits for it.
+SECONDS = 100 if "PYCONC_SANITIZE" in os.environ else 60
 
 
 # ---- loops

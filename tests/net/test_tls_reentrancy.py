@@ -215,7 +215,7 @@ def test_requests_for_new_keys_without_end(run_ours, tls):
         while below.is_reading():
             assert not flooding.done()
             await asyncio.sleep(0)
-        assert below.get_write_buffer_size() < 4 * MIB
+        assert below.get_write_buffer_size() < MIB
 
         while not below.is_reading():
             await peer.fill()

@@ -14,7 +14,7 @@
 #define BULK_SIZE (128 * 1024 - 256)
 #define RECORD_SIZE (16 * 1024 + 512)
 /* Bytes that a peer may make us send without taking them. */
-#define ANSWERS_LIMIT (1024 * 1024)
+#define ANSWERS_LIMIT (256 * 1024)
 
 static int
 reading(const pyc_tls *self)
