@@ -226,6 +226,8 @@ class Loop(_core.Loop, Servers, Connections, TLS, Datagrams, Pipes, Resolving, S
             logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), seconds)
 
     def _descriptor_in_use(self, descriptor, user):
+        if user is None:
+            raise RuntimeError(f"File descriptor {descriptor!r} is one of the event loop's own")
         sock = getattr(user, "_sock", None)
         if sock is not None and sock.fileno() < 0:
             return      # closed under its transport, as the collector may do to garbage: the number is another's

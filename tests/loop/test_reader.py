@@ -229,6 +229,7 @@ def test_turned_into_a_regular_file_before_the_first_poll(loop, wait):
 
 
 def test_closed_while_watched(either, wait):
+    either.run_until_complete(asyncio.sleep(0.1))   # what the loop opens to sleep has its number before
     ours, theirs = socket.socketpair()
     either.add_reader(ours, print, "never")
     wait(either)

@@ -13,6 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.usefixtures("no_leaked_fds")
 MIB = 1 << 20
+GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def resident():
@@ -86,7 +87,8 @@ def test_write_buffer_is_freed_with_its_connection(run_ours, tls):
         await protocol.lost
         assert protocol.transport.get_write_buffer_size() == 0
         await asyncio.sleep(0)
-        assert resident() - before < 20 * MIB
+        # One connection that kept it all would cost 10 MiB, four have come since; without a GIL malloc keeps more.
+        assert resident() - before < (20 if GIL else 30) * MIB
         return protocol.transport
 
     run_ours(main)
@@ -106,7 +108,8 @@ def test_buffers_shrink_when_the_rush_is_over(run_ours, tls):
             await peer.received(10 * MIB)
             peer.data = bytearray()
             before = before or resident()       # what the allocators keep after one they have for the others
-        assert resident() - before < 20 * MIB
+        # One connection that kept it all would cost 10 MiB, four have come since; without a GIL malloc keeps more.
+        assert resident() - before < (20 if GIL else 30) * MIB
         for pair in pairs:
             await tls.finish(*pair)
 
