@@ -161,14 +161,16 @@ pyc_stream_writelines(pyc_stream *self, PyObject *lines)
     if (elsewhere != NULL) {
         return pyc_pass_on_lines((PyObject *)self, elsewhere, lines);
     }
-    int code = check_write(self, "Cannot call writelines() after write_eof()",
-                           "unable to writelines; sendfile is in progress");
-    if (code < 0) {
-        return NULL;
-    }
     PyObject *list = PySequence_Fast(
         lines, "writelines() takes an iterable of bytes-like objects");
     if (list == NULL) {
+        return NULL;
+    }
+    /* Not before: what makes the lines may have ended it. */
+    int code = check_write(self, "Cannot call writelines() after write_eof()",
+                           "unable to writelines; sendfile is in progress");
+    if (code < 0) {
+        Py_DECREF(list);
         return NULL;
     }
     int first = code > 0 && pyc_stream_may_send(self);

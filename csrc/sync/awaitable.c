@@ -13,6 +13,7 @@ typedef struct {
     PyObject *iterator; /* of the future, while asleep; or who goes on */
     PyObject *error;    /* to be raised when the attempts have ended */
     int state;
+    char running; /* Python code that it calls may come back to it */
 } awaitable;
 
 static void
@@ -199,11 +200,21 @@ interrupt(awaitable *self, PyObject **result)
     return advance(self, result);
 }
 
-static PySendResult
-awaitable_am_send(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
+/* As of a coroutine: 0, or -1 with ValueError when it is running. */
+static int
+enter(awaitable *self)
 {
-    awaitable *self = (awaitable *)op;
-    *result = NULL;
+    if (self->running) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return -1;
+    }
+    self->running = 1;
+    return 0;
+}
+
+static PySendResult
+go_on(awaitable *self, PyObject **result)
+{
     if (self->state == ENDED) {
         PyErr_SetString(PyExc_RuntimeError,
                         "cannot reuse already awaited coroutine");
@@ -225,6 +236,19 @@ awaitable_am_send(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
     default:
         return interrupt(self, result);
     }
+}
+
+static PySendResult
+awaitable_am_send(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
+{
+    awaitable *self = (awaitable *)op;
+    *result = NULL;
+    if (enter(self) < 0) {
+        return PYGEN_ERROR;
+    }
+    PySendResult rc = go_on(self, result);
+    self->running = 0;
+    return rc;
 }
 
 /* What a generator's method returns: StopIteration carries the result. */
@@ -302,9 +326,8 @@ throw_elsewhere(awaitable *self, PyObject *args)
 }
 
 static PyObject *
-awaitable_throw(PyObject *op, PyObject *args)
+throw(awaitable *self, PyObject *args)
 {
-    awaitable *self = (awaitable *)op;
     PyObject *type, *value = NULL, *traceback = NULL, *result = NULL;
     if (self->state == ELSEWHERE) {
         return throw_elsewhere(self, args);
@@ -321,6 +344,18 @@ awaitable_throw(PyObject *op, PyObject *args)
     return as_iterator(rc, result);
 }
 
+static PyObject *
+awaitable_throw(PyObject *op, PyObject *args)
+{
+    awaitable *self = (awaitable *)op;
+    if (enter(self) < 0) {
+        return NULL;
+    }
+    PyObject *result = throw(self, args);
+    self->running = 0;
+    return result;
+}
+
 static void
 end(awaitable *self)
 {
@@ -334,14 +369,21 @@ static PyObject *
 awaitable_close(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     awaitable *self = (awaitable *)op;
+    PyObject *closed = Py_None;
+    if (enter(self) < 0) {
+        return NULL;
+    }
     if (self->state == ELSEWHERE) {
         self->state = ENDED;
-        PyObject *closed = PyObject_CallMethod(self->iterator, "close", NULL);
+        closed = PyObject_CallMethod(self->iterator, "close", NULL);
         Py_CLEAR(self->iterator);
-        return closed;
     }
-    end(self);
-    Py_RETURN_NONE;
+    else {
+        end(self);
+        Py_INCREF(closed);
+    }
+    self->running = 0;
+    return closed;
 }
 
 PyObject *

@@ -26,20 +26,59 @@ typedef struct {
 /* Where a wait is. */
 enum { OUTSIDE, INSIDE, LAST };
 
-/* Ends the round of all who wait inside. */
+static int
+is_told(const pyc_waiter *waiter)
+{
+    return waiter->granted || waiter->refused;
+}
+
+/* Under the guard: all who wait inside know how it ended, whenever they come to
+ * look; those of the next round come after them. */
 static void
-end_round(barrier *self, pyc_verdict verdict, int state)
+tell_inside(barrier *self, pyc_verdict verdict)
+{
+    pyc_link *head = &self->waiters.head;
+    for (pyc_link *at = head->next; at != head; at = at->next) {
+        pyc_waiter *waiter = pyc_container(at, pyc_waiter, link);
+        if (!is_told(waiter)) {
+            waiter->granted = verdict == PYC_GRANTED;
+            waiter->refused = verdict == PYC_REFUSED;
+        }
+    }
+}
+
+/* Under the guard: takes one out who was told. */
+static pyc_wakeup
+pop_told(barrier *self)
+{
+    pyc_waiter *first = pyc_waiters_first(&self->waiters);
+    if (first == NULL || !is_told(first)) {
+        return (pyc_wakeup){NULL, NULL, NULL};
+    }
+    return pyc_waiters_pop(&self->waiters,
+                           first->granted ? PYC_GRANTED : PYC_REFUSED);
+}
+
+/* Ends the round of all who wait inside; `acted`: if it is still the one whose
+ * action was run. */
+static void
+end_round(barrier *self, pyc_verdict verdict, int state, int acted)
 {
     pyc_lock_take(&self->guard);
+    if (acted && self->state != ACTING) { /* abort() or reset() was quicker */
+        pyc_lock_give(&self->guard);
+        return;
+    }
     Py_ssize_t inside = self->waiters.length;
     Py_ssize_t outside = self->outside.length;
     self->state = state;
     self->count = 0;
+    tell_inside(self, verdict);
     pyc_lock_give(&self->guard);
     for (Py_ssize_t i = 0; i < inside + outside; i++) {
         pyc_lock_take(&self->guard);
         pyc_wakeup wakeup =
-            i < inside ? pyc_waiters_pop(&self->waiters, verdict)
+            i < inside ? pop_told(self)
                        : pyc_waiters_pop(&self->outside, PYC_TRY_AGAIN);
         pyc_lock_give(&self->guard);
         pyc_wakeup_send(&wakeup);
@@ -90,12 +129,33 @@ trip(barrier *self)
     Py_XDECREF(done);
     if (done == NULL) {
         PyObject *pending = pyc_take_exception();
-        end_round(self, PYC_REFUSED, BROKEN);
+        end_round(self, PYC_REFUSED, BROKEN, 1);
         pyc_put_exception(pending);
         return -1;
     }
-    end_round(self, PYC_GRANTED, FILLING);
+    end_round(self, PYC_GRANTED, FILLING, 1);
     return 1;
+}
+
+static int
+give_number(pyc_wait *wait)
+{
+    wait->result = PyLong_FromSsize_t(wait->number);
+    return wait->result == NULL ? -1 : 1;
+}
+
+/* All have come, so that no deadline counts any more: waits for the action. */
+static int
+hear(barrier *self, pyc_wait *wait)
+{
+    int slept = pyc_waiter_sleep(&wait->waiter, PYC_NO_DEADLINE, 0);
+    pyc_lock_take(&self->guard);
+    pyc_waiter_leave(&wait->waiter);
+    pyc_lock_give(&self->guard);
+    if (slept < 0) {
+        return -1;
+    }
+    return wait->waiter.refused ? raise_broken(self) : give_number(wait);
 }
 
 static int
@@ -110,7 +170,12 @@ waiting_attempt(pyc_wait *wait, int join)
         over = enter(self, wait, join);
     }
     else {
-        over = waiter->granted || waiter->refused;
+        over = is_told(waiter);
+        if (!over && stood && self->state == ACTING) {
+            pyc_waiters_join(&self->waiters, waiter);
+            pyc_lock_give(&self->guard);
+            return hear(self, wait);
+        }
         if (!over && stood) { /* the deadline has passed */
             self->count--;
         }
@@ -123,11 +188,7 @@ waiting_attempt(pyc_wait *wait, int join)
     if (over && last && trip(self) < 0) {
         return -1;
     }
-    if (over) {
-        wait->result = PyLong_FromSsize_t(wait->number);
-        return wait->result == NULL ? -1 : 1;
-    }
-    return 0;
+    return over ? give_number(wait) : 0;
 }
 
 static int
@@ -135,7 +196,8 @@ waiting_leave(pyc_wait *wait, int Py_UNUSED(good))
 {
     barrier *self = (barrier *)wait->subject;
     pyc_lock_take(&self->guard);
-    if (pyc_waiter_leave(&wait->waiter) && wait->phase == INSIDE) {
+    if (pyc_waiter_leave(&wait->waiter) && wait->phase == INSIDE &&
+        !is_told(&wait->waiter)) {
         self->count--;
     }
     pyc_lock_give(&self->guard);
@@ -168,7 +230,7 @@ barrier_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
         .operation = &waiting, .module = SELF->module, .subject = self};
     int rc = pyc_wait_block(&wait, deadline);
     if (rc == 0) {
-        end_round(SELF, PYC_REFUSED, BROKEN);
+        end_round(SELF, PYC_REFUSED, BROKEN, 0);
         raise_broken(SELF);
     }
     return wait.result;
@@ -185,14 +247,14 @@ barrier_wait_async(PyObject *self, PyObject *Py_UNUSED(unused))
 static PyObject *
 barrier_reset(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    end_round(SELF, PYC_REFUSED, FILLING);
+    end_round(SELF, PYC_REFUSED, FILLING, 0);
     Py_RETURN_NONE;
 }
 
 static PyObject *
 barrier_abort(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    end_round(SELF, PYC_REFUSED, BROKEN);
+    end_round(SELF, PYC_REFUSED, BROKEN, 0);
     Py_RETURN_NONE;
 }
 

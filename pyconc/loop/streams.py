@@ -145,13 +145,19 @@ ATTRIBUTES = {f"_{name}" for name in IN_SOURCE}
 for _name in IN_SOURCE:
     setattr(StreamReader, f"_{_name}", in_source(_name))
 
-ORIGINAL = {cls: {name: method for name, method in vars(cls).items() if not name.startswith("__")}
+ORIGINAL = {cls: {name: method for name, method in vars(cls).items()
+                  if not name.startswith("__") and method is not None}
             for cls in (asyncio.StreamReader, asyncio.StreamWriter)}
+
+# What a program had replaced when this was imported is none of asyncio's.
+UNTOUCHED = {cls: all(not callable(method) or getattr(method, "__globals__", None) is vars(asyncio.streams)
+                      for method in methods.values()) for cls, methods in ORIGINAL.items()}
 
 
 def is_original(stream, cls):
-    """Whether `stream` is one of asyncio's own, and nobody has replaced a method of that class."""
-    return type(stream) is cls and all(vars(cls).get(name) is method for name, method in ORIGINAL[cls].items())
+    """Whether `stream` is one of asyncio's own, and nobody has replaced a method of that class or of this stream."""
+    return (type(stream) is cls and UNTOUCHED[cls] and vars(stream).keys().isdisjoint(ORIGINAL[cls]) and
+            all(vars(cls).get(name) is method for name, method in ORIGINAL[cls].items()))
 
 
 def adopt_reader(reader):
@@ -175,7 +181,8 @@ def change(stream, cls, source):
 
 def adopt_streams(protocol):
     """Called with a StreamReaderProtocol before its connection_made()."""
-    reader, callback = protocol._stream_reader, protocol._client_connected_cb
+    # A class derived from it need not have called its __init__().
+    reader, callback = getattr(protocol, "_stream_reader", None), getattr(protocol, "_client_connected_cb", None)
     source = None if reader is None else adopt_reader(reader)
     if callback is None or source is None:
         return
@@ -192,4 +199,4 @@ def adopt_streams(protocol):
 def source_of(protocol):
     """The source that data for an asyncio.StreamReaderProtocol goes to, or None: its reader is not one of ours."""
     reader = protocol._stream_reader
-    return reader._source if type(reader) is StreamReader else None
+    return reader._source if type(reader) is StreamReader and "feed_data" not in vars(reader) else None

@@ -1112,3 +1112,23 @@ def test_a_line_that_aborts_the_transport():
 
     transports = []
     run(main())
+
+
+def test_lines_that_end_the_connection_while_they_are_made():
+    """By a generator that runs the loop, given to a transport whose loop does not run."""
+    async def connect():
+        return await asyncio.get_running_loop().create_connection(Recorder, sock=ours)
+
+    def lines():
+        transport.abort()
+        loop.run_until_complete(protocol.lost)
+        yield b"late"
+
+    ours, peer = socket.socketpair()
+    loop = pyconc.new_event_loop()
+    transport, protocol = loop.run_until_complete(connect())
+    transport.writelines(lines())
+    assert transport.get_write_buffer_size() == 0
+    assert peer.recv(10) == b""
+    peer.close()
+    loop.close()

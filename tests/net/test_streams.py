@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: MIT
 """asyncio's streams on pyconc's loop, where their reading and draining is C: as on asyncio's loop."""
 import asyncio
+import fractions
 import gc
 import inspect
 import socket
+import subprocess
 import sys
 import weakref
 
 import pytest
 
 import pyconc
+from pyconc._core import StreamSource
 
 OURS = not hasattr(sys, "_is_gil_enabled") or sys._is_gil_enabled()     # without a GIL the streams stay asyncio's
 needs_ours = pytest.mark.skipif(not OURS, reason="without a GIL the streams are asyncio's own")
@@ -393,6 +396,155 @@ def test_methods_that_a_program_replaced_are_called(run, monkeypatch, cls, name)
     monkeypatch.setattr(cls, name, replacement)
     run(main)
     assert called
+
+
+def test_a_method_that_was_replaced_before_the_first_connection_is_called():
+    script = """if True:
+        import asyncio, pyconc
+        async def replacement(self, n):
+            return b"replaced"
+        async def main():
+            connected = asyncio.get_running_loop().create_future()
+            async with await asyncio.start_server(lambda *streams: connected.set_result(streams), "127.0.0.1", 0) as it:
+                reader, writer = await asyncio.open_connection(*it.sockets[0].getsockname())
+                peer = (await connected)[1]
+                peer.write(b"data")
+                data = await reader.readexactly(4)
+                writer.close()
+                peer.close()
+                return data
+        original = asyncio.StreamReader.readexactly
+        asyncio.StreamReader.readexactly = replacement
+        print(pyconc.run(main()))
+        asyncio.StreamReader.readexactly = original
+        print(pyconc.run(main()))
+    """
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (ended.stdout.split(), ended.stderr) == (["b'replaced'", "b'data'"], "")
+
+
+def test_methods_replaced_in_one_stream_are_called(run):
+    async def main():
+        async with Connection() as it:
+            fed, original = [], it.reader.feed_data
+            it.reader.feed_data = lambda data: (fed.append(data), original(data))
+            await it.sent(b"data")
+            assert await it.reader.read(4) == b"data"
+            assert fed == [b"data"]
+
+    run(main)
+
+
+def test_a_method_replaced_in_a_reader_before_its_connection(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        reader, waits = asyncio.StreamReader(loop=loop), []
+        original = reader._wait_for_data
+        reader._wait_for_data = lambda name: (waits.append(name), original(name))[1]
+        ours, peer = socket.socketpair()
+        transport, _ = await loop.create_connection(lambda: asyncio.StreamReaderProtocol(reader, loop=loop), sock=ours)
+        loop.call_later(0.01, peer.send, b"data")
+        assert await reader.readexactly(4) == b"data"
+        assert waits == ["readexactly"]
+        transport.close()
+        peer.close()
+
+    run(main)
+
+
+def test_a_protocol_that_is_not_initialized(run):
+    """A program's own class, derived from asyncio's only to be one of them."""
+    class Protocol(asyncio.StreamReaderProtocol):
+        def __init__(self, made):
+            self.made = made
+
+        def connection_made(self, transport):
+            self.made.set_result(transport)
+
+        def connection_lost(self, exc):
+            """Has nothing of asyncio's to clear."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        made = loop.create_future()
+        ours, peer = socket.socketpair()
+        await loop.create_connection(lambda: Protocol(made), sock=ours)
+        made.result().close()
+        peer.close()
+
+    run(main)
+    assert run.reports == []
+
+
+@pytest.mark.parametrize("limit", [10**400, 2.5, float("inf"), fractions.Fraction(5, 2)])
+def test_a_limit_may_be_any_number(run, limit):
+    async def main():
+        async with Connection(limit=limit) as it:
+            await it.sent(b"1\n23\n456\n")
+            assert await it.reader.readline() == b"1\n"
+            assert await it.reader.readline() == b"23\n"
+            if limit < 3:
+                assert not it.reader._transport.is_reading()
+                with pytest.raises(ValueError, match="limit"):
+                    await it.reader.readline()
+                assert it.reader._transport.is_reading()
+            else:
+                assert await it.reader.readline() == b"456\n"
+
+    run(main)
+
+
+def test_a_limit_that_takes_the_buffer_away_when_it_is_compared():
+    class Limit(int):
+        reader = None
+
+        def __rmul__(self, factor):
+            if self.reader is not None:
+                self.reader._buffer = object()
+            return factor * int(self)
+
+        __float__ = __rmul__
+
+        def __lt__(self, other):
+            return self.__rmul__(1) < other
+
+    async def main():
+        limit = Limit(100)
+        async with Connection(limit=limit) as it:
+            await it.sent(b"one two")
+            limit.reader = it.reader
+            with pytest.raises((TypeError, AttributeError)):
+                await it.reader.readuntil(b" ")
+
+    pyconc.run(main())
+
+
+def test_data_for_a_reader_that_the_collector_has_taken_apart():
+    """Python code runs in the middle of a collection: here when a code object goes, which is none of the cycle's."""
+    found = []
+
+    def feed(ref):
+        for it in gc.get_objects():
+            if type(it) is StreamSource and it.buffer is None:
+                found.append(it.feed(b"data"))
+
+    class Reader:
+        """Anything with a weak reference."""
+
+    def make():
+        source = StreamSource(Reader(), bytearray(), 100, loop)
+        code = compile("0", "", "eval")
+        ring = [source, code]
+        ring.append(ring)
+        source.transport = ring
+        return weakref.ref(code, feed)
+
+    loop = pyconc.new_event_loop()
+    gc.collect()
+    ref = make()
+    gc.collect()
+    loop.close()
+    assert ref() is None and found in ([None], [])      # not found where code objects are the collector's, too
 
 
 def test_classes_that_a_program_derived_stay_its_own(run):

@@ -1,8 +1,10 @@
 """pyconc.queue beside queue: order, bounds, waiting, shutdown, subclasses and the parts that programs reach for."""
 import asyncio
+import contextlib
 import os
 import queue as standard
 import random
+import signal
 import threading
 import time
 import weakref
@@ -630,3 +632,92 @@ def test_opened_while_tasks_wait(run):
 
     run(main())
     assert not mine.mutex.locked()
+
+
+def test_join_while_an_item_that_cannot_be_compared_is_put(thread):
+    class Item:
+        def __lt__(self, other):
+            its.task_done()         # by anybody
+            raise TypeError("not comparable")
+
+    its = PriorityQueue()
+    its.put(Item())
+    joins = thread(its.join)
+    while not joins.is_alive():
+        time.sleep(0.001)
+    time.sleep(0.01)
+    with pytest.raises(TypeError, match="not comparable"):
+        its.put(Item())
+    joins.join(10)
+    assert not joins.is_alive()
+    assert its.unfinished_tasks == 0 and its.qsize() == 1
+
+
+def test_a_signal_while_another_compares(thread):
+    """It ends a get() whose time is over, but who waits for the comparison: nothing of it is left behind."""
+    class Item:
+        def __lt__(self, other):
+            comparing.set()
+            assert go_on.wait(10)
+            return False
+
+    class Stop(Exception):
+        """Of the signal's handler."""
+
+    def stop(*args):
+        raise Stop
+
+    def put():
+        time.sleep(0.05)            # the main thread stands in the queue then, after the first
+        its.put_many([Item(), Item()])
+
+    def interrupt():
+        if comparing.wait(1):       # or the first was so quick that there is nothing to compare
+            time.sleep(0.4)         # its time is over then
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    its, got = PriorityQueue(), []
+    comparing, go_on = threading.Event(), threading.Event()
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        first = thread(lambda: got.append(its.get()))
+        time.sleep(0.05)
+        thread(put)
+        interrupts = thread(interrupt)
+        with contextlib.suppress(Empty), pytest.raises(Stop):
+            its.get(timeout=0.2)
+    finally:
+        interrupts.join()
+        signal.signal(signal.SIGUSR1, before)
+        go_on.set()
+    first.join(10)
+    its.get_many(timeout=10)
+    last = thread(lambda: got.append(its.get()))
+    time.sleep(0.05)
+    its.put("last")
+    last.join(10)
+    assert got[1:] == ["last"]
+
+
+def test_a_coroutine_is_not_closed_while_it_runs(run):
+    """Nor sent to: as one of Python's."""
+    raised = []
+
+    class Queue(queue.Queue):
+        def _get(self):
+            for method, *arguments in (waiting.close,), (waiting.send, None), (waiting.throw, KeyError):
+                with pytest.raises(ValueError, match="coroutine already executing") as error:
+                    method(*arguments)
+                raised.append(error.type)
+            return super()._get()
+
+    its = Queue()
+    its.put("item")
+    waiting = its.get_async()
+
+    async def main():
+        return await waiting
+
+    assert run(main()) == "item"
+    waiting = None
+    assert raised == [ValueError] * 3

@@ -477,3 +477,42 @@ def test_old_names_warn():
     condition = threading.Condition()
     with condition, pytest.warns(DeprecationWarning, match="notifyAll"):
         condition.notifyAll()
+
+
+@pytest.mark.parametrize("module", [standard, threading])
+def test_a_barrier_s_deadline_that_passes_during_the_action(module, thread):
+    """All have come in time: the barrier does not break."""
+    def action():
+        acting.set()
+        assert go_on.wait(10)
+
+    acting, go_on, numbers = standard.Event(), standard.Event(), []
+    barrier = module.Barrier(2, action)
+    first = thread(lambda: numbers.append(barrier.wait(timeout=0.2)))
+    while barrier.n_waiting == 0:
+        time.sleep(0.001)
+    last = thread(lambda: numbers.append(barrier.wait()))
+    assert acting.wait(10)
+    time.sleep(0.3)
+    go_on.set()
+    first.join(10)
+    last.join(10)
+    assert sorted(numbers) == [0, 1] and not barrier.broken and barrier.n_waiting == 0
+
+
+def test_a_barrier_that_is_aborted_during_the_action(thread):
+    def action():
+        barrier.abort()
+
+    def wait():
+        with pytest.raises(threading.BrokenBarrierError):
+            barrier.wait()
+        broken.append(True)
+
+    broken, barrier = [], threading.Barrier(2, action)
+    first = thread(wait)
+    while barrier.n_waiting == 0:
+        time.sleep(0.001)
+    barrier.wait()
+    first.join(10)
+    assert broken and barrier.broken

@@ -69,7 +69,7 @@ pyc_callback_find_data(pyc_callback *callback, pyc_state *state,
         feed = PyObject_GetAttr((PyObject *)Py_TYPE(source), state->str_feed);
     }
     if (feed != NULL) {
-        Py_SETREF(callback->fn, feed);
+        Py_XSETREF(callback->fn, feed);
         Py_XSETREF(callback->self, Py_NewRef(source));
     }
     int code = source == NULL || (feed == NULL && source != Py_None) ? -1 : 0;

@@ -3,15 +3,25 @@
 #include "py/compat.h"
 #include "net/streams/streams.h"
 
+int
+pyc_stream_source_check(const pyc_stream_source *self)
+{
+    if (PYC_LIKELY(PyByteArray_Check(self->buffer))) {
+        return 0;
+    }
+    PyErr_Format(PyExc_TypeError,
+                 "StreamReader._buffer must be a bytearray, not %.200s",
+                 Py_TYPE(self->buffer)->tp_name);
+    return -1;
+}
+
 /* Appends bytes to the buffer: 0, or -1 with an exception. */
 static int
-append(PyObject *buffer, PyObject *data)
+append(pyc_stream_source *self, PyObject *data)
 {
+    PyObject *buffer = self->buffer;
     Py_ssize_t more = PyBytes_GET_SIZE(data);
-    if (!PyByteArray_Check(buffer)) {
-        PyErr_Format(PyExc_TypeError,
-                     "StreamReader._buffer must be a bytearray, not %.200s",
-                     Py_TYPE(buffer)->tp_name);
+    if (pyc_stream_source_check(self) < 0) {
         return -1;
     }
     Py_ssize_t len = PyByteArray_GET_SIZE(buffer);
@@ -27,7 +37,7 @@ int
 pyc_stream_source_settle(pyc_stream_source *self)
 {
     if (self->whole != NULL) {
-        if (append(self->buffer, self->whole) < 0) {
+        if (append(self, self->whole) < 0) {
             return -1;
         }
         Py_CLEAR(self->whole);
@@ -45,7 +55,7 @@ keep(pyc_stream_source *self, PyObject *data)
         self->whole = Py_NewRef(data);
         return 0;
     }
-    return pyc_stream_source_settle(self) < 0 ? -1 : append(self->buffer, data);
+    return pyc_stream_source_settle(self) < 0 ? -1 : append(self, data);
 }
 
 /* The waiter could not be told: None if it was cancelled, which is in order;
@@ -118,7 +128,9 @@ pyc_stream_source_feed(pyc_stream_source *self, PyObject *data)
         return PyErr_Format(PyExc_TypeError, "feed() takes bytes, not %.200s",
                             Py_TYPE(data)->tp_name);
     }
-    PyObject *reader = pyc_weakref_get(self->reader);
+    PyObject *reader = self->reader == Py_None /* cleared by the collector */
+                           ? NULL
+                           : pyc_weakref_get(self->reader);
     if (reader == NULL || PyBytes_GET_SIZE(data) == 0) {
         Py_XDECREF(reader);
         Py_RETURN_NONE;

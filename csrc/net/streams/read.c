@@ -70,7 +70,9 @@ take(pyc_stream_source *self, Py_ssize_t n)
         self->whole = NULL;
     }
     else {
-        if (pyc_stream_source_settle(self) < 0) {
+        /* To compare with the limit may have called Python. */
+        if (pyc_stream_source_settle(self) < 0 ||
+            pyc_stream_source_check(self) < 0) {
             return NULL;
         }
         Py_ssize_t len = PyByteArray_GET_SIZE(self->buffer);

@@ -4,14 +4,33 @@
 #include "net/stream.h"
 #include "net/tls/tls.h"
 
+/* As asyncio compares, whatever the limit is. */
+static int
+is_more(Py_ssize_t len, int times, PyObject *limit)
+{
+    PyObject *most = NULL, *factor = PyLong_FromLong(times);
+    PyObject *have = PyLong_FromSsize_t(len);
+    Py_INCREF(limit);
+    if (factor != NULL && have != NULL) {
+        most = PyNumber_Multiply(factor, limit);
+    }
+    int more = most == NULL ? -1 : PyObject_RichCompareBool(have, most, Py_GT);
+    Py_DECREF(limit);
+    Py_XDECREF(most);
+    Py_XDECREF(have);
+    Py_XDECREF(factor);
+    return more;
+}
+
 int
 pyc_stream_source_beyond(pyc_stream_source *self, Py_ssize_t len, int times)
 {
-    double most = PyFloat_AsDouble(self->limit);
-    if (PYC_UNLIKELY(most == -1.0) && PyErr_Occurred()) {
-        return -1;
+    if (PYC_LIKELY(PyLong_CheckExact(self->limit))) {
+        int overflow;
+        long long most = PyLong_AsLongLongAndOverflow(self->limit, &overflow);
+        return overflow ? overflow < 0 : (double)len > times * (double)most;
     }
-    return (double)len > times * most;
+    return is_more(len, times, self->limit);
 }
 
 /* Whether StreamWriter.drain() has nothing to wait for and nothing to raise, as

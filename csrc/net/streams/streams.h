@@ -32,17 +32,21 @@ int pyc_stream_source_register(PyObject *module, pyc_state *state);
 int pyc_stream_source_beyond(pyc_stream_source *self, Py_ssize_t len,
                              int times);
 
-/* How much there is to read. */
+/* How much there is to read, as far as that can be told: somebody may have put
+ * anything in the buffer's place. */
 static inline Py_ssize_t
 pyc_stream_source_len(const pyc_stream_source *self)
 {
-    return self->whole != NULL ? PyBytes_GET_SIZE(self->whole)
-                               : PyByteArray_GET_SIZE(self->buffer);
+    return self->whole != NULL              ? PyBytes_GET_SIZE(self->whole)
+           : PyByteArray_Check(self->buffer) ? PyByteArray_GET_SIZE(self->buffer)
+                                             : 0;
 }
 
-/* Has all of it stand in the buffer, which must be a bytearray: 0, or -1 with
- * an exception. */
+/* Has all of it stand in the buffer, which must be a bytearray if it does not
+ * yet: 0, or -1 with an exception. */
 int pyc_stream_source_settle(pyc_stream_source *self);
+/* 0 if the buffer is a bytearray, else -1 with TypeError. */
+int pyc_stream_source_check(const pyc_stream_source *self);
 
 /* ---- feed.c ------------------------------------------------------------ */
 

@@ -83,6 +83,33 @@ wake_putter(pyc_thread_queue *self)
     pyc_wakeup_send(&wakeup);
 }
 
+/* Stands in no queue any more, and passes its wake on. */
+static void
+give_up(pyc_thread_queue *self, pyc_waiter *waiter,
+        void (*wake)(pyc_thread_queue *))
+{
+    pyc_lock_take(&self->guard);
+    int stood = pyc_waiter_leave(waiter);
+    pyc_lock_give(&self->guard);
+    if (!stood) {
+        wake(self);
+    }
+}
+
+/* enter() for an attempt of `waiter`, which may be NULL. */
+static inline int
+enter_for(pyc_thread_queue *self, pyc_waiter *waiter,
+          void (*wake)(pyc_thread_queue *))
+{
+    if (PYC_LIKELY(enter(self) == 0)) {
+        return 0;
+    }
+    if (waiter != NULL) {
+        give_up(self, waiter, wake);
+    }
+    return -1;
+}
+
 /* Under the guard: 1 when there is an item, 0, PYC_OPEN or -1 (without an
  * exception) when it was shut down. */
 static inline int
@@ -99,7 +126,7 @@ static inline int
 get(pyc_thread_queue *self, PyObject **item, pyc_waiter *waiter, int join)
 {
     PyObject *got = NULL;
-    if (enter(self) < 0) {
+    if (enter_for(self, waiter, wake_getter) < 0) {
         return -1;
     }
     pyc_lock_take(&self->guard);
@@ -148,7 +175,7 @@ static inline int
 put(pyc_thread_queue *self, PyObject *item, pyc_waiter *waiter, int join)
 {
     int failed = 0;
-    if (enter(self) < 0) {
+    if (enter_for(self, waiter, wake_putter) < 0) {
         return -1;
     }
     pyc_lock_take(&self->guard);
@@ -159,8 +186,8 @@ put(pyc_thread_queue *self, PyObject *item, pyc_waiter *waiter, int join)
     if (PYC_LIKELY(rc == 1)) {
         if (self->order != PYC_PRIORITY) {
             failed = pyc_store_push(&self->store, item);
+            self->unfinished += !failed;
         }
-        self->unfinished += !failed;
     }
     else if (rc == 0 && join) {
         pyc_waiters_join(&self->putters, waiter);
@@ -172,11 +199,11 @@ put(pyc_thread_queue *self, PyObject *item, pyc_waiter *waiter, int join)
     }
     else if (rc == 1 && self->order == PYC_PRIORITY) {
         failed = pyc_store_heap_push(&self->store, item);
-        if (failed) {
-            pyc_lock_take(&self->guard);
-            self->unfinished--;
-            pyc_lock_give(&self->guard);
-        }
+        /* Only now, or a join() could wait for what is never put; and nobody
+         * gets it before we leave. */
+        pyc_lock_take(&self->guard);
+        self->unfinished += !failed;
+        pyc_lock_give(&self->guard);
     }
     leave(self);
     if (PYC_UNLIKELY(failed)) {
@@ -210,13 +237,7 @@ getting_attempt(pyc_wait *wait, int join)
 static int
 getting_leave(pyc_wait *wait, int Py_UNUSED(good))
 {
-    pyc_thread_queue *self = (pyc_thread_queue *)wait->subject;
-    pyc_lock_take(&self->guard);
-    int stood = pyc_waiter_leave(&wait->waiter);
-    pyc_lock_give(&self->guard);
-    if (!stood) {
-        wake_getter(self);
-    }
+    give_up((pyc_thread_queue *)wait->subject, &wait->waiter, wake_getter);
     return 0;
 }
 
@@ -234,13 +255,7 @@ putting_attempt(pyc_wait *wait, int join)
 static int
 putting_leave(pyc_wait *wait, int Py_UNUSED(good))
 {
-    pyc_thread_queue *self = (pyc_thread_queue *)wait->subject;
-    pyc_lock_take(&self->guard);
-    int stood = pyc_waiter_leave(&wait->waiter);
-    pyc_lock_give(&self->guard);
-    if (!stood) {
-        wake_putter(self);
-    }
+    give_up((pyc_thread_queue *)wait->subject, &wait->waiter, wake_putter);
     return 0;
 }
 
