@@ -10,7 +10,7 @@ import warnings
 from asyncio import SelectorEventLoop, base_events, events, format_helpers, futures, timeouts
 from asyncio.log import logger
 
-import pyconc.loop.streams  # noqa: F401   what C uses: imported before a program replaces methods of asyncio's
+import pyconc.loop.streams  # what C uses: imported before a program replaces methods of asyncio's
 from pyconc import _core
 from pyconc.concurrent.futures import ThreadPoolExecutor
 from pyconc.loop.connection import Connections

@@ -37,9 +37,10 @@ int pyc_stream_source_beyond(pyc_stream_source *self, Py_ssize_t len,
 static inline Py_ssize_t
 pyc_stream_source_len(const pyc_stream_source *self)
 {
-    return self->whole != NULL              ? PyBytes_GET_SIZE(self->whole)
-           : PyByteArray_Check(self->buffer) ? PyByteArray_GET_SIZE(self->buffer)
-                                             : 0;
+    return self->whole != NULL ? PyBytes_GET_SIZE(self->whole)
+           : PyByteArray_Check(self->buffer)
+               ? PyByteArray_GET_SIZE(self->buffer)
+               : 0;
 }
 
 /* Has all of it stand in the buffer, which must be a bytearray if it does not
