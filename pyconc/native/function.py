@@ -215,5 +215,9 @@ def _pointer(data: Any) -> Any:
         return int(backend.cast(backend.new_primitive_type("uintptr_t"), data))
     if isinstance(data, int):
         return data
-    memoryview(data).release()  # TypeError for what is no buffer
+    try:
+        memoryview(data).release()
+    except TypeError:
+        raise TypeError("data must be a buffer, a pointer or an address (for ctypes.byref(x) give x itself), "
+                        f"not {type(data).__name__!r}") from None
     return data

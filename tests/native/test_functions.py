@@ -215,8 +215,9 @@ def test_kinds_of_data(lib):
     for data in (factor, struct.pack("d", 0.5), array.array("d", [0.5]), ctypes.addressof(factor),
                  ctypes.pointer(factor), ctypes.c_void_p(ctypes.addressof(factor)), memoryview(struct.pack("d", 0.5))):
         assert halves(lib.scale, data=data)
-    with pytest.raises(TypeError, match="bytes-like"):
-        Function(lib.scale, data=0.5)
+    for data, name in ((0.5, "float"), ("0.5", "str"), (ctypes.byref(factor), "CArgObject")):
+        with pytest.raises(TypeError, match=f"data must be a buffer, a pointer or an address .* not '{name}'"):
+            Function(lib.scale, data=data)
 
 
 def test_data_without_anybody_who_holds_it(lib):
