@@ -154,6 +154,7 @@ class Timer(Thread):
 
     _entry = None  # of the schedule
     _is_thread = False  # Thread.__init__ has been called
+    _runs_here = False  # in the thread of all timers
 
     def __init__(self, interval, function, args=None, kwargs=None):
         self.interval = interval
@@ -219,9 +220,16 @@ class Timer(Thread):
         try:
             super().start()
         except BaseException as error:
-            self.finished.set()
-            self._started.set()
-            threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, self)))
+            self._runs_here = True
+            try:
+                if not (_schedule.exiting and isinstance(error, RuntimeError)):
+                    raise
+                self.run()      # Python 3.12 starts no thread while it exits
+            except BaseException as error:
+                threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, self)))
+            finally:
+                self.finished.set()
+                self._started.set()
 
     def run(self):
         if self._entry is None:
@@ -241,6 +249,8 @@ class Timer(Thread):
         return self._entry is not None and self._entry[2] is not None and not self.finished.is_set()
 
     def is_alive(self):
+        if self._runs_here:
+            return not self._started.is_set()
         if self._entry is None or (self._is_thread and self._started.is_set()):
             return super().is_alive()
         return not self.finished.is_set()
@@ -254,7 +264,8 @@ class Timer(Thread):
             if not self._join_pending(end):
                 return
             timeout = None if end is None else max(0, end - monotonic())
-        super().join(timeout)
+        if not self._runs_here:
+            super().join(timeout)
 
     def _join_pending(self, end):
         """Waits until the thread has started: False when it will not, or the time has passed."""
