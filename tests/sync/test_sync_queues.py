@@ -16,6 +16,8 @@ from pyconc import queue
 from pyconc import threading as ours
 from pyconc.queue import Empty, Full, LifoQueue, PriorityQueue, Queue, ShutDown, SimpleQueue
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")     # of a process with threads, 3.12
+
 ORDERED = [Queue, LifoQueue, PriorityQueue]
 ALL = [*ORDERED, SimpleQueue]
 

@@ -9,6 +9,8 @@ import pytest
 
 from pyconc import threading
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")     # of a process with threads, 3.12
+
 LOCKS = [threading.Lock, threading.RLock]
 locks = pytest.mark.parametrize("make", LOCKS)
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
