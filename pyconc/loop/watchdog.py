@@ -97,19 +97,22 @@ class Watched:
         if waited > seconds / 2:
             text += ", and kept the GIL until now, so that it may be past the slow line"
         text += "; its thread is at%s\n%s"
-        where = "" if _gil_enabled() else " (the innermost line: more cannot be read safely without a GIL)"
+        if not frames:
+            where = " a line that it has left by now"
+        else:
+            where = "" if _gil_enabled() else " (the innermost line: more cannot be read safely without a GIL)"
         lines = [(frame, frame.f_lineno) for frame in reversed(inside or frames)]
         stack = traceback.StackSummary.extract(lines, lookup_lines=False)
         self._watchdog_logs(logging.WARNING, text, (_name(task, inside), seconds, where), stack)
 
-    def _watchdog_logs(self, level, text, args, stack=()):
+    def _watchdog_logs(self, level, text, args, stack=None):
         """Logs from a thread that Python knows (the watchdog's own would leave a dummy behind), in order."""
         before = self._watchdog_logger
 
         def log():
             if before is not None:
                 before.join()
-            logger.log(level, text, *args, *(["".join(stack.format()).rstrip()] if stack else ()))
+            logger.log(level, text, *args, *(() if stack is None else ["".join(stack.format()).rstrip()]))
 
         thread = threading.Thread(target=log, name="pyconc-watchdog", daemon=False)
         try:

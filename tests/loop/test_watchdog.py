@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import pyconc
+from pyconc.loop import watchdog
 
 LIMIT = 0.02
 LONG = 30       # seconds, after which a test gives up
@@ -493,6 +494,16 @@ def test_closed_while_it_tells(ear, no_leaked_threads):
     ear.texts()
 
 
+def test_the_place_has_been_left(ear):
+    """Without a GIL the thread may have left every line before its stack is looked at."""
+    loop = pyconc.new_event_loop()
+    loop.watchdog = LONG
+    loop._watchdog_tells(watchdog.HOLDS, 0.25, 0.0)     # as if it ran in a thread that has no stack any more
+    loop.close()
+    (text,) = ear.texts()
+    assert "for 0.250 seconds; its thread is at a line that it has left by now" in text
+
+
 def test_nothing_is_left(ear, no_leaked_objects):
     def use():
         loop = pyconc.new_event_loop()
@@ -686,6 +697,7 @@ def test_subinterpreter(program, leftover):
 import asyncio, logging, threading, time, warnings
 warnings.simplefilter("ignore")
 import pyconc
+from pyconc.loop import watchdog
 heard = threading.Event()
 handler = logging.Handler()
 handler.emit = lambda record: heard.set()
