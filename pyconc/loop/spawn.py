@@ -20,7 +20,7 @@ def known(function):
 
 def programs(executable, env):
     """The paths that may be meant by the name of a program."""
-    if os.path.dirname(executable):
+    if b"/" in executable:
         return [executable]
     return [os.path.join(os.fsencode(folder), executable) for folder in os.get_exec_path(env)]
 
@@ -58,7 +58,8 @@ class Popen(subprocess.Popen):
                 started = _core.spawn(
                     [os.fsencode(arg) for arg in argv], programs(os.fsencode(program), env), environment(env),
                     None if cwd is None else os.fsencode(cwd), p2cread, c2pwrite, errwrite, close_fds,
-                    sorted(map(int, set(pass_fds))), restore_signals, start_new_session, process_group, umask)
+                    sorted(map(int, set(pass_fds))) if pass_fds else [], restore_signals, start_new_session,
+                    process_group, umask)
             if started is None:
                 return super()._execute_child(
                     args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
@@ -70,6 +71,17 @@ class Popen(subprocess.Popen):
             self.pid = pid
             self._child_created = True
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
+
+        def _get_handles(self, stdin, stdout, stderr):
+            if stdin is stdout is stderr is None:   # the most common, and not quick there
+                return -1, -1, -1, -1, -1, -1
+            return super()._get_handles(stdin, stdout, stderr)
+
+        def _close_pipe_fds(self, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite):
+            if p2cwrite == c2pread == errread == -1 and not hasattr(self, "_devnull"):
+                self._closed_child_pipe_fds = True
+            else:
+                super()._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
 
     @staticmethod
     def _command(args, executable, shell):
