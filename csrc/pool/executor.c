@@ -2,9 +2,12 @@
 /* The part of ThreadPoolExecutor that runs for each job; what runs once a
  * pool is in pyconc/concurrent/futures/thread.py. */
 #include "pool/bridge.h"
+#include "pool/map.h"
 #include "pool/pool.h"
 #include "pool/queue.h"
 #include "pool/wait.h"
+
+#include "sync/timeout.h"
 
 typedef struct {
     PyObject_HEAD
@@ -72,6 +75,44 @@ executor_submit(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         Py_CLEAR(future);
     }
     return future;
+}
+
+/* Has one more worker make the calls of `map`. */
+static int
+enqueue_map(executor *self, PyObject *map)
+{
+    pyc_future *future = pyc_future_new(self->future_type, self->module);
+    int rc = -1;
+    if (future != NULL && pyc_map_add_worker(map, future) == 0) {
+        rc = enqueue(self, (PyObject *)future, NULL, map, NULL, 0, NULL);
+    }
+    Py_XDECREF(future);
+    return rc;
+}
+
+static PyObject *
+executor_map(PyObject *op, PyObject *args)
+{
+    executor *self = (executor *)op;
+    PyObject *func, *items, *timeout;
+    int spread;
+    int64_t deadline;
+    if (!PyArg_ParseTuple(args, "OO!pO:_map", &func, &PyList_Type, &items,
+                          &spread, &timeout) ||
+        !is_open(self) ||
+        pyc_timeout_wait(self->module, timeout, &deadline) < 0) {
+        return NULL;
+    }
+    PyObject *map = pyc_map_new(self->queue, func, items, spread, deadline);
+    Py_ssize_t workers =
+        Py_MIN(PyList_GET_SIZE(items), self->queue->max_workers);
+    for (Py_ssize_t i = 0; map != NULL && i < workers; i++) {
+        if (enqueue_map(self, map) < 0) {
+            pyc_map_cancel(map);
+            Py_CLEAR(map);
+        }
+    }
+    return map;
 }
 
 /* The mailbox of the loop, remembered because a pool has mostly one loop. */
@@ -231,6 +272,10 @@ PyDoc_STRVAR(submit_doc,
 PyDoc_STRVAR(submit_to_loop_doc,
 "_submit_to_loop($self, loop, func, /, *args)\n--\n\n"
 "loop.run_in_executor(self, func, *args) without a Future between.");
+PyDoc_STRVAR(map_doc,
+"_map($self, func, items, spread, timeout, /)\n--\n\n"
+"The results, in order, of func(item), or of func(*item) with spread, for\n"
+"the items of a list, as an iterator with cancel().");
 PyDoc_STRVAR(open_doc, "_open($self, queue, future_type, /)\n--\n\n");
 /* clang-format on */
 
@@ -241,6 +286,7 @@ static PyMethodDef executor_methods[] = {
      submit_doc},
     {"_submit_to_loop", FASTCALL(executor_submit_to_loop), METH_FASTCALL,
      submit_to_loop_doc},
+    {"_map", executor_map, METH_VARARGS, map_doc},
     {"_open", executor_open, METH_VARARGS, open_doc},
     {NULL},
 };
@@ -275,7 +321,8 @@ pyc_pool_register(PyObject *module, pyc_state *state)
     if (pyc_future_register(module, state) < 0 ||
         pyc_wait_register(module, state) < 0 ||
         pyc_bridge_register(module, state) < 0 ||
-        pyc_queue_register(module, state) < 0) {
+        pyc_queue_register(module, state) < 0 ||
+        pyc_map_register(module, state) < 0) {
         return -1;
     }
     return pyc_add_type(module, &executor_spec, NULL, &state->executor_type);

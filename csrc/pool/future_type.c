@@ -3,6 +3,7 @@
 #include "pool/future.h"
 #include "pool/bridge.h"
 #include "pool/pool.h"
+#include "pool/queue.h"
 
 #include "sync/timeout.h"
 
@@ -41,6 +42,9 @@ wait_outcome(pyc_future *self, const char *name, PyObject *const *args,
         int64_t deadline;
         if (pyc_timeout_wait(self->module, timeout, &deadline) < 0) {
             return -1;
+        }
+        if (deadline == PYC_NO_DEADLINE) {
+            pyc_queue_help((PyObject *)self);
         }
         int rc = pyc_future_wait(self, deadline);
         if (rc < 0) {

@@ -3,18 +3,21 @@
 
 #include <limits.h>
 
-/* Jobs that are no Python code never come to where the interpreter hands the
- * GIL over to whoever asks for it: after so many, a line of Python does. */
-#define BREATHE_EVERY 32
+#define BREATHE_EVERY 32 /* calls */
 
 typedef struct {
     pyc_link link; /* in workers */
     pyc_link nap;  /* in idle */
     _Atomic uint32_t woken;
-    pyc_job *job; /* what it runs */
+    pyc_job *job; /* what it runs, and after it what that was run for */
     unsigned long thread;
     int leave; /* its pool is another one since a fork */
+    unsigned ran;
+    pyc_queue *queue;
+    PyObject *breathe; /* borrowed, as the queue: of the one who runs work() */
 } pyc_worker;
+
+static _Thread_local pyc_worker *working;
 
 /* Takes the latest sleeper off the list: its caches are the warmest. The
  * lock is held; NULL when nobody needs to be woken, because nobody sleeps or
@@ -44,7 +47,11 @@ static void
 refuse(pyc_queue *self)
 {
     if (self->status == PYC_QUEUE_BROKEN) {
-        PyErr_SetObject(self->module->base_BrokenThreadPool, self->broken);
+        PyObject *message = PyObject_Str(self->broken);
+        if (message != NULL) { /* a new one, for each has its traceback */
+            PyErr_SetObject((PyObject *)Py_TYPE(self->broken), message);
+            Py_DECREF(message);
+        }
         return;
     }
     PyErr_SetString(
@@ -80,12 +87,10 @@ pyc_queue_put(pyc_queue *self, pyc_job *job, Py_ssize_t *number)
     return 0;
 }
 
-void
-pyc_queue_withdraw(pyc_queue *self, PyObject *future)
+/* Takes the job of `future` out, if it is there. The lock is held. */
+static pyc_job *
+extract(pyc_queue *self, PyObject *future)
 {
-    PyObject *pending = pyc_take_exception();
-    pyc_lock_take(&self->lock);
-    self->nworkers--;
     pyc_job **slot = &self->first, *before = NULL;
     while (*slot != NULL && (*slot)->future != future) {
         before = *slot;
@@ -97,8 +102,19 @@ pyc_queue_withdraw(pyc_queue *self, PyObject *future)
         if (self->last == job) {
             self->last = before;
         }
+        job->next = NULL;
         self->count--;
     }
+    return job;
+}
+
+void
+pyc_queue_withdraw(pyc_queue *self, PyObject *future)
+{
+    PyObject *pending = pyc_take_exception();
+    pyc_lock_take(&self->lock);
+    self->nworkers--;
+    pyc_job *job = extract(self, future);
     pyc_lock_give(&self->lock);
     if (job != NULL) {
         pyc_job_free(job);
@@ -135,12 +151,12 @@ take_all(pyc_queue *self)
     return jobs;
 }
 
-/* Takes a job into worker->job: 1, 0 when there is none and the worker is on
- * the list of sleepers now, -1 when it is to leave. The lock is held. */
+/* Takes a job: 1, 0 when there is none and the worker is on the list of
+ * sleepers now, -1 when it is to leave. The lock is held. */
 static int
-take(pyc_queue *self, pyc_worker *worker)
+take(pyc_queue *self, pyc_worker *worker, pyc_job **taken)
 {
-    pyc_job *job = self->first;
+    pyc_job *job = *taken = self->first;
     if (job == NULL) {
         if (self->status != PYC_QUEUE_OPEN) {
             return -1;
@@ -151,20 +167,18 @@ take(pyc_queue *self, pyc_worker *worker)
         return 0;
     }
     self->first = job->next;
-    job->next = NULL;
     self->count--;
-    worker->job = job;
     return 1;
 }
 
-/* Sleeps until the next job; 1 with the job in worker->job, -1 to leave. */
+/* Sleeps until there is a job; 1 with the job, -1 to leave. */
 static int
-next_job(pyc_queue *self, pyc_worker *worker)
+next_job(pyc_queue *self, pyc_worker *worker, pyc_job **job)
 {
     for (;;) {
         pyc_worker *sleeper = NULL;
         pyc_lock_take(&self->lock);
-        int rc = take(self, worker);
+        int rc = take(self, worker, job);
         /* This job may block, and then who runs the next? */
         if (rc > 0 && self->count > 0) {
             sleeper = pick_sleeper(self);
@@ -186,31 +200,81 @@ next_job(pyc_queue *self, pyc_worker *worker)
     }
 }
 
+pyc_queue *
+pyc_queue_of_thread(void)
+{
+    return working == NULL ? NULL : working->queue;
+}
+
+void
+pyc_queue_breathe(void)
+{
+    pyc_worker *worker = working;
+    if (worker == NULL || ++worker->ran % BREATHE_EVERY != 0) {
+        return;
+    }
+    PyObject *done = PyObject_CallNoArgs(worker->breathe);
+    if (done == NULL) { /* an exception sent to this thread */
+        PyErr_WriteUnraisable((PyObject *)worker->queue);
+    }
+    Py_XDECREF(done);
+}
+
+/* In the middle of the job that waits for it, if any. */
+static void
+run_job(pyc_worker *worker, pyc_job *job)
+{
+    job->next = worker->job;
+    worker->job = job;
+    pyc_job *outer = job->next;
+    pyc_job_run(job);
+    worker->job = outer;
+}
+
+int
+pyc_queue_help(PyObject *future)
+{
+    pyc_worker *worker = working;
+    if (worker == NULL) {
+        return 0;
+    }
+    pyc_lock_take(&worker->queue->lock);
+    pyc_job *job = extract(worker->queue, future);
+    pyc_lock_give(&worker->queue->lock);
+    if (job == NULL) {
+        return 0;
+    }
+    PyObject *pending = pyc_take_exception();
+    run_job(worker, job);
+    if (pending != NULL) {
+        pyc_put_exception(pending);
+    }
+    return 1;
+}
+
 static PyObject *
 queue_work(PyObject *op, PyObject *breathe)
 {
     pyc_queue *self = (pyc_queue *)op;
     pyc_worker *worker = PyMem_RawCalloc(1, sizeof(*worker));
+    pyc_worker *outer = working;
+    pyc_job *job;
     if (worker == NULL) {
         return PyErr_NoMemory();
     }
     worker->thread = PyThread_get_thread_ident();
+    worker->queue = self;
+    worker->breathe = breathe;
+    working = worker;
     pyc_link_init(&worker->nap);
     pyc_lock_take(&self->lock);
     pyc_link_insert(&self->workers, &worker->link);
     pyc_lock_give(&self->lock);
-    for (unsigned ran = 1; !worker->leave && next_job(self, worker) > 0;
-         ran++) {
-        pyc_job_run(worker->job);
-        worker->job = NULL;
-        if (ran % BREATHE_EVERY == 0) {
-            PyObject *done = PyObject_CallNoArgs(breathe);
-            if (done == NULL) { /* an exception sent to this thread */
-                PyErr_WriteUnraisable(op);
-            }
-            Py_XDECREF(done);
-        }
+    while (!worker->leave && next_job(self, worker, &job) > 0) {
+        run_job(worker, job);
+        pyc_queue_breathe();
     }
+    working = outer;
     pyc_lock_take(&self->lock);
     pyc_link_remove(&worker->link);
     pyc_lock_give(&self->lock);
@@ -229,6 +293,7 @@ queue_close(PyObject *op, PyObject *arg)
 static PyObject *
 queue_cancel(PyObject *op, PyObject *Py_UNUSED(unused))
 {
+    atomic_fetch_add(&((pyc_queue *)op)->cancels, 1);
     pyc_job *job = take_all((pyc_queue *)op);
     while (job != NULL) {
         pyc_job *next = job->next;
@@ -239,17 +304,16 @@ queue_cancel(PyObject *op, PyObject *Py_UNUSED(unused))
 }
 
 static PyObject *
-queue_break(PyObject *op, PyObject *message)
+queue_break(PyObject *op, PyObject *exception)
 {
     pyc_queue *self = (pyc_queue *)op;
-    PyObject *exception =
-        PyObject_CallOneArg(self->module->base_BrokenThreadPool, message);
-    if (exception == NULL) {
+    if (!PyExceptionInstance_Check(exception)) {
+        PyErr_Format(PyExc_TypeError, "not an exception: %R", exception);
         return NULL;
     }
     pyc_lock_take(&self->lock);
     if (self->broken == NULL) {
-        self->broken = Py_NewRef(message);
+        self->broken = Py_NewRef(exception);
     }
     self->status = PYC_QUEUE_BROKEN;
     pyc_lock_give(&self->lock);
@@ -260,7 +324,6 @@ queue_break(PyObject *op, PyObject *message)
         pyc_job_fail(job, exception);
         job = next;
     }
-    Py_DECREF(exception);
     Py_RETURN_NONE;
 }
 
@@ -293,8 +356,8 @@ queue_after_fork(PyObject *op, PyObject *exception)
             worker->leave = 1;
             continue;
         }
-        if (worker->job != NULL) {
-            abandon(worker->job, exception);
+        for (pyc_job *job = worker->job; job != NULL; job = job->next) {
+            abandon(job, exception);
         }
         PyMem_RawFree(worker);
     }
@@ -318,7 +381,7 @@ static PyObject *
 queue_get_broken(PyObject *op, void *Py_UNUSED(closure))
 {
     PyObject *broken = ((pyc_queue *)op)->broken;
-    return Py_NewRef(broken == NULL ? Py_False : broken);
+    return broken == NULL ? Py_NewRef(Py_False) : PyObject_Str(broken);
 }
 
 static PyObject *
@@ -396,7 +459,8 @@ static PyMethodDef queue_methods[] = {
     {"close", queue_close, METH_O,
      "Takes no more jobs; true: the interpreter ends."},
     {"cancel", queue_cancel, METH_NOARGS, "Cancels the jobs that wait."},
-    {"break_", queue_break, METH_O, "Closes; the jobs that wait fail."},
+    {"break_", queue_break, METH_O,
+     "Closes; the jobs that wait fail with the exception."},
     {"after_fork", queue_after_fork, METH_O,
      "Starts afresh in a child; lost jobs get the exception."},
     {"qsize", queue_qsize, METH_NOARGS, "How many jobs wait."},

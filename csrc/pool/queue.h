@@ -26,10 +26,11 @@ typedef struct {
     Py_ssize_t nidle;    /* asleep, or woken and not yet at work */
     Py_ssize_t nworkers; /* threads started or being started */
     Py_ssize_t max_workers;
-    int waking; /* a worker was woken and has not come yet */
+    int waking;               /* a worker was woken and has not come yet */
+    _Atomic unsigned cancels; /* how often cancel() was called */
     pyc_queue_status status;
     pyc_lock lock;
-    PyObject *broken;     /* the message, when status is BROKEN */
+    PyObject *broken;     /* the exception, when status is BROKEN */
     pyc_mailbox *mailbox; /* of the loop that submitted last */
     pyc_state *module;
 } pyc_queue;
@@ -45,6 +46,19 @@ void pyc_queue_withdraw(pyc_queue *self, PyObject *future);
 
 /* The workers leave when all jobs are done; no job is taken any more. */
 void pyc_queue_close(pyc_queue *self, pyc_queue_status status);
+
+/* The queue that this thread works for, borrowed, or NULL. */
+pyc_queue *pyc_queue_of_thread(void);
+
+/* Runs the job of `future` here if this thread works for the queue in which
+ * it waits: who waits for it in a worker may keep it from being run at all.
+ * 1 if it ran. Leaves the exception that is set as it is. */
+int pyc_queue_help(PyObject *future);
+
+/* To be called in a worker after each call of many: jobs that are no Python
+ * code never come to where the interpreter hands the GIL over to whoever asks
+ * for it, so a line of Python is run now and then. */
+void pyc_queue_breathe(void);
 
 int pyc_queue_register(PyObject *module, pyc_state *state);
 

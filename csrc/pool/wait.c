@@ -2,6 +2,7 @@
 /* concurrent.futures.wait for Futures of ours alone: one object stands in the
  * `_waiters` of all, and no Condition is made. */
 #include "pool/wait.h"
+#include "pool/queue.h"
 
 #include "sync/timeout.h"
 
@@ -140,6 +141,42 @@ wait_for(pyc_state *module, PyObject *futures, Py_ssize_t pending,
     return rc;
 }
 
+/* A worker runs here what it would wait for, until that is enough. */
+static void
+help(PyObject *futures, int first_completed, int first_exception)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(futures); i++) {
+        pyc_future *future = (pyc_future *)PyList_GET_ITEM(futures, i);
+        if (!is_over(future) && pyc_queue_help((PyObject *)future) &&
+            (first_completed ||
+             (first_exception && future->exception != NULL))) {
+            return;
+        }
+    }
+}
+
+static int
+are_ours(pyc_state *state, PyObject *futures)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(futures); i++) {
+        PyTypeObject *type = Py_TYPE(PyList_GET_ITEM(futures, i));
+        if (!PyType_IsSubtype(type, state->future_type)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* Whether those that are over, or NULL with an exception set, are what to
+ * return. */
+static int
+is_enough(PyObject *over, PyObject *futures, int first_completed, int failed)
+{
+    return over == NULL || failed ||
+           PySet_GET_SIZE(over) == PyList_GET_SIZE(futures) ||
+           (first_completed && PySet_GET_SIZE(over) > 0);
+}
+
 static PyObject *
 wait_futures(PyObject *module, PyObject *args)
 {
@@ -151,26 +188,32 @@ wait_futures(PyObject *module, PyObject *args)
                           &first_completed, &first_exception)) {
         return NULL;
     }
-    Py_ssize_t count = PyList_GET_SIZE(futures);
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *future = PyList_GET_ITEM(futures, i);
-        if (!PyType_IsSubtype(Py_TYPE(future), state->future_type)) {
-            Py_RETURN_NONE;
-        }
+    if (!are_ours(state, futures)) {
+        Py_RETURN_NONE;
     }
     PyObject *over = collect(futures, &failed);
-    if (over == NULL || PySet_GET_SIZE(over) == count ||
-        (first_completed && PySet_GET_SIZE(over) > 0) ||
-        (first_exception && failed)) {
+    if (timeout == Py_None && pyc_queue_of_thread() != NULL &&
+        !is_enough(over, futures, first_completed, first_exception && failed)) {
+        Py_DECREF(over);
+        help(futures, first_completed, first_exception);
+        over = collect(futures, &failed);
+    }
+    if (is_enough(over, futures, first_completed, first_exception && failed)) {
         return over;
     }
-    Py_ssize_t pending = first_completed ? 1 : count;
+    Py_ssize_t pending = first_completed ? 1 : PyList_GET_SIZE(futures);
     Py_DECREF(over);
     if (pyc_timeout_wait(state, timeout, &deadline) < 0 ||
         wait_for(state, futures, pending, first_exception, deadline) < 0) {
         return NULL;
     }
     return collect(futures, &failed);
+}
+
+static PyObject *
+in_worker(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    return PyBool_FromLong(pyc_queue_of_thread() != NULL);
 }
 
 static void
@@ -198,6 +241,8 @@ static PyMethodDef functions[] = {
     {"wait", wait_futures, METH_VARARGS,
      "wait(futures, timeout, first_completed, first_exception, /)\n--\n\n"
      "The set of those in the list that are done; None if one is not ours."},
+    {"in_worker", in_worker, METH_NOARGS,
+     "in_worker()\n--\n\nWhether this thread is one of a thread pool's."},
     {NULL},
 };
 

@@ -34,7 +34,6 @@ extern struct PyModuleDef pyc_core_module;
     X(base_ThreadPoolExecutor, "concurrent.futures", "ThreadPoolExecutor")     \
     X(base_InvalidStateError, "concurrent.futures", "InvalidStateError")       \
     X(base_CancelledError, "concurrent.futures", "CancelledError")             \
-    X(base_BrokenThreadPool, "concurrent.futures.thread", "BrokenThreadPool")  \
     X(threading_Condition, "threading", "Condition")                           \
     X(threading_BrokenBarrierError, "threading", "BrokenBarrierError")         \
     X(threading_allocate_lock, "_thread", "allocate_lock")                     \
@@ -120,9 +119,9 @@ extern struct PyModuleDef pyc_core_module;
     X(sock_poll_type)                                                          \
     X(listener_type)                                                           \
     X(future_type)                                                             \
-    X(future_await_type)                                                       \
     X(executor_type)                                                           \
     X(job_queue_type)                                                          \
+    X(map_type)                                                                \
     X(waiter_type)                                                             \
     X(awaitable_type)                                                          \
     X(thread_lock_type)                                                        \

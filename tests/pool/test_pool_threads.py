@@ -307,6 +307,29 @@ def test_shutdown_cancels():
     pool.shutdown()
 
 
+def test_shutdown_waits_no_longer_than_the_timeout():
+    gate, running = threading.Event(), threading.Event()
+
+    def blocks():
+        running.set()
+        gate.wait(30)
+
+    pool = ThreadPoolExecutor(2, thread_name_prefix="slow")
+    future = pool.submit(blocks)
+    assert running.wait(30)
+    before = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"1 of 1 threads still run after 0\.05 seconds: slow_0 at .* in "):
+        pool.shutdown(timeout=0.05)
+    assert time.monotonic() - before < 15
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(int)
+    gate.set()
+    pool.shutdown(timeout=30)
+    assert future.done()
+    with pytest.raises(TypeError):
+        pool.shutdown(timeout="1")
+
+
 def test_shutdown_wakes_who_waits_for_cancelled_jobs():
     pool = ThreadPoolExecutor(1)
     gate = threading.Event()
@@ -430,6 +453,22 @@ def test_exit_finishes_what_is_queued():
             pool.submit(lambda number=number: (time.sleep(0.05), os.write(1, b"%d\\n" % number)))
     """)
     assert (code, sorted(out.split()), err) == (0, list("012345"), "")
+
+
+def test_exit_does_not_wait_for_daemons():
+    code, out, err = run_script("""
+        import threading, time
+        from pyconc.concurrent.futures import ThreadPoolExecutor
+
+        pool = ThreadPoolExecutor(2, daemon=True)
+        running = threading.Event()
+        pool.submit(lambda: (running.set(), time.sleep(3600)))
+        forever = pool.submit(threading.Event().wait)
+        waits = pool.submit(print, "never")
+        waits.add_done_callback(lambda future: print(future.cancelled()))
+        running.wait()
+    """)
+    assert (code, out, err) == (0, "True\n", "")
 
 
 def test_exit_with_idle_threads():

@@ -7,10 +7,10 @@ from concurrent.futures import Executor as Executor
 from concurrent.futures import InvalidStateError as InvalidStateError
 from concurrent.futures import ProcessPoolExecutor as ProcessPoolExecutor
 from concurrent.futures import TimeoutError as TimeoutError
-from concurrent.futures import as_completed as as_completed
 from typing import Any
 
 from pyconc.concurrent.futures._base import Future as Future
+from pyconc.concurrent.futures._base import as_completed as as_completed
 from pyconc.concurrent.futures._base import wait as wait
 from pyconc.concurrent.futures.thread import BrokenThreadPool as BrokenThreadPool
 from pyconc.concurrent.futures.thread import ThreadPoolExecutor as ThreadPoolExecutor

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The Future of pyconc's executors."""
 import concurrent.futures
+import queue
 import threading
+import time
 from concurrent.futures._base import DoneAndNotDoneFutures
 
 from pyconc import _core
@@ -39,21 +41,63 @@ class Future(_core.FutureBase, concurrent.futures.Future):
     _new_condition = staticmethod(_Condition)
 
 
+def _watched(fs):
+    """A dict of the futures, in their order. One that is not told when it is over (pyconc.native's) asks to be."""
+    fs = dict.fromkeys(fs)
+    for future in fs:
+        if type(future) is not Future and (watch := getattr(future, "_watch", None)) is not None:
+            watch()
+    return fs
+
+
+def as_completed(fs, timeout=None):
+    """Yields each future of `fs` once, when it is done; those first that are done already.
+
+    Raises TimeoutError when not all are done `timeout` seconds after the first was asked for; None: no limit. Futures
+    of other libraries may be among them. In a worker of a pool and without a timeout, those that wait in that pool are
+    run here, since nobody else might. Source: concurrent.futures.as_completed.
+    """
+    end = None if timeout is None else timeout + time.monotonic()
+    pending = _watched(fs)
+    if not all(isinstance(future, _core.FutureBase) for future in pending):
+        yield from concurrent.futures.as_completed(pending, timeout)
+        return
+    total, done = len(pending), queue.SimpleQueue()
+    help_out = end is None and _core.in_worker()
+    try:
+        for future in pending:
+            future.add_done_callback(done.put)
+        while pending:
+            if help_out and done.empty():
+                wait(pending, None, concurrent.futures.FIRST_COMPLETED)
+            try:
+                future = done.get(timeout=None if end is None else max(0, end - time.monotonic()))
+            except queue.Empty:
+                raise TimeoutError(f"{len(pending)} (of {total}) futures unfinished") from None
+            del pending[future]
+            last = [future]
+            del future
+            yield last.pop()    # keeps nothing of it
+    finally:
+        for future in pending:
+            try:
+                future._done_callbacks.remove(done.put)
+            except ValueError:
+                pass    # it has been called
+
+
 def wait(fs, timeout=None, return_when=concurrent.futures.ALL_COMPLETED):
     """Waits up to `timeout` seconds for the futures of `fs`: (the set of those that are done, the set of the others).
 
     return_when: ALL_COMPLETED; FIRST_COMPLETED; FIRST_EXCEPTION, as soon as one has raised or all are done.
 
-    Futures of other libraries may be among them. Source: concurrent.futures.wait.
+    Futures of other libraries may be among them. In a worker of a pool and without a timeout, those that wait in that
+    pool are run here, since nobody else might. Source: concurrent.futures.wait.
     """
-    fs = set(fs)
-    for future in fs:
-        # One that is not told when it is over asks to be (pyconc.native's).
-        if type(future) is not Future and (watch := getattr(future, "_watch", None)) is not None:
-            watch()
+    fs = _watched(fs)
     first = return_when == concurrent.futures.FIRST_COMPLETED, return_when == concurrent.futures.FIRST_EXCEPTION
     if any(first) or return_when == concurrent.futures.ALL_COMPLETED:
         done = _core.wait(list(fs), timeout, *first)
         if done is not None:
-            return DoneAndNotDoneFutures(done, fs - done)
+            return DoneAndNotDoneFutures(done, fs.keys() - done)
     return concurrent.futures.wait(fs, timeout, return_when)

@@ -1,5 +1,5 @@
 import concurrent.futures
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -17,6 +17,9 @@ class Future(concurrent.futures.Future[_T]):
     def set_exception(self, exception: BaseException | None, /) -> None: ...
     def __await__(self) -> Generator[Any, None, _T]: ...
 
+def as_completed(
+    fs: Iterable[concurrent.futures.Future[_T]], timeout: float | None = None
+) -> Iterator[concurrent.futures.Future[_T]]: ...
 def wait(
     fs: Iterable[concurrent.futures.Future[_T]], timeout: float | None = None, return_when: str = "ALL_COMPLETED"
 ) -> concurrent.futures._base.DoneAndNotDoneFutures[_T]: ...

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What a thread pool does once in its life; what it does for each job is in csrc/pool."""
 import concurrent.futures
+import functools
 import itertools
 import os
+import sys
 import threading
 import time
 import weakref
@@ -23,13 +25,17 @@ _lock = threading.Lock()
 
 
 def _at_exit():
-    """Lets the workers finish what is queued, before threading waits for all threads."""
+    """Lets the workers finish what is queued, before threading waits for all threads; daemons only what they do."""
     global _exiting
     with _lock:
         _exiting = True
     workers = list(_queues.items())
     for _, queue in workers:
         queue.close(True)
+    for executor in list(_executors):
+        if executor._daemon:
+            executor._work_queue.close(True)
+            executor._work_queue.cancel()
     for thread, _ in workers:
         thread.join()
 
@@ -55,15 +61,29 @@ def _breathe():
     """Between jobs: here the interpreter lets another thread have the GIL."""
 
 
-def _worker(queue, initializer, initargs):
-    if initializer is not None:
-        try:
-            initializer(*initargs)
-        except BaseException:
-            LOGGER.critical("Exception in initializer:", exc_info=True)
-            queue.break_("A thread initializer failed, the thread pool is not usable anymore")
-            return
-    queue.work(_breathe)
+def _worker(queue, begin, end, broken):
+    try:
+        begin()
+    except BaseException:
+        LOGGER.critical("Exception in initializer:", exc_info=True)
+        queue.break_(broken("A thread initializer failed, the thread pool is not usable anymore"))
+        return
+    try:
+        queue.work(_breathe)
+    finally:
+        end()
+
+
+def _nothing():
+    pass
+
+
+def _place(thread):
+    """Where it is now, for people."""
+    frame = sys._current_frames().get(thread.ident)
+    if frame is None:
+        return thread.name
+    return f"{thread.name} at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
 
 
 def _take_result(future, end):
@@ -75,6 +95,25 @@ def _take_result(future, end):
         del future  # the exception's traceback holds this frame
 
 
+def _results(calls):
+    try:
+        yield from calls
+    finally:
+        calls.cancel()
+
+
+def _results_of_futures(futures, pool, fn, items, end):
+    try:
+        while futures:
+            if (executor := pool()) is not None and (args := next(items, None)) is not None:
+                futures.append(executor.submit(fn, *args))
+            del executor
+            yield _take_result(futures.popleft(), end)
+    finally:
+        for future in futures:
+            future.cancel()
+
+
 class ThreadPoolExecutor(_core.ThreadPoolBase, concurrent.futures.ThreadPoolExecutor):
     """Runs calls in threads.
 
@@ -82,12 +121,16 @@ class ThreadPoolExecutor(_core.ThreadPoolBase, concurrent.futures.ThreadPoolExec
     thread_name_prefix: the threads are called PREFIX_0, PREFIX_1, ...
     initializer, initargs: called in each thread before its first job; if it raises, the pool is broken and every job
     that waits, as every submit() from then on, raises BrokenThreadPool.
+    daemon: the interpreter's exit waits for no job: those that run are cut off, those that wait are cancelled.
 
-    Every job runs in a copy of the context variables of the one who submitted it. Source:
-    concurrent.futures.ThreadPoolExecutor.
+    Every job runs in a copy of the context variables of the one who submitted it. A job that waits without a timeout
+    for a job of its own pool, by result(), exception(), wait(), as_completed() or map(), runs it itself where no worker
+    has begun it: all of them may be waiting so. Source: concurrent.futures.ThreadPoolExecutor.
     """
 
-    def __init__(self, max_workers=None, thread_name_prefix="", initializer=None, initargs=()):
+    _broken_type = BrokenThreadPool
+
+    def __init__(self, max_workers=None, thread_name_prefix="", initializer=None, initargs=(), *, daemon=False):
         if max_workers is None:
             max_workers = min(32, (_cpu_count() or 1) + 4)
         if max_workers <= 0:
@@ -98,6 +141,7 @@ class ThreadPoolExecutor(_core.ThreadPoolBase, concurrent.futures.ThreadPoolExec
         self._thread_name_prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_counter)}"
         self._initializer = initializer
         self._initargs = initargs
+        self._daemon = bool(daemon)
         self._reset()
         self._open(_core.JobQueue(max_workers), Future)
         _executors.add(self)
@@ -109,16 +153,24 @@ class ThreadPoolExecutor(_core.ThreadPoolBase, concurrent.futures.ThreadPoolExec
     _shutdown = property(lambda self: self._work_queue.closed)
     _broken = property(lambda self: self._work_queue.broken)
 
+    def _hooks(self):
+        """What a new thread calls before its first job and after its last."""
+        if self._initializer is None:
+            return _nothing, _nothing
+        return functools.partial(self._initializer, *self._initargs), _nothing
+
     def _start_worker(self, number):
         """Called by submit() when nobody is idle."""
         with self._shutdown_lock, _lock:
             if _exiting:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             thread = threading.Thread(name=f"{self._thread_name_prefix}_{number}", target=_worker,
-                                      args=(self._work_queue, self._initializer, self._initargs))
+                                      args=(self._work_queue, *self._hooks(), self._broken_type),
+                                      daemon=self._daemon or None)
             thread.start()
             self._threads.add(thread)
-            _queues[thread] = self._work_queue
+            if not self._daemon:
+                _queues[thread] = self._work_queue
 
     def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
         """The results of fn(*items) for the items of the iterables, in order.
@@ -133,38 +185,36 @@ class ThreadPoolExecutor(_core.ThreadPoolBase, concurrent.futures.ThreadPoolExec
             raise TypeError(f"buffersize must be an integer or None, not {buffersize!r}")
         if buffersize is not None and buffersize < 1:
             raise ValueError(f"buffersize must be None or > 0, not {buffersize!r}")
+        if buffersize is None and self.submit == super().submit:
+            items = list(iterables[0]) if len(iterables) == 1 else list(zip(*iterables))
+            return _results(self._map(fn, items, len(iterables) != 1, timeout))
         end = None if timeout is None else timeout + time.monotonic()
         items = zip(*iterables)
         futures = deque(self.submit(fn, *args) for args in itertools.islice(items, buffersize))
         # The generator must not keep the pool alive.
         pool = weakref.ref(self) if buffersize is not None else lambda: None
+        return _results_of_futures(futures, pool, fn, items, end)
 
-        def results():
-            try:
-                while futures:
-                    if (executor := pool()) is not None and (args := next(items, None)) is not None:
-                        futures.append(executor.submit(fn, *args))
-                    del executor
-                    yield _take_result(futures.popleft(), end)
-            finally:
-                for future in futures:
-                    future.cancel()
-
-        return results()
-
-    def shutdown(self, wait=True, *, cancel_futures=False):
+    def shutdown(self, wait=True, *, cancel_futures=False, timeout=None):
         """Takes no more jobs.
 
         wait: returns when all threads have ended, which they do when no job is left.
         cancel_futures: cancels the jobs that wait.
+        timeout: seconds to wait at most; then TimeoutError, which names the threads that still run and where they are.
+        They go on, and end with their jobs.
 
         Source: concurrent.futures.Executor.shutdown.
         """
+        end = None if timeout is None else time.monotonic() + timeout
         with self._shutdown_lock:
             self._work_queue.close(False)
             threads = list(self._threads)
         if cancel_futures:
             self._work_queue.cancel()
-        if wait:
-            for thread in threads:
-                thread.join()
+        if not wait:
+            return
+        for thread in threads:
+            thread.join(None if end is None else max(0, end - time.monotonic()))
+        if end is not None and (running := [thread for thread in threads if thread.is_alive()]):
+            raise TimeoutError(f"{len(running)} of {len(threads)} threads still run after {timeout} seconds: "
+                               + "; ".join(map(_place, running)))

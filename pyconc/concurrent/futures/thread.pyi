@@ -15,6 +15,8 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
         thread_name_prefix: str = "",
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        *,
+        daemon: bool = False,
     ) -> None: ...
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]: ...
     def map(
@@ -25,4 +27,6 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[_T]: ...
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None: ...
+    def shutdown(
+        self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None
+    ) -> None: ...

@@ -1,0 +1,313 @@
+"""ThreadPoolExecutor.map: the calls are taken by whoever is free, the results come in order."""
+import concurrent.futures
+import contextvars
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+
+import pytest
+
+from pyconc.concurrent.futures import BrokenThreadPool, CancelledError, ThreadPoolExecutor
+
+pytestmark = pytest.mark.usefixtures("no_leaked_threads")
+LONG = 30       # seconds, after which a test gives up
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+def test_results_in_order(pool):
+    def late(number):
+        time.sleep(0.02 * (number == 0))
+        return -number
+
+    assert list(pool.map(late, range(50))) == [-number for number in range(50)]
+    assert list(pool.map(pow, [2, 3, 4], iter([3, 2]))) == [8, 9]
+    assert list(pool.map(int, [])) == list(pool.map(int)) == []
+
+
+def test_many_calls(pool):
+    assert sum(pool.map(abs, range(-50_000, 0))) == sum(range(50_001))
+
+
+def test_the_calls_are_made_before_the_results_are_asked_for(pool):
+    made = threading.Event()
+    results = pool.map(lambda _: made.set(), [0])
+    assert made.wait(LONG)
+    assert list(results) == [None]
+
+
+def test_the_items_are_taken_at_once(pool):
+    items = iter(range(3))
+    results = pool.map(int, items)
+    assert list(items) == []
+    assert list(results) == [0, 1, 2]
+
+
+def test_a_call_that_blocks_keeps_no_other_from_running():
+    with ThreadPoolExecutor(2) as pool:
+        others = threading.Semaphore(0)
+
+        def first_waits_for_all(number):
+            if number == 0:
+                return [others.acquire(timeout=LONG) for _ in range(20)]
+            others.release()
+
+        assert all(next(pool.map(first_waits_for_all, range(21))))
+
+
+def test_as_many_at_once_as_there_are_threads():
+    with ThreadPoolExecutor(3) as pool:
+        barrier = threading.Barrier(3)
+        assert sorted(pool.map(lambda _: barrier.wait(LONG), range(3))) == [0, 1, 2]
+
+
+def test_jobs_that_were_submitted_before_go_first():
+    with ThreadPoolExecutor(1) as pool:
+        order, gate = [], threading.Event()
+        pool.submit(gate.wait, LONG)
+        pool.submit(order.append, "job")
+        results = pool.map(order.append, ["map"])
+        pool.submit(order.append, "later job")
+        gate.set()
+        list(results)
+    assert order == ["job", "map", "later job"]
+
+
+def test_bad_arguments(pool):
+    with pytest.raises(TypeError, match="not iterable"):
+        pool.map(int, 5)
+    with pytest.raises(TypeError, match="str"):
+        pool.map(int, [5], timeout="1")
+    with pytest.raises(TypeError, match="not callable"):
+        list(pool.map(5, [5]))
+
+
+def test_after_shutdown():
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
+        pool.map(int, [1])
+
+
+def test_an_exception_comes_in_its_place_and_cancels_the_rest():
+    begun = []
+
+    def fail(number):
+        begun.append(number)
+        if number == 2:
+            raise ZeroDivisionError(number)
+        return number
+
+    with ThreadPoolExecutor(1) as pool:
+        gate = threading.Event()
+        pool.submit(gate.wait, LONG)
+        results = pool.map(fail, range(3))
+        gate.set()
+        assert [next(results), next(results)] == [0, 1]
+        with pytest.raises(ZeroDivisionError) as caught:
+            next(results)
+        assert any(entry.name == "fail" for entry in caught.traceback)
+        assert list(results) == []
+    assert begun == [0, 1, 2]
+
+
+def test_close_cancels_what_nobody_has_begun():
+    begun, permits = [], threading.Semaphore(1)
+
+    def wait(number):
+        begun.append(number)
+        return permits.acquire(timeout=LONG)
+
+    with ThreadPoolExecutor(1) as pool:
+        results = pool.map(wait, range(100))
+        assert next(results)
+        results.close()
+        permits.release(100)
+    assert len(begun) <= 2
+
+
+def test_timeout():
+    gate = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        results = pool.map(lambda wait: wait and gate.wait(LONG), [False, True, True], timeout=0.1)
+        assert next(results) is False
+        before = time.monotonic()
+        with pytest.raises(concurrent.futures.TimeoutError):
+            next(results)
+        assert time.monotonic() - before < LONG / 2
+        gate.set()
+
+
+def test_shutdown_cancels():
+    running, gate, begun = threading.Event(), threading.Event(), []
+
+    def wait(number):
+        begun.append(number)
+        running.set()
+        gate.wait(LONG)
+        return number
+
+    pool = ThreadPoolExecutor(1)
+    results = pool.map(wait, range(5))
+    assert running.wait(LONG)
+    pool.shutdown(wait=False, cancel_futures=True)
+    gate.set()
+    assert next(results) == 0
+    with pytest.raises(CancelledError):
+        next(results)
+    assert begun == [0]
+
+
+def test_shutdown_wakes_who_waits():
+    """Nobody has begun the map when it is cancelled."""
+    gate = threading.Event()
+    pool = ThreadPoolExecutor(1)
+    pool.submit(gate.wait, LONG)
+    results = pool.map(int, range(5))
+    threading.Timer(0.05, lambda: (pool.shutdown(wait=False, cancel_futures=True), gate.set())).start()
+    with pytest.raises(CancelledError):
+        next(results)
+
+
+def test_initializer_that_fails(caplog):
+    with ThreadPoolExecutor(2, initializer=lambda: 1 / 0) as pool, pytest.raises(BrokenThreadPool):
+        list(pool.map(int, range(10)))
+
+
+def test_each_call_has_a_context_of_its_own(pool):
+    variable = contextvars.ContextVar("variable", default=0)
+    variable.set(5)
+
+    def change(number):
+        before = variable.get()
+        variable.set(number)
+        return before
+
+    assert set(pool.map(change, range(1000))) == {5}
+    assert variable.get() == 5
+
+
+def test_items_and_results_are_let_go(pool):
+    class Item:
+        pass
+
+    items = [Item() for _ in range(5)]
+    watch = [weakref.ref(item) for item in items]
+    results = pool.map(lambda item: Item(), items)
+    items.clear()
+    first = next(results)
+    made = weakref.ref(first)
+    list(results)
+    del first
+    gc.collect()
+    assert made() is None
+    assert not any(ref() for ref in watch)
+
+
+def test_the_iterator_does_not_keep_the_pool():
+    results = ThreadPoolExecutor(1).map(int, range(3))
+    gc.collect()
+    assert list(results) == [0, 1, 2]
+
+
+def test_a_subclass_whose_submit_sees_each_call():
+    class Counting(ThreadPoolExecutor):
+        calls = 0
+
+        def submit(self, fn, /, *args, **kwargs):
+            self.calls += 1
+            return super().submit(fn, *args, **kwargs)
+
+    with Counting(2) as pool:
+        assert list(pool.map(int, "123")) == [1, 2, 3]
+    assert pool.calls == 3
+
+
+def test_a_map_in_a_map():
+    with ThreadPoolExecutor(2) as pool:
+        def inner(number):
+            return sum(pool.map(abs, range(number)))
+
+        assert list(pool.map(inner, range(20))) == [sum(range(number)) for number in range(20)]
+
+
+def test_functions_in_c_let_others_have_the_gil():
+    with ThreadPoolExecutor(1) as pool:
+        results = pool.map(int, ["1"] * 2_000_000)
+        before = time.monotonic()
+        time.sleep(0.001)       # takes the GIL again afterwards
+        others = time.monotonic() - before
+        list(results)
+        assert others < (time.monotonic() - before) / 2
+
+
+def test_ctrl_c():
+    gate = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        results = pool.map(lambda _: gate.wait(LONG), range(3))
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            next(results)
+        gate.set()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_in_a_forked_child_nobody_makes_the_calls():
+    gate = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        results = pool.map(lambda _: gate.wait(LONG), range(3))
+        pid = os.fork()
+        if pid == 0:
+            try:
+                next(results)
+            except BrokenThreadPool:
+                os._exit(7)
+            finally:
+                os._exit(1)
+        gate.set()
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        assert all(results)
+
+
+def test_no_leak(pool, no_leaked_objects):
+    def use():
+        list(pool.map(str, range(100)))
+        results = pool.map(lambda number: 1 / number, [1, 0, 1])
+        with pytest.raises(ZeroDivisionError):
+            list(results)
+        next(pool.map(str, range(100)))
+
+    no_leaked_objects(use)
+
+
+def test_crowd():
+    """Maps begun, read in part, dropped and nested by many threads at once."""
+    with ThreadPoolExecutor(3) as pool:
+        def use(seed):
+            for number in range(60):
+                results = pool.map(lambda item: item + seed, range(number))
+                taken = [next(results) for _ in range(number // (1 + seed % 3))]
+                assert taken == list(range(seed, seed + len(taken)))
+                if seed % 2:
+                    results.close()
+
+        old = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        try:
+            threads = [threading.Thread(target=use, args=(seed,)) for seed in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(LONG)
+            assert not any(thread.is_alive() for thread in threads)
+        finally:
+            sys.setswitchinterval(old)

@@ -1,0 +1,140 @@
+"""Jobs that wait for jobs of their own pool: they run them where no worker would."""
+import threading
+
+import pytest
+
+from pyconc.concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, ThreadPoolExecutor, as_completed, wait
+
+pytestmark = pytest.mark.usefixtures("no_leaked_threads")
+LONG = 30       # seconds, after which a test gives up
+
+
+@pytest.fixture(params=[1, 2])
+def pool(request):
+    with ThreadPoolExecutor(request.param) as pool:
+        yield pool
+
+
+def fail():
+    raise ZeroDivisionError
+
+
+def test_recursion(pool):
+    def fibonacci(number):
+        if number < 2:
+            return number
+        parts = [pool.submit(fibonacci, number - 1), pool.submit(fibonacci, number - 2)]
+        return sum(part.result() for part in parts)
+
+    assert pool.submit(fibonacci, 12).result() == 144
+
+
+def test_exception(pool):
+    assert isinstance(pool.submit(lambda: pool.submit(fail).exception()).result(), ZeroDivisionError)
+
+
+def test_wait(pool):
+    def outer():
+        inner = [pool.submit(int, number) for number in range(10)]
+        done, not_done = wait(inner)
+        assert not not_done
+        return sorted(future.result() for future in done)
+
+    assert pool.submit(outer).result() == list(range(10))
+
+
+def test_wait_for_one():
+    with ThreadPoolExecutor(1) as pool:
+        def outer(when, *functions):
+            inner = [pool.submit(function) for function in functions]
+            return [future.done() for future in inner], [future in wait(inner, None, when).done for future in inner]
+
+        before, after = pool.submit(outer, FIRST_COMPLETED, int, int, int).result()
+        assert (before, after) == ([False] * 3, [True, False, False])
+        before, after = pool.submit(outer, FIRST_EXCEPTION, int, fail, int).result()
+        assert (before, after) == ([False] * 3, [True, True, False])
+
+
+def test_as_completed(pool):
+    def outer():
+        return sorted(future.result() for future in as_completed([pool.submit(int, number) for number in range(10)]))
+
+    assert pool.submit(outer).result() == list(range(10))
+
+
+def test_a_timeout_is_kept():
+    """What is waited for with a timeout might take longer than it: it is not run here."""
+    with ThreadPoolExecutor(1) as pool:
+        ran = threading.Event()
+
+        def outer():
+            inner = pool.submit(ran.set)
+            with pytest.raises(TimeoutError):
+                inner.result(timeout=0.01)
+            assert not wait([inner], 0.01).done
+            with pytest.raises(TimeoutError):
+                list(as_completed([inner], 0.01))
+            with pytest.raises(TimeoutError):
+                list(pool.map(int, [1], timeout=0.01))
+            return ran.is_set()
+
+        assert pool.submit(outer).result() is False
+    assert ran.is_set()
+
+
+def test_it_runs_in_the_thread_that_waits():
+    with ThreadPoolExecutor(1) as pool:
+        def outer():
+            return pool.submit(threading.get_ident).result() == threading.get_ident()
+
+        assert pool.submit(outer).result()
+
+
+def test_only_what_is_waited_for_runs():
+    """Another job might want what the waiting one holds."""
+    with ThreadPoolExecutor(1) as pool:
+        order = []
+
+        def outer():
+            pool.submit(order.append, "other")
+            pool.submit(order.append, "waited for").result()
+            order.append("outer")
+
+        pool.submit(outer).result()
+    assert order == ["waited for", "outer", "other"]
+
+
+def test_jobs_of_another_pool_are_not_touched():
+    with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as other:
+        gate = threading.Event()
+        other.submit(gate.wait, LONG)
+        inner = other.submit(threading.get_ident)
+        outer = pool.submit(inner.result)
+        gate.set()
+        assert outer.result() != pool.submit(threading.get_ident).result()
+
+
+def test_cancelled_jobs(pool):
+    def outer():
+        inner = pool.submit(int)
+        assert inner.cancel() or inner.done()
+        return wait([inner]).done == {inner}
+
+    assert pool.submit(outer).result()
+
+
+def test_deep():
+    with ThreadPoolExecutor(1) as pool:
+        def down(levels):
+            return levels and 1 + pool.submit(down, levels - 1).result()
+
+        assert pool.submit(down, 50).result() == 50
+
+
+def test_no_leak(no_leaked_objects):
+    with ThreadPoolExecutor(1) as pool:
+        def outer():
+            inner = [pool.submit(str, number) for number in range(3)]
+            return len(wait(inner).done) + len(list(as_completed(inner))) + len(list(pool.map(str, range(3))))
+
+        no_leaked_objects(lambda: pool.submit(outer).result(), 100)
