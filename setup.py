@@ -2,7 +2,7 @@
 
 PYCONC_DEBUG=1     -O0 -g3 and asserts on
 PYCONC_WERROR=1    warnings are errors (CI)
-PYCONC_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer
+PYCONC_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer; =thread: ThreadSanitizer
 PYCONC_LTO=0       no link-time optimisation
 """
 import glob
@@ -52,7 +52,7 @@ def compile_args():
             "-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wstrict-prototypes",
             "-Wmissing-prototypes"]
     if flag("PYCONC_SANITIZE"):
-        args += ["-O1", "-g", "-UNDEBUG", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+        args += ["-O1", "-g", "-UNDEBUG", f"-fsanitize={sanitizers()}", "-fno-omit-frame-pointer"]
     elif flag("PYCONC_DEBUG"):
         args += ["-O0", "-g3", "-UNDEBUG"]
     else:
@@ -64,9 +64,13 @@ def compile_args():
     return args
 
 
+def sanitizers():
+    return "thread" if os.environ["PYCONC_SANITIZE"] == "thread" else "address,undefined"
+
+
 def link_args():
     if flag("PYCONC_SANITIZE"):
-        return ["-fsanitize=address,undefined"]
+        return [f"-fsanitize={sanitizers()}"]
     if flag("PYCONC_DEBUG") or not flag("PYCONC_LTO", "1"):
         return []
     return ["-flto=auto", "-O2"]
