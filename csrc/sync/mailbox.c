@@ -70,7 +70,7 @@ pyc_mailbox_deliver(pyc_state *module, const pyc_letter *letter)
 }
 
 static void
-drop_letters(pyc_letter *letters, Py_ssize_t count)
+drop(pyc_letter *letters, Py_ssize_t count)
 {
     for (Py_ssize_t i = 0; i < count; i++) {
         Py_DECREF(letters[i].future);
@@ -90,6 +90,14 @@ take_letters(pyc_mailbox *self, Py_ssize_t *count)
     self->announced = 0;
     pyc_lock_give(&self->lock);
     return letters;
+}
+
+static void
+drop_letters(pyc_mailbox *self)
+{
+    Py_ssize_t count;
+    pyc_letter *letters = take_letters(self, &count);
+    drop(letters, count);
 }
 
 /* The loop calls the mailbox. An exception that is no Exception, as Ctrl-C
@@ -113,7 +121,7 @@ mailbox_call(PyObject *op, PyObject *Py_UNUSED(args),
             PyErr_WriteUnraisable(letters[i].future);
         }
     }
-    drop_letters(letters, count);
+    drop(letters, count);
     if (interrupt != NULL) {
         pyc_put_exception(interrupt);
         return NULL;
@@ -138,6 +146,9 @@ pyc_mailbox_is_open(pyc_mailbox *self)
     int closed = loop == NULL ? 1 : is_closed(self->module, loop);
     if (closed < 0) {
         pyc_interrupt_later(loop);
+    }
+    if (closed > 0) { /* what it was told of but never called us for */
+        drop_letters(self);
     }
     Py_XDECREF(loop);
     return closed <= 0;
@@ -191,9 +202,7 @@ announce(pyc_mailbox *self)
         pyc_lock_give(&self->lock);
     }
     if (told == 0) {
-        Py_ssize_t count;
-        pyc_letter *letters = take_letters(self, &count);
-        drop_letters(letters, count);
+        drop_letters(self);
     }
     if (raised != NULL) {
         pyc_put_exception(raised);
@@ -297,9 +306,7 @@ static int
 mailbox_clear(PyObject *op)
 {
     pyc_mailbox *self = (pyc_mailbox *)op;
-    Py_ssize_t count;
-    pyc_letter *letters = take_letters(self, &count);
-    drop_letters(letters, count);
+    drop_letters(self);
     Py_CLEAR(self->loop);
     return 0;
 }

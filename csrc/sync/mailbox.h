@@ -41,7 +41,8 @@ int pyc_mailbox_put(pyc_mailbox *self, PyObject *future, pyc_outcome outcome,
 
 #define PYC_FOLLOWS 2
 
-/* Whether the loop is there and not closed; never an exception. */
+/* Whether the loop is there and not closed: the letters to one that is are
+ * dropped. Never an exception. */
 int pyc_mailbox_is_open(pyc_mailbox *self);
 
 /* Sets the asyncio future, in its loop's thread, unless it is done: 0, or -1
