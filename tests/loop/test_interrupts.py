@@ -280,7 +280,7 @@ def work():
     time.sleep(0.3)
 
 class Printed:
-    """A result that says when it has been printed."""
+    # says that it has been printed, soon after
     def __str__(self):
         threading.Timer(0.05, printed.set).start()
         return "1"
