@@ -163,8 +163,9 @@ def test_asked_while_it_becomes_a_thread(monkeypatch):
         timers = [Timer(0.01, int) for _ in range(3)]
         for timer in timers:
             timer.start()
-        while any([(ask(timer), timer.is_alive())[1] for timer in timers]):
-            pass
+        for timer in timers:
+            while timer.is_alive():
+                ask(timer)
 
 
 def test_first_thread_cannot_start(monkeypatch):
@@ -480,7 +481,7 @@ def judge():
         thread.join()
     assert not errors and len(expected) == len(set(expected))
     print("judged", flush=True)
-    while not set(expected) <= set(fired):     # one that is never fired holds this up until faulthandler ends it
+    while not set(expected) <= set(fired):  # one that is never fired holds this up until faulthandler ends it
         time.sleep(0.01)
     assert len(fired) == len(set(fired))
     print("all fired", flush=True)
