@@ -240,10 +240,9 @@ class Timer(Thread):
         _schedule.drop(self._number)
 
     def is_alive(self):
-        if self._number in _schedule.waiting:
+        settled = self._settled
+        if self._number in _schedule.waiting or (settled is not None and not settled.is_set()):
             return not self.finished.is_set()
-        if self._settled is not None and not self._settled.is_set():
-            return True
         return self._ident is not None and super().is_alive()
 
     def join(self, timeout=None):
