@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""threading.Timer without a thread that sleeps: one waits for all timers, and each becomes a thread when it fires."""
+"""threading.Timer without a thread that sleeps: one waits for all timers, and each becomes a thread when it fires.
+
+No lock is taken to start or cancel a timer, as both happen in signal handlers and in __del__, which may interrupt them
+in the same thread: what threads share changes by single operations of dicts, and who takes a timer's number out of
+`waiting` decides what becomes of the timer.
+"""
 import os
 import threading
 from contextvars import copy_context
@@ -11,8 +16,10 @@ from time import monotonic
 
 from pyconc import _core
 
-LINGER = 1.0  # seconds that the one thread stays when no timer is left
+LINGER = 0.1  # seconds that the one thread stays when no timer is left: to start one costs a thousandth of that
 NEVER = float("inf")
+# What Thread.__init__() sets: a Timer has it from the first use on, as most timers are cancelled before.
+OF_THREAD = frozenset(vars(Thread(name="none", daemon=False)))
 
 
 class _Event(_core.EventBase):
@@ -22,121 +29,118 @@ class _Event(_core.EventBase):
         return f"<{type(self).__name__} at {id(self):#x}: {'set' if self.is_set() else 'unset'}>"
 
 
+class _TimerThread(Thread):
+    """The one that waits."""
+
+    def __init__(self):
+        super().__init__(name="pyconc-timer", daemon=False)
+
+    def run(self):
+        # Two may be started at a time; and who starts a timer while this one ends relies on it.
+        while _schedule.running.acquire(False):
+            try:
+                _schedule.work()
+            finally:
+                _schedule.running.release()
+            if not _schedule.arrived:
+                return
+
+
 class _Schedule:
-    """The timers that have been started, and the thread that waits for the first."""
+    """The timers that have been started, and what the thread that waits for them has to know."""
 
     def __init__(self):
         self.numbers = count()
         self.exiting = False
-        self.registered = False
         self.reset()
+        try:
+            threading._register_atexit(self.at_exit)
+        except RuntimeError:    # imported while the interpreter exits
+            self.exiting = True
 
     def reset(self):
-        self.lock = _core.ThreadLock()
-        self.changed = _core.ConditionBase(self.lock)
-        self.heap = []  # [when, number, timer or None]
-        self.cancelled = 0
-        self.thread = None
-        self.wakes = NEVER  # when the thread looks again: before, it has to be woken
+        self.waiting = {}       # number: timer
+        self.arrived = {}       # number: when it is due, of those that the thread has not seen
+        self.heap = []          # (when, number), those cancelled among them; the thread's own
+        self.launching = None   # the timer that is neither waiting nor a thread yet
+        self.running = _core.ThreadLock()   # the thread holds it
+        self.woken = _core.EventBase()
+        self.wakes = NEVER      # when the thread looks again: before, it has to be woken
 
     def add(self, timer, when):
-        """Whether the timer is waited for: False when the interpreter is about to exit."""
-        entry = [when, next(self.numbers), timer]
-        with self.lock:
-            if self.exiting:
-                return False
-            timer._entry = entry
-            heappush(self.heap, entry)
-            if self.thread is None:
-                self.run()
-            elif when < self.wakes:
-                self.wakes = when
-                self.changed.notify()
-        return True
-
-    def run(self):
-        """Starts the thread. The lock is held."""
-        if not self.registered:
-            threading._register_atexit(self.at_exit)
-            self.registered = True
-        self.thread = Thread(target=self.work, name="pyconc-timer", daemon=False)
-        self.wakes = NEVER
+        timer._number = number = next(self.numbers)
+        self.waiting[number] = timer
+        self.arrived[number] = when
+        if self.running.locked():
+            if when < self.wakes:
+                self.woken.set()
+            return
         try:
-            self.thread.start()
+            _TimerThread().start()
         except BaseException:
-            self.thread = None
-            self.heap.pop()
+            if self.drop(number):
+                timer._number = None
             raise
 
-    def drop(self, entry):
-        """The timer of the entry was cancelled."""
-        with self.lock:
-            if entry[2] is None:
-                return
-            entry[2] = None
-            self.cancelled += 1
-            if self.cancelled > 64 and self.cancelled * 2 > len(self.heap):
-                self.heap = [kept for kept in self.heap if kept[2] is not None]
-                heapify(self.heap)
-                self.cancelled = 0
+    def drop(self, number):
+        """Whether the timer was still waiting."""
+        timer = self.waiting.pop(number, None)
+        self.arrived.pop(number, None)
+        if self.is_mostly_cancelled():
+            self.woken.set()
+        return timer is not None
 
-    def next_due(self):
-        """Waits for the next timer that is due; None when the thread has to end. The lock is held."""
-        idle_since = None
-        while True:
-            now = monotonic()
-            if self.heap:
-                idle_since = None
-                entry = self.heap[0]
-                if entry[2] is None:
-                    heappop(self.heap)
-                    self.cancelled -= 1
-                    continue
-                if entry[0] <= now:
-                    heappop(self.heap)
-                    timer, entry[2] = entry[2], None
-                    return timer
-                self.wakes = entry[0]
-            else:
-                idle_since = now if idle_since is None else idle_since
-                if self.exiting or now - idle_since >= LINGER:
-                    return None
-                self.wakes = idle_since + LINGER
-            self.changed.wait(min(self.wakes - now, threading.TIMEOUT_MAX))
+    def is_mostly_cancelled(self):
+        return len(self.heap) > 2 * len(self.waiting)
+
+    def sort_in(self):
+        for number, when in self.arrived.copy().items():
+            if self.arrived.pop(number, None) is not None:
+                heappush(self.heap, (when, number))
+        if self.is_mostly_cancelled():
+            self.heap = [entry for entry in self.heap if entry[1] in self.waiting]
+            heapify(self.heap)
+
+    def fire_due(self):
+        now = monotonic()
+        while self.heap and self.heap[0][0] <= now:
+            timer = self.waiting.get(heappop(self.heap)[1])
+            if timer is not None:
+                self.launching = timer
+                timer._fire()
+                self.launching = timer = None
 
     def work(self):
+        """Fires timers until there is nothing to wait for."""
         while True:
-            with self.lock:
-                timer = self.next_due()
-                if timer is None:
-                    self.thread = None
-                    return
-            timer._fire()
-            del timer
+            self.woken.clear()
+            self.wakes = NEVER  # who starts a timer from here on wakes this thread
+            self.sort_in()
+            self.fire_due()
+            if self.exiting and not self.keeps_interpreter():
+                return
+            now = monotonic()
+            self.wakes = self.heap[0][0] if self.heap else now + LINGER
+            woken = self.woken.wait(max(0, min(self.wakes - now, threading.TIMEOUT_MAX)))
+            if not (woken or self.heap or self.arrived):
+                return
 
     def pending(self):
-        with self.lock:
-            return [entry[2] for entry in self.heap if entry[2] is not None and not entry[2].finished.is_set()]
+        return [*self.waiting.copy().values(), *filter(None, [self.launching])]
+
+    def keeps_interpreter(self):
+        """Whether the interpreter's exit has to wait, as it would for threads that are not daemons."""
+        return any(not timer.daemon and not timer.finished.is_set() for timer in self.pending())
 
     def at_exit(self):
-        """Waits for the timers that are not daemons, as threading would for their threads."""
-        with self.lock:
-            self.exiting = True
-        for timer in self.pending():
-            if not timer.daemon:
-                timer.join()
-        with self.lock:
-            thread = self.thread
-            self.heap.clear()
-            self.changed.notify()
-        if thread is not None:
-            thread.join()
+        self.exiting = True
+        self.woken.set()
 
     def after_fork_in_child(self):
-        for entry in self.heap:
-            if entry[2] is not None:
-                entry[2].finished.set()
-                entry[2] = None
+        for timer in self.pending():
+            timer.finished.set()
+            if timer._settled is not None:
+                timer._settled.set()
         self.reset()
 
 
@@ -152,9 +156,10 @@ class Timer(Thread):
     run() has its thread from start() on. Source: threading.Timer.
     """
 
-    _entry = None  # of the schedule
-    _is_thread = False  # Thread.__init__ has been called
-    _runs_here = False  # in the thread of all timers
+    _initialized = True     # as far as Thread's methods ask
+    _ident = None
+    _number = None          # in the schedule; None: it is a thread from start() on, as threading.Timer
+    _settled = None         # from the time it fires: set when it is known whether it has become a thread
 
     def __init__(self, interval, function, args=None, kwargs=None):
         self.interval = interval
@@ -164,26 +169,14 @@ class Timer(Thread):
         self.finished = _Event()
         self._daemonic = current_thread().daemon
 
-    def _become_thread(self):
-        with _schedule_lock:
-            if not self._is_thread:
-                self._is_thread = True
-                Thread.__init__(self, daemon=self._daemonic)
-
-    @property
-    def _initialized(self):
-        self._become_thread()
-        return True
-
-    @_initialized.setter
-    def _initialized(self, value):
-        pass
-
     def __getattr__(self, name):
-        if not self._is_thread:
-            self._become_thread()
-            return getattr(self, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if name not in OF_THREAD:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        # Thread.__init__(self) would replace what another thread has seen already.
+        own = vars(self)
+        for key, value in vars(Thread(daemon=False)).items():
+            own.setdefault(key, value)
+        return own[name]
 
     @property
     def daemon(self):
@@ -196,96 +189,89 @@ class Timer(Thread):
         self._daemonic = value
 
     def _has_started(self):
-        return self._entry is not None or (self._is_thread and self._started.is_set())
+        return self._number is not None or self._ident is not None
 
     def start(self):
         """Has the function called in `interval` seconds. RuntimeError when it was started before."""
         if self._has_started():
             raise RuntimeError("threads can only be started once")
         interval = self.interval
-        if (type(self).run is Timer.run and "run" not in self.__dict__ and type(interval) in (int, float)
-                and interval < threading.TIMEOUT_MAX):
-            if getattr(flags, "thread_inherit_context", False):
-                self._become_thread()
-                if self._context is None:
-                    self._context = copy_context()
-            if _schedule.add(self, monotonic() + interval):
-                return
-        super().start()
+        if (getattr(self.run, "__func__", None) is not Timer.run or type(interval) not in (int, float)
+                or not interval < threading.TIMEOUT_MAX):
+            super().start()
+            return
+        if getattr(flags, "thread_inherit_context", False):
+            self._context = copy_context()
+        _schedule.add(self, monotonic() + interval)
 
     def _fire(self):
-        """The time has come."""
-        if self.finished.is_set():
-            return
+        """Becomes a thread, unless it was cancelled. Called in the thread that waits."""
+        self._settled = settled = _core.EventBase()     # before drop(): join() reads it after
         try:
-            super().start()
+            if _schedule.drop(self._number) and not self.finished.is_set():
+                super().start()
         except BaseException as error:
-            self._runs_here = True
-            try:
-                if not (_schedule.exiting and isinstance(error, RuntimeError)):
-                    raise
-                self.run()      # Python 3.12 starts no thread while it exits
-            except BaseException as error:
-                threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, self)))
-            finally:
-                self.finished.set()
-                self._started.set()
+            self._fire_without_thread(error)
+        finally:
+            settled.set()
+
+    def _fire_without_thread(self, error):
+        try:
+            if not (_schedule.exiting and isinstance(error, RuntimeError)):
+                raise error
+            self.run()  # Python 3.12 starts no thread while it exits
+        except BaseException:
+            self._invoke_excepthook(self)
+        finally:
+            self.finished.set()
 
     def run(self):
-        if self._entry is None:
+        if self._number is None:
             self.finished.wait(self.interval)
-        if not self.finished.is_set():
-            self.function(*self.args, **self.kwargs)
-        self.finished.set()
+        try:
+            if not self.finished.is_set():
+                self.function(*self.args, **self.kwargs)
+        finally:
+            self.finished.set()
 
     def cancel(self):
         """Keeps the function from being called, if it has not been."""
         self.finished.set()
-        entry = self._entry
-        if entry is not None and entry[2] is not None:
-            _schedule.drop(entry)
-
-    def _is_pending(self):
-        return self._entry is not None and self._entry[2] is not None and not self.finished.is_set()
+        _schedule.drop(self._number)
 
     def is_alive(self):
-        if self._runs_here:
-            return not self._started.is_set()
-        if self._entry is None or (self._is_thread and self._started.is_set()):
-            return super().is_alive()
-        return not self.finished.is_set()
+        settled = self._settled
+        if self._number in _schedule.waiting or (settled is not None and not settled.is_set()):
+            return not self.finished.is_set()
+        return self._ident is not None and super().is_alive()
 
     def join(self, timeout=None):
         """Waits up to `timeout` seconds (None: for ever) until the timer was cancelled or its function has ended."""
-        if self._entry is not None and not (self._is_thread and self._started.is_set()):
-            if self._entry[2] is None and self.finished.is_set():
-                return
-            end = None if timeout is None else monotonic() + timeout
-            if not self._join_pending(end):
-                return
-            timeout = None if end is None else max(0, end - monotonic())
-        if not self._runs_here:
+        if self._number is None:
             super().join(timeout)
-
-    def _join_pending(self, end):
-        """Waits until the thread has started: False when it will not, or the time has passed."""
-        while not self.finished.is_set():
-            now = monotonic()
-            if end is not None and now >= end:
-                return False
-            when = self._entry[0]
-            if now >= when:
-                return self._started.wait(None if end is None else end - now)
-            self.finished.wait((when if end is None else min(when, end)) - now)
-        return self._is_thread and self._started.is_set()
+            return
+        end = None if timeout is None else monotonic() + timeout
+        if self._settled is None:
+            if not self.finished.wait(timeout):
+                return
+            _schedule.drop(self._number)    # `finished` may have been set without cancel()
+        if self._settled is not None and self._settled.wait(_left(end)) and self._ident is not None:
+            super().join(_left(end))
 
 
-_schedule_lock = _core.ThreadRLock()
+def _left(end):
+    return None if end is None else max(0, end - monotonic())
 
 
 def enumerate():
-    """All threads that are alive, timers that have not fired among them. Source: threading.enumerate."""
-    return [*threading.enumerate(), *_schedule.pending()]
+    """All threads that are alive, timers that have not fired among them; not the one that waits for the timers.
+
+    Source: threading.enumerate.
+    """
+    timers = _schedule.pending()
+    threads = [thread for thread in threading.enumerate() if not isinstance(thread, _TimerThread)]
+    known = {id(thread) for thread in threads}
+    return threads + [timer for timer in timers if id(timer) not in known and timer.is_alive()]
 
 
 def active_count():

@@ -31,3 +31,4 @@ def active_count() -> int: ...
 
 LINGER: float
 NEVER: float
+OF_THREAD: frozenset[str]

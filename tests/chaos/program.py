@@ -11,10 +11,12 @@ import faulthandler
 import gc
 import itertools
 import logging
+import os
 import random
 import sys
 import threading
 import time
+import traceback
 
 import pyconc
 import pyconc.queue
@@ -238,7 +240,13 @@ class Chaos:
         return len(self.got)
 
 
+def report(args):
+    """In one write, which the exit does not cut off in the middle."""
+    os.write(2, "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback)).encode())
+
+
 def main(seed, seconds, how):
+    threading.excepthook = report
     faulthandler.dump_traceback_later(float(seconds) + 90, exit=True)
     random.seed(seed)
     logging.getLogger("asyncio").setLevel(logging.ERROR)   # slow callbacks are no surprise here

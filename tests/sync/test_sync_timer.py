@@ -1,6 +1,7 @@
 """pyconc.threading.Timer beside threading's: a user of one must not notice the other."""
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading as standard
@@ -16,6 +17,18 @@ from pyconc.threading import Timer
 def script(text, timeout=20):
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=timeout)
     return done.stdout, done.stderr, done.returncode
+
+
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.fixture
+def hooked(monkeypatch):
+    """What threading.excepthook was called with."""
+    seen = []
+    monkeypatch.setattr(standard, "excepthook", seen.append)
+    return seen
 
 
 def test_fires_in_a_thread_of_its_own():
@@ -89,6 +102,100 @@ def test_many_cancelled_timers_take_no_memory(flat_memory):
     flat_memory(operation, 3000)
 
 
+def test_timers_cancelled_while_they_are_waited_for_take_no_memory(flat_memory):
+    def operation():
+        timers = [Timer(3600, print) for _ in range(500)]
+        for timer in timers:
+            timer.start()
+        passed = Timer(0, int)  # fires after the thread has seen all before
+        passed.start()
+        passed.join()
+        for timer in timers:
+            timer.cancel()
+
+    flat_memory(operation, 30)
+
+
+def test_join_of_a_timer_cancelled_after_it_was_due(monkeypatch, thread):
+    """While the thread of another is being started, which takes long here."""
+    held, go, start = standard.Event(), standard.Event(), standard.Thread.start
+
+    def slow(self):
+        if self is first:
+            held.set()
+            go.wait(10)
+        start(self)
+
+    first, second = Timer(0.01, int), Timer(0.02, int)
+    monkeypatch.setattr(standard.Thread, "start", slow)
+    first.start()
+    second.start()
+    assert held.wait(10)
+    joins = [thread(timer.join) for timer in (first, second)]
+    time.sleep(0.05)
+    assert first.is_alive() and second.is_alive()
+    assert first in threading.enumerate() and second in threading.enumerate()
+    second.cancel()
+    joins[1].join(10)
+    assert not joins[1].is_alive() and not second.is_alive() and first.is_alive()
+    first.cancel()
+    go.set()
+    joins[0].join(10)
+    assert not joins[0].is_alive() and not first.is_alive()
+
+
+def test_join_in_its_own_function(hooked):
+    timer = Timer(0, lambda: timer.join())
+    timer.start()
+    timer.join()
+    assert hooked[0].exc_type is RuntimeError and "current thread" in str(hooked[0].exc_value)
+
+
+def test_asked_while_it_becomes_a_thread(monkeypatch):
+    init = standard.Thread.__init__
+
+    def slow(self, *args, **kwargs):
+        time.sleep(0.02)
+        init(self, *args, **kwargs)
+
+    monkeypatch.setattr(standard.Thread, "__init__", slow)
+    for ask in (Timer.is_alive, Timer.join, repr, lambda timer: timer.name, lambda timer: timer.ident):
+        timers = [Timer(0.01, int) for _ in range(3)]
+        for timer in timers:
+            timer.start()
+        for timer in timers:
+            while timer.is_alive():
+                ask(timer)
+
+
+def test_first_thread_cannot_start(monkeypatch):
+    seen, timer = [], Timer(0, lambda: seen.append(1))
+    monkeypatch.setattr(standard.Thread, "start", refuse)
+    running = [thread for thread in standard.enumerate() if thread.name == "pyconc-timer"]
+    monkeypatch.undo()
+    for thread in running:
+        thread.join(10)
+    monkeypatch.setattr(standard.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        timer.start()
+    assert not timer.is_alive() and timer not in threading.enumerate()
+    with pytest.raises(RuntimeError, match="before it is started"):
+        timer.join()
+    monkeypatch.undo()
+    timer.start()
+    timer.join()
+    assert seen == [1]
+
+
+def test_thread_cannot_start_when_it_fires(monkeypatch, hooked):
+    timer = Timer(0.05, print)
+    timer.start()
+    monkeypatch.setattr(standard.Thread, "start", refuse)
+    timer.join()
+    assert not timer.is_alive() and timer not in threading.enumerate()
+    assert "can't start" in str(hooked[0].exc_value) and hooked[0].thread is timer
+
+
 def test_join_with_a_timeout():
     timer = Timer(60, print)
     with pytest.raises(RuntimeError, match="before it is started"):
@@ -153,16 +260,11 @@ def test_subclass_with_its_own_run():
     assert not timer.is_alive()
 
 
-def test_exceptions_go_to_the_excepthook():
-    seen, old = [], standard.excepthook
-    standard.excepthook = seen.append
-    try:
-        timer = Timer(0, lambda: 1 / 0)
-        timer.start()
-        timer.join()
-    finally:
-        standard.excepthook = old
-    assert seen[0].exc_type is ZeroDivisionError and seen[0].thread is timer
+def test_exceptions_go_to_the_excepthook(hooked):
+    timer = Timer(0, lambda: 1 / 0)
+    timer.start()
+    timer.join()
+    assert hooked[0].exc_type is ZeroDivisionError and hooked[0].thread is timer
 
 
 def test_timer_that_starts_another():
@@ -204,11 +306,12 @@ def test_exit_does_not_wait_for_daemons():
     assert script(text) == ("1\n", "", 0)
 
 
-def test_timer_started_while_the_interpreter_exits():
-    text = """
+@pytest.mark.parametrize("before", ["Timer(0, print).start()", ""])
+def test_timer_started_while_the_interpreter_exits(before):
+    text = f"""
 import threading, time
 from pyconc.threading import Timer
-Timer(0, print).start()
+{before}
 def late():
     threading.main_thread().join()
     time.sleep(0.1)
@@ -245,9 +348,146 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
     assert "Traceback" not in errors
 
 
-def test_idle_thread_ends(monkeypatch, no_leaked_threads):
-    from pyconc import _timer
-    monkeypatch.setattr(_timer, "LINGER", 0.05)
+def test_exit_ends_a_timer_that_is_cancelled_late():
+    text = """
+import threading, time
+from pyconc.threading import Timer
+timer = Timer(60, print)
+timer.start()
+def cancel():
+    threading.main_thread().join()
+    timer.cancel()
+threading.Thread(target=cancel).start()
+"""
+    assert script(text) == ("", "", 0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
+def test_signal_handler_that_cancels_and_starts():
+    """A watchdog that is put off by a signal, while the main thread does the same."""
+    text = """
+import faulthandler, signal
+from pyconc.threading import Timer
+faulthandler.dump_traceback_later(30, exit=True)
+def new():
+    timer = Timer(100, int)
+    timer.daemon = True
+    timer.start()
+    return timer
+dog, handled = new(), 0
+def handler(*_):
+    global dog, handled
+    dog.cancel()
+    dog, handled = new(), handled + 1
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.001)
+while handled < 500:
+    new().cancel()
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+    assert script(text, 60) == ("", "", 0)
+
+
+def test_finalizer_that_cancels():
+    text = """
+import faulthandler, gc, weakref
+from pyconc.threading import Timer
+faulthandler.dump_traceback_later(30, exit=True)
+class Session:
+    def __init__(self):
+        self.me = self      # only the garbage collector ends it
+        self.timer = Timer(100, print, [weakref.ref(self)])
+        self.timer.daemon = True
+        self.timer.start()
+    def __del__(self):
+        self.timer.cancel()
+        Timer(0, int).start()
+for _ in range(5000):
+    Session()
+gc.collect()
+"""
+    assert script(text, 60) == ("", "", 0)
+
+
+def test_counted_like_threads(until):
+    """The thread that waits is seen by the standard library alone, and not for long after the last timer."""
+    before = threading.active_count()
+    timers = [Timer(60, print) for _ in range(3)]
+    for timer in timers:
+        timer.start()
+    assert threading.active_count() == before + 3
+    assert [thread.name for thread in standard.enumerate()].count("pyconc-timer") == 1
+    for timer in timers:
+        timer.cancel()
+    assert threading.active_count() == before
+    until(lambda: not any(thread.name == "pyconc-timer" for thread in standard.enumerate()))
+
+
+def test_idle_thread_ends(no_leaked_threads):
     timer = Timer(0.01, print)
     timer.start()
     timer.join()
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("seed", range(3))
+def test_ten_thousand_timers(seed):
+    """Eight threads start, cancel, join and ask at random; main ends at a random moment, and exit waits for all."""
+    text = f"""
+import faulthandler, random, sys, threading, time
+from pyconc.threading import Timer, enumerate
+faulthandler.dump_traceback_later(100, exit=True)
+sys.setswitchinterval(1e-4)
+fired, cancelled, errors = [], [], []
+def user(seed):
+    choose = random.Random(seed)
+    mine = []
+    def one(number):
+        interval = choose.choice([0, choose.random() * 0.02, choose.random(), 100])
+        timer = Timer(interval, fired.append, [(seed, number)])
+        timer.daemon = choose.random() < 0.1
+        try:
+            timer.start()
+        except RuntimeError:
+            assert sys.version_info[:2] == (3, 12) and not threading.main_thread().is_alive()
+            return      # this Python starts no thread while it exits
+        if interval == 100 or choose.random() < 0.7:
+            if choose.random() < 0.5:
+                time.sleep(choose.random() * 0.001)
+            (mine[choose.randrange(len(mine))] if mine and choose.random() < 0.1 else timer).cancel()
+            timer.cancel()
+            if choose.random() < 0.3:
+                timer.join()
+                assert not timer.is_alive() and timer not in enumerate()
+        elif interval < 0.02:
+            timer.join()
+            assert not timer.is_alive() and (seed, number) in fired
+        mine.append(timer)
+        other = choose.choice(mine)
+        other.is_alive(), repr(other), other.name
+    try:
+        for number in range(1250):
+            one(number)
+        left = [timer for timer in mine if not timer.finished.is_set() and not timer.daemon]
+        expected.extend(timer.args[0] for timer in left)
+    except BaseException as error:
+        errors.append(error)
+        raise
+expected = []
+def judge():
+    threading.main_thread().join()
+    for thread in users:
+        thread.join()
+    assert not errors and len(expected) == len(set(expected))
+    print("judged", flush=True)
+    while not set(expected) <= set(fired):  # one that is never fired holds this up until faulthandler ends it
+        time.sleep(0.01)
+    assert len(fired) == len(set(fired))
+    print("all fired", flush=True)
+users = [threading.Thread(target=user, args=({seed} * 8 + number,)) for number in range(8)]
+for thread in [*users, threading.Thread(target=judge)]:
+    thread.start()
+time.sleep({seed} * 0.5)
+"""
+    assert script(text, 120) == ("judged\nall fired\n", "", 0)
