@@ -20,4 +20,10 @@ typedef struct {
 #    define pyc_lock_reset(lock) ((void)(lock))
 #endif
 
+/* For a field that is written under a lock and read without it, where any of
+ * its values will do. */
+#define pyc_load(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
+#define pyc_store(field, value)                                                \
+    __atomic_store_n(&(field), (value), __ATOMIC_RELAXED)
+
 #endif

@@ -176,15 +176,20 @@ advance(awaitable *self, PyObject **result)
     return rc == PYC_OPEN ? go_elsewhere(self, result) : finish(self, result);
 }
 
+/* It is asked for by the task that called the method, although another one may
+ * await it: asyncio's wait_for() makes one up to Python 3.11, as gather() and
+ * others do. Outside of tasks, by who awaits it. */
 static void
-begin(awaitable *self)
+name_asker(pyc_wait *wait)
 {
-    self->wait.who = PyThread_get_thread_ident();
-    if (self->wait.operation->by_task) {
-        PyObject *task = pyc_current_task(self->wait.module);
-        if (task != NULL) {
-            Py_XSETREF(self->wait.task, task);
-            self->wait.who = (uintptr_t)task;
+    if (wait->task != NULL) {
+        return;
+    }
+    wait->who = PyThread_get_thread_ident();
+    if (wait->operation->by_task) {
+        wait->task = pyc_current_task(wait->module);
+        if (wait->task != NULL) {
+            wait->who = (uintptr_t)wait->task;
         }
     }
 }
@@ -221,7 +226,7 @@ go_on(awaitable *self, PyObject **result)
         return PYGEN_ERROR;
     }
     if (self->state == FRESH) {
-        begin(self);
+        name_asker(&self->wait);
         return advance(self, result);
     }
     if (self->state == ELSEWHERE) {
@@ -397,6 +402,7 @@ pyc_wait_async(const pyc_wait *template)
         pyc_link_init(&self->wait.waiter.link);
         Py_XINCREF(self->wait.subject);
         Py_XINCREF(self->wait.item);
+        name_asker(&self->wait);
     }
     return (PyObject *)self;
 }
@@ -411,7 +417,7 @@ none_attempt(pyc_wait *wait, int Py_UNUSED(join))
 PyObject *
 pyc_wait_none(pyc_state *module, int ok)
 {
-    static const pyc_operation none = {none_attempt, NULL, NULL, 0, NULL};
+    static const pyc_operation none = {.attempt = none_attempt};
     pyc_wait wait = {.operation = &none, .module = module};
     return ok ? pyc_wait_async(&wait) : NULL;
 }

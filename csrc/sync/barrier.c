@@ -7,7 +7,7 @@
 
 #include "py/arguments.h"
 
-enum { FILLING, ACTING, BROKEN };
+enum { FILLING = 1, ACTING = 2, BROKEN = 4, ANY = 7 };
 
 typedef struct {
     PYC_SYNC_HEAD
@@ -25,6 +25,9 @@ typedef struct {
 
 /* Where a wait is. */
 enum { OUTSIDE, INSIDE, LAST };
+
+/* The number of one that has none yet. */
+#define NOT_IN (-1)
 
 static int
 is_told(const pyc_waiter *waiter)
@@ -59,13 +62,13 @@ pop_told(barrier *self)
                            first->granted ? PYC_GRANTED : PYC_REFUSED);
 }
 
-/* Ends the round of all who wait inside; `acted`: if it is still the one whose
- * action was run. */
+/* Ends the round of all who wait inside, if its state is one of `from`, bits.
+ */
 static void
-end_round(barrier *self, pyc_verdict verdict, int state, int acted)
+end_round(barrier *self, pyc_verdict verdict, int state, int from)
 {
     pyc_lock_take(&self->guard);
-    if (acted && self->state != ACTING) { /* abort() or reset() was quicker */
+    if (!(self->state & from)) {
         pyc_lock_give(&self->guard);
         return;
     }
@@ -81,7 +84,7 @@ end_round(barrier *self, pyc_verdict verdict, int state, int acted)
             i < inside ? pop_told(self)
                        : pyc_waiters_pop(&self->outside, PYC_TRY_AGAIN);
         pyc_lock_give(&self->guard);
-        pyc_wakeup_send(&wakeup);
+        pyc_wakeup_send(&wakeup, NULL, NULL, NULL, NULL);
     }
 }
 
@@ -129,11 +132,11 @@ trip(barrier *self)
     Py_XDECREF(done);
     if (done == NULL) {
         PyObject *pending = pyc_take_exception();
-        end_round(self, PYC_REFUSED, BROKEN, 1);
+        end_round(self, PYC_REFUSED, BROKEN, ACTING);
         pyc_put_exception(pending);
         return -1;
     }
-    end_round(self, PYC_GRANTED, FILLING, 1);
+    end_round(self, PYC_GRANTED, FILLING, ACTING); /* not after abort() */
     return 1;
 }
 
@@ -204,36 +207,81 @@ waiting_leave(pyc_wait *wait, int Py_UNUSED(good))
     return 0;
 }
 
-static const pyc_operation waiting = {waiting_attempt, waiting_leave, NULL, 0,
-                                      NULL};
+static const pyc_operation waiting = {
+    .attempt = waiting_attempt,
+    .leave = waiting_leave,
+};
+
+static int
+entering_attempt(pyc_wait *wait, int join)
+{
+    barrier *self = (barrier *)wait->subject;
+    pyc_lock_take(&self->guard);
+    pyc_waiter_leave(&wait->waiter);
+    int may_enter = self->state != ACTING;
+    if (!may_enter && join) {
+        pyc_waiters_join(&self->outside, &wait->waiter);
+    }
+    pyc_lock_give(&self->guard);
+    return may_enter;
+}
+
+/* Waits while an action is running, as a thread whose time counts from when it
+ * may come in: 0, or -1 when a signal handler raised. */
+static int
+wait_outside(barrier *self)
+{
+    static const pyc_operation entering = {
+        .attempt = entering_attempt,
+        .leave = waiting_leave,
+    };
+    pyc_wait wait = {.operation = &entering,
+                     .module = self->module,
+                     .subject = (PyObject *)self};
+    return pyc_wait_block(&wait, PYC_NO_DEADLINE) < 0 ? -1 : 0;
+}
+
+/* wait() with the timeout: 1, 0 when it has passed inside, -1 with an exception
+ * set. */
+static int
+wait_in_time(barrier *self, PyObject *timeout, PyObject **number)
+{
+    pyc_wait wait = {.operation = &waiting,
+                     .module = self->module,
+                     .subject = (PyObject *)self,
+                     .number = NOT_IN};
+    int rc = 0;
+    while (rc == 0 && wait.number == NOT_IN) {
+        int64_t deadline;
+        if ((timeout != NULL && wait_outside(self) < 0) ||
+            pyc_timeout_wait(self->module, timeout, &deadline) < 0) {
+            return -1;
+        }
+        /* It breaks the barrier, so it must come in first. */
+        rc = pyc_wait_block(&wait, deadline == PYC_NO_WAIT ? 1 : deadline);
+    }
+    *number = wait.result;
+    return rc;
+}
 
 static PyObject *
 barrier_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
              PyObject *kwnames)
 {
     static const pyc_signature signature = {"wait", {"timeout"}};
-    PyObject *timeout = NULL;
-    int64_t deadline;
+    PyObject *timeout = NULL, *number = NULL;
     if (pyc_arguments(&signature, args, nargs, kwnames, &timeout) < 0) {
         return NULL;
     }
     if (timeout == NULL || timeout == Py_None) {
         timeout = SELF->timeout;
     }
-    if (pyc_timeout_wait(SELF->module, timeout, &deadline) < 0) {
-        return NULL;
-    }
-    if (deadline == PYC_NO_WAIT) {
-        deadline = 1; /* it breaks the barrier, so it must come in first */
-    }
-    pyc_wait wait = {
-        .operation = &waiting, .module = SELF->module, .subject = self};
-    int rc = pyc_wait_block(&wait, deadline);
-    if (rc == 0) {
-        end_round(SELF, PYC_REFUSED, BROKEN, 0);
+    if (wait_in_time(SELF, timeout, &number) == 0) {
+        /* A round that has been filled without us is none of ours. */
+        end_round(SELF, PYC_REFUSED, BROKEN, FILLING | BROKEN);
         raise_broken(SELF);
     }
-    return wait.result;
+    return number;
 }
 
 static PyObject *
@@ -247,14 +295,14 @@ barrier_wait_async(PyObject *self, PyObject *Py_UNUSED(unused))
 static PyObject *
 barrier_reset(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    end_round(SELF, PYC_REFUSED, FILLING, 0);
+    end_round(SELF, PYC_REFUSED, FILLING, ANY);
     Py_RETURN_NONE;
 }
 
 static PyObject *
 barrier_abort(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    end_round(SELF, PYC_REFUSED, BROKEN, 0);
+    end_round(SELF, PYC_REFUSED, BROKEN, ANY);
     Py_RETURN_NONE;
 }
 
@@ -267,13 +315,19 @@ barrier_get_parties(PyObject *self, void *Py_UNUSED(closure))
 static PyObject *
 barrier_get_n_waiting(PyObject *self, void *Py_UNUSED(closure))
 {
-    return PyLong_FromSsize_t(SELF->state == BROKEN ? 0 : SELF->count);
+    pyc_lock_take(&SELF->guard);
+    Py_ssize_t count = SELF->state == BROKEN ? 0 : SELF->count;
+    pyc_lock_give(&SELF->guard);
+    return PyLong_FromSsize_t(count);
 }
 
 static PyObject *
 barrier_get_broken(PyObject *self, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(SELF->state == BROKEN);
+    pyc_lock_take(&SELF->guard);
+    int broken = SELF->state == BROKEN;
+    pyc_lock_give(&SELF->guard);
+    return PyBool_FromLong(broken);
 }
 
 static PyObject *
@@ -316,6 +370,7 @@ barrier_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     PyObject *self = pyc_sync_new(type);
     if (self != NULL) {
         SELF->parties = 1;
+        SELF->state = FILLING;
         pyc_waiters_init(&SELF->waiters);
         pyc_waiters_init(&SELF->outside);
     }

@@ -2,8 +2,8 @@
 /* How a Condition holds its lock, waits and notifies. */
 #include "sync/condition.h"
 
-#define LOCK(self) ((pyc_thread_lock *)(self)->lock)
-#define RLOCK(self) ((pyc_rlock *)(self)->lock)
+#define LOCK(lock) ((pyc_thread_lock *)(lock))
+#define RLOCK(lock) ((pyc_rlock *)(lock))
 
 /* How the lock was held before a wait. */
 typedef struct {
@@ -55,10 +55,10 @@ pyc_condition_is_owned(pyc_condition *self)
         return -1;
     }
     if (pyc_condition_over_rlock(self)) {
-        return pyc_rlock_is_mine(RLOCK(self));
+        return pyc_rlock_is_mine(RLOCK(self->lock));
     }
     if (pyc_condition_over_lock(self)) {
-        return LOCK(self)->mutex.held;
+        return pyc_mutex_is_held(&LOCK(self->lock)->mutex);
     }
     if (self->is_owned == NULL) {
         return try_foreign(self);
@@ -79,17 +79,19 @@ pyc_condition_check(pyc_condition *self, const char *verb)
     return owned > 0 ? 0 : -1;
 }
 
+/* `lock` is the condition's in this and what follows, also after the collector
+ * has taken it from the condition. */
 static int
-release_save(pyc_condition *self, held *how)
+release_save(pyc_condition *self, PyObject *lock, held *how)
 {
     *how = (held){0, 0, NULL, NULL};
-    if (pyc_condition_over_lock(self)) {
-        return pyc_lock_release(LOCK(self));
+    if (pyc_is_lock(self->module, lock)) {
+        return pyc_lock_release(LOCK(lock));
     }
-    if (pyc_condition_over_rlock(self)) {
-        how->owner = RLOCK(self)->owner;
-        how->task = Py_XNewRef(RLOCK(self)->task);
-        how->count = pyc_rlock_release_all(RLOCK(self));
+    if (pyc_is_rlock(self->module, lock)) {
+        how->owner = RLOCK(lock)->owner;
+        how->task = Py_XNewRef(RLOCK(lock)->task);
+        how->count = pyc_rlock_release_all(RLOCK(lock));
         return how->count == 0 ? -1 : 0;
     }
     how->state = self->release_save == NULL
@@ -98,36 +100,57 @@ release_save(pyc_condition *self, held *how)
     return how->state == NULL ? -1 : 0;
 }
 
-static int
-lock_is_ours(pyc_condition *self)
-{
-    return pyc_condition_over_lock(self) || pyc_condition_over_rlock(self);
-}
-
-/* Of a lock that is ours. */
-static const pyc_operation *
-lock_operation(pyc_condition *self)
-{
-    return pyc_condition_over_lock(self) ? &pyc_lock_acquiring
-                                         : &pyc_rlock_acquiring;
-}
-
 /* The mutex of a lock of ours, else NULL. */
 static pyc_mutex *
-mutex_of(pyc_condition *self)
+mutex_of(pyc_condition *self, PyObject *lock)
 {
-    return pyc_condition_over_lock(self)    ? &LOCK(self)->mutex
-           : pyc_condition_over_rlock(self) ? &RLOCK(self)->mutex
-                                            : NULL;
+    return pyc_is_lock(self->module, lock)    ? &LOCK(lock)->mutex
+           : pyc_is_rlock(self->module, lock) ? &RLOCK(lock)->mutex
+                                              : NULL;
 }
 
-void
-pyc_condition_notify_one(pyc_condition *self)
+/* Has coroutines in front whose loop is closed wait no longer: they would hear
+ * of nothing. */
+static void
+skip_unreachable(pyc_condition *self)
+{
+    int closed;
+    do {
+        pyc_mailbox *mailbox = NULL;
+        closed = 0;
+        pyc_lock_take(&self->guard);
+        pyc_waiter *first = pyc_waiters_first(&self->waiters);
+        if (first != NULL && first->mailbox != NULL) {
+            mailbox = (pyc_mailbox *)Py_NewRef(first->mailbox);
+        }
+        pyc_lock_give(&self->guard);
+        if (mailbox == NULL) {
+            return;
+        }
+        PyObject *pending = pyc_take_exception();
+        closed = !pyc_mailbox_is_open(mailbox);
+        if (pending != NULL) {
+            pyc_put_exception(pending);
+        }
+        pyc_lock_take(&self->guard);
+        first = pyc_waiters_first(&self->waiters);
+        if (closed && first != NULL && first->mailbox == mailbox) {
+            pyc_waiter_leave(first);
+            first->refused = 1;
+        }
+        pyc_lock_give(&self->guard);
+        Py_DECREF(mailbox);
+    } while (closed);
+}
+
+static void
+notify_one(pyc_condition *self, PyObject *lock)
 {
     pyc_wakeup wakeup = {NULL, NULL, NULL};
     /* It could not go on before the lock is free, so it is the lock that wakes
      * it, if it is ours. */
-    pyc_mutex *mutex = mutex_of(self);
+    pyc_mutex *mutex = mutex_of(self, lock);
+    skip_unreachable(self);
     pyc_lock_take(&self->guard);
     if (mutex == NULL) {
         wakeup = pyc_waiters_pop(&self->waiters, PYC_GRANTED);
@@ -143,25 +166,42 @@ pyc_condition_notify_one(pyc_condition *self)
         pyc_lock_give(&mutex->guard);
     }
     pyc_lock_give(&self->guard);
-    pyc_wakeup_send(&wakeup);
+    pyc_wakeup_send(&wakeup, &self->waiters, &self->guard, NULL, NULL);
 }
 
-/* Has the waiter wait no longer: 1 when it was notified, which is passed on if
- * nobody will hear of it. */
-static int
-leave(pyc_condition *self, pyc_waiter *waiter, int pass_on)
+Py_ssize_t
+pyc_condition_waiting(pyc_condition *self)
 {
     pyc_lock_take(&self->guard);
-    int notified = waiter->moved || !pyc_waiter_leave(waiter);
+    Py_ssize_t length = self->waiters.length;
     pyc_lock_give(&self->guard);
-    if (notified && pass_on) {
-        pyc_condition_notify_one(self);
+    return length;
+}
+
+void
+pyc_condition_notify(pyc_condition *self, Py_ssize_t n)
+{
+    PyObject *lock = Py_NewRef(self->lock);
+    for (n = Py_MIN(n, pyc_condition_waiting(self)); n > 0; n--) {
+        notify_one(self, lock);
     }
+    Py_DECREF(lock);
+}
+
+/* Has the waiter wait no longer: whether it was notified. */
+static int
+leave(pyc_condition *self, pyc_waiter *waiter)
+{
+    pyc_lock_take(&self->guard);
+    int notified =
+        waiter->moved || (!pyc_waiter_leave(waiter) && !waiter->refused);
+    pyc_lock_give(&self->guard);
     return notified;
 }
 
-/* A wait: the waiter stands in our queue, then takes the lock back. */
-enum { TO_JOIN, JOINED, TO_LOCK };
+/* A wait, whose item is the lock: the waiter stands in our queue, then takes
+ * the lock back. */
+enum { TO_JOIN, JOINED, TO_LOCK, NOTIFIED_TO_LOCK };
 
 /* Stands in the queue and lets go of the lock: 0, or -1 with an exception. */
 static int
@@ -170,8 +210,10 @@ join(pyc_condition *self, pyc_wait *wait, held *how)
     pyc_lock_take(&self->guard);
     pyc_waiters_join(&self->waiters, &wait->waiter);
     pyc_lock_give(&self->guard);
-    if (release_save(self, how) < 0) {
-        leave(self, &wait->waiter, 1);
+    if (release_save(self, wait->item, how) < 0) {
+        if (leave(self, &wait->waiter)) {
+            notify_one(self, wait->item);
+        }
         return -1;
     }
     wait->who = how->owner;
@@ -181,17 +223,17 @@ join(pyc_condition *self, pyc_wait *wait, held *how)
     return 0;
 }
 
-/* One attempt to take the lock back. */
+/* One attempt to take a lock of ours back. */
 static int
 lock_again(pyc_wait *wait, int may_join)
 {
-    pyc_condition *self = (pyc_condition *)wait->subject;
-    wait->phase = TO_LOCK;
-    wait->subject = self->lock;
-    int rc = lock_operation(self)->attempt(wait, may_join);
-    wait->subject = (PyObject *)self;
-    if (rc > 0 && pyc_condition_over_rlock(self)) {
-        RLOCK(self)->count = (unsigned long)wait->number;
+    PyObject *lock = wait->item;
+    if (pyc_is_lock(wait->module, lock)) {
+        return pyc_lock_attempt(LOCK(lock), wait, may_join);
+    }
+    int rc = pyc_rlock_retake(RLOCK(lock), wait, may_join);
+    if (rc > 0) {
+        pyc_store(RLOCK(lock)->count, (unsigned long)wait->number);
     }
     return rc;
 }
@@ -221,7 +263,7 @@ restore_foreign(pyc_condition *self, held *how)
 static int
 restore(pyc_condition *self, pyc_wait *wait, held *how)
 {
-    if (!lock_is_ours(self)) {
+    if (mutex_of(self, wait->item) == NULL) {
         return restore_foreign(self, how);
     }
     PyObject *pending = pyc_take_exception();
@@ -232,6 +274,22 @@ restore(pyc_condition *self, pyc_wait *wait, held *how)
         pyc_put_exception(pending);
     }
     return 0;
+}
+
+/* Sleeps until notified: 1, 0 when the deadline passed, -1 when a signal
+ * handler raised: then a notification goes to the next one. */
+static int
+sleep_notified(pyc_condition *self, pyc_wait *wait, int64_t deadline)
+{
+    int slept = pyc_waiter_sleep(&wait->waiter, deadline, 0);
+    int notified = leave(self, &wait->waiter);
+    if (slept >= 0) {
+        return notified;
+    }
+    if (notified) {
+        notify_one(self, wait->item);
+    }
+    return -1;
 }
 
 int
@@ -245,18 +303,31 @@ pyc_condition_wait(pyc_condition *self, int64_t deadline)
     }
     wait->subject = (PyObject *)self;
     wait->module = self->module;
+    wait->item = Py_NewRef(self->lock);
     int rc = join(self, wait, &how);
     if (rc == 0) {
-        rc = pyc_waiter_sleep(&wait->waiter, deadline, 0);
-        int notified = leave(self, &wait->waiter, rc < 0);
-        rc = rc < 0 ? -1 : notified;
+        rc = sleep_notified(self, wait, deadline);
         if (restore(self, wait, &how) < 0) {
             rc = -1;
         }
     }
     Py_XDECREF(wait->task);
+    Py_DECREF(wait->item);
     PyMem_RawFree(wait);
     return rc;
+}
+
+/* 0, or -1 when who asks does not hold the lock. */
+static int
+check_waiting(pyc_condition *self, const pyc_wait *wait)
+{
+    PyObject *lock = wait->item;
+    /* The task that asks need not be the one that takes this step. */
+    if (wait->task != NULL && pyc_is_rlock(self->module, lock) &&
+        RLOCK(lock)->owner == wait->who) {
+        return 0;
+    }
+    return pyc_condition_check(self, "wait");
 }
 
 static int
@@ -265,13 +336,13 @@ waiting_attempt(pyc_wait *wait, int may_join)
     pyc_condition *self = (pyc_condition *)wait->subject;
     held how;
     if (wait->phase == TO_JOIN) {
-        if (pyc_condition_check(self, "wait") < 0) {
+        if (check_waiting(self, wait) < 0) {
             return -1;
         }
         return may_join ? join(self, wait, &how) : 0;
     }
     if (wait->phase == JOINED) {
-        leave(self, &wait->waiter, 0);
+        wait->phase = leave(self, &wait->waiter) ? NOTIFIED_TO_LOCK : TO_LOCK;
     }
     return lock_again(wait, may_join);
 }
@@ -280,23 +351,30 @@ static int
 waiting_leave(pyc_wait *wait, int good)
 {
     pyc_condition *self = (pyc_condition *)wait->subject;
+    pyc_mutex *mutex = mutex_of(self, wait->item);
     if (wait->phase == TO_JOIN) {
         return 0;
     }
-    if (wait->phase == JOINED) {
-        leave(self, &wait->waiter, 1);
-        wait->phase = TO_LOCK;
-    }
+    int notified = wait->phase == NOTIFIED_TO_LOCK ||
+                   (wait->phase == JOINED && leave(self, &wait->waiter));
+    wait->phase = TO_LOCK;
     if (good) {
-        wait->subject = self->lock;
-        lock_operation(self)->leave(wait, good);
-        wait->subject = (PyObject *)self;
+        pyc_mutex_leave(mutex, &wait->waiter);
+    }
+    else {
+        pyc_mutex_step_aside(mutex, &wait->waiter);
+    }
+    if (notified) { /* and will not tell anybody */
+        notify_one(self, wait->item);
     }
     return !good;
 }
 
-static const pyc_operation waiting = {waiting_attempt, waiting_leave, NULL, 1,
-                                      NULL};
+static const pyc_operation waiting = {
+    .attempt = waiting_attempt,
+    .leave = waiting_leave,
+    .by_task = 1,
+};
 
 PyObject *
 pyc_condition_async(pyc_condition *self, int waits)
@@ -304,7 +382,7 @@ pyc_condition_async(pyc_condition *self, int waits)
     if (!pyc_condition_has_lock(self)) {
         return NULL;
     }
-    if (!lock_is_ours(self)) {
+    if (mutex_of(self, self->lock) == NULL) {
         PyErr_Format(PyExc_TypeError,
                      "a Condition is awaitable over a Lock or RLock of pyconc, "
                      "not over %R",
@@ -312,7 +390,13 @@ pyc_condition_async(pyc_condition *self, int waits)
         return NULL;
     }
     pyc_wait wait =
-        pyc_lock_wait(waits ? (PyObject *)self : self->lock, self->module,
-                      waits ? &waiting : lock_operation(self));
+        pyc_lock_wait(self->lock, self->module,
+                      pyc_condition_over_lock(self) ? &pyc_lock_acquiring
+                                                    : &pyc_rlock_acquiring);
+    if (waits) {
+        wait.operation = &waiting;
+        wait.subject = (PyObject *)self;
+        wait.item = self->lock;
+    }
     return pyc_wait_async(&wait);
 }

@@ -18,13 +18,13 @@ typedef struct {
 static inline int
 pyc_condition_over_lock(pyc_condition *self)
 {
-    return Py_IS_TYPE(self->lock, self->module->thread_lock_type);
+    return pyc_is_lock(self->module, self->lock);
 }
 
 static inline int
 pyc_condition_over_rlock(pyc_condition *self)
 {
-    return Py_IS_TYPE(self->lock, self->module->rlock_type);
+    return pyc_is_rlock(self->module, self->lock);
 }
 
 /* False, with RuntimeError, when __init__ has not been called. */
@@ -43,8 +43,11 @@ int pyc_condition_check(pyc_condition *self, const char *verb);
  * passed, -1 with an exception set. */
 int pyc_condition_wait(pyc_condition *self, int64_t deadline);
 
-/* Wakes one of those who wait now. */
-void pyc_condition_notify_one(pyc_condition *self);
+/* Wakes up to `n` of those who wait now. */
+void pyc_condition_notify(pyc_condition *self, Py_ssize_t n);
+
+/* How many wait. */
+Py_ssize_t pyc_condition_waiting(pyc_condition *self);
 
 /* An awaitable that waits to be notified, or one that takes the lock. */
 PyObject *pyc_condition_async(pyc_condition *self, int waits);

@@ -54,9 +54,7 @@ condition_notify(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
     if (pyc_condition_check(SELF, "notify") < 0) {
         return NULL;
     }
-    for (n = Py_MIN(n, SELF->waiters.length); n > 0; n--) {
-        pyc_condition_notify_one(SELF);
-    }
+    pyc_condition_notify(SELF, n);
     Py_RETURN_NONE;
 }
 
@@ -66,9 +64,7 @@ condition_notify_all(PyObject *self, PyObject *Py_UNUSED(unused))
     if (pyc_condition_check(SELF, "notify") < 0) {
         return NULL;
     }
-    for (Py_ssize_t n = SELF->waiters.length; n > 0; n--) {
-        pyc_condition_notify_one(SELF);
-    }
+    pyc_condition_notify(SELF, PY_SSIZE_T_MAX);
     Py_RETURN_NONE;
 }
 
@@ -124,6 +120,9 @@ condition_release(PyObject *self, PyObject *Py_UNUSED(unused))
 static PyObject *
 condition_enter(PyObject *self, PyObject *Py_UNUSED(unused))
 {
+    if (!pyc_condition_has_lock(SELF)) {
+        return NULL;
+    }
     return pyc_condition_over_rlock(SELF) || pyc_condition_over_lock(SELF)
                ? condition_acquire(self, NULL, 0, NULL)
                : pyc_condition_call(SELF, SELF->module->str___enter__);
@@ -210,7 +209,7 @@ static PyObject *
 condition_repr(PyObject *self)
 {
     return PyUnicode_FromFormat("<Condition(%R, %zd)>", SELF->lock,
-                                SELF->waiters.length);
+                                pyc_condition_waiting(SELF));
 }
 
 /* The lock's method of that name, or NULL: 0, or -1 with an exception set. */
@@ -245,13 +244,14 @@ condition_init(PyObject *self, PyObject *args, PyObject *kwargs)
     if (pyc_condition_over_lock(SELF) || pyc_condition_over_rlock(SELF)) {
         return 0;
     }
-    PyObject *acquire = NULL;
-    int rc = look_up(lock, "_release_save", &SELF->release_save);
-    rc |= look_up(lock, "_acquire_restore", &SELF->acquire_restore);
-    rc |= look_up(lock, "_is_owned", &SELF->is_owned);
-    acquire = PyObject_GetAttrString(lock, "acquire"); /* or it is no lock */
-    Py_XDECREF(acquire);
-    return rc < 0 || acquire == NULL ? -1 : 0;
+    if (look_up(lock, "_release_save", &SELF->release_save) < 0 ||
+        look_up(lock, "_acquire_restore", &SELF->acquire_restore) < 0 ||
+        look_up(lock, "_is_owned", &SELF->is_owned) < 0) {
+        return -1;
+    }
+    PyObject *acquire = PyObject_GetAttrString(lock, "acquire");
+    Py_XDECREF(acquire); /* without one it is no lock */
+    return acquire == NULL ? -1 : 0;
 }
 
 static PyObject *

@@ -39,8 +39,10 @@ waiting_leave(pyc_wait *wait, int Py_UNUSED(good))
     return 0;
 }
 
-static const pyc_operation waiting = {waiting_attempt, waiting_leave, NULL, 0,
-                                      NULL};
+static const pyc_operation waiting = {
+    .attempt = waiting_attempt,
+    .leave = waiting_leave,
+};
 
 static PyObject *
 event_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
@@ -52,7 +54,7 @@ event_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
     if (pyc_arguments(&signature, args, nargs, kwnames, &timeout) < 0) {
         return NULL;
     }
-    if (SELF->flag) {
+    if (pyc_load(SELF->flag)) {
         Py_RETURN_TRUE;
     }
     if (pyc_timeout_wait(SELF->module, timeout, &deadline) < 0) {
@@ -76,14 +78,14 @@ static PyObject *
 event_set(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     pyc_lock_take(&SELF->guard);
-    SELF->flag = 1;
+    pyc_store(SELF->flag, 1);
     Py_ssize_t waiting_now = SELF->waiters.length;
     pyc_lock_give(&SELF->guard);
     for (; waiting_now > 0; waiting_now--) {
         pyc_lock_take(&SELF->guard);
         pyc_wakeup wakeup = pyc_waiters_pop(&SELF->waiters, PYC_GRANTED);
         pyc_lock_give(&SELF->guard);
-        pyc_wakeup_send(&wakeup);
+        pyc_wakeup_send(&wakeup, &SELF->waiters, &SELF->guard, NULL, NULL);
     }
     Py_RETURN_NONE;
 }
@@ -92,7 +94,7 @@ static PyObject *
 event_clear(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     pyc_lock_take(&SELF->guard);
-    SELF->flag = 0;
+    pyc_store(SELF->flag, 0);
     pyc_lock_give(&SELF->guard);
     Py_RETURN_NONE;
 }
@@ -100,7 +102,13 @@ event_clear(PyObject *self, PyObject *Py_UNUSED(unused))
 static PyObject *
 event_is_set(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    return PyBool_FromLong(SELF->flag);
+    return PyBool_FromLong(pyc_load(SELF->flag));
+}
+
+static PyObject *
+event_get_flag(PyObject *self, void *Py_UNUSED(closure))
+{
+    return event_is_set(self, NULL);
 }
 
 static PyObject *
@@ -161,7 +169,11 @@ static PyMethodDef event_methods[] = {
 
 static PyMemberDef event_members[] = {
     PYC_SYNC_WEAKREFS,
-    {"_flag", T_BOOL, offsetof(event, flag), READONLY, NULL},
+    {NULL},
+};
+
+static PyGetSetDef event_getset[] = {
+    {"_flag", event_get_flag, NULL, NULL, NULL},
     {NULL},
 };
 
@@ -172,6 +184,7 @@ static PyType_Slot event_slots[] = {
     {Py_tp_dealloc, event_dealloc},
     {Py_tp_methods, event_methods},
     {Py_tp_members, event_members},
+    {Py_tp_getset, event_getset},
     {0, NULL},
 };
 

@@ -10,21 +10,26 @@
 static inline void
 mark(pyc_thread_lock *self)
 {
-    if (PYC_UNLIKELY(self->module->watch_report != NULL)) {
+    if (PYC_UNLIKELY(pyc_load(self->module->watch_report) != NULL)) {
         atomic_store_explicit(&self->owner, PyThread_get_thread_ident(),
                               memory_order_relaxed);
     }
 }
 
-static int
-acquiring_attempt(pyc_wait *wait, int join)
+int
+pyc_lock_attempt(pyc_thread_lock *self, pyc_wait *wait, int join)
 {
-    pyc_thread_lock *self = (pyc_thread_lock *)wait->subject;
     int got = pyc_mutex_attempt(&self->mutex, &wait->waiter, join);
     if (got && wait->task == NULL) {
         mark(self);
     }
     return got;
+}
+
+static int
+acquiring_attempt(pyc_wait *wait, int join)
+{
+    return pyc_lock_attempt((pyc_thread_lock *)wait->subject, wait, join);
 }
 
 static int
@@ -40,8 +45,12 @@ holder(PyObject *self)
     return atomic_load_explicit(&SELF->owner, memory_order_relaxed);
 }
 
-const pyc_operation pyc_lock_acquiring = {acquiring_attempt, acquiring_leave,
-                                          holder, 0};
+const pyc_operation pyc_lock_acquiring = {
+    .attempt = acquiring_attempt,
+    .leave = acquiring_leave,
+    .holder = holder,
+    .steps_aside = 1,
+};
 
 int
 pyc_lock_release(pyc_thread_lock *self)
@@ -110,7 +119,7 @@ lock_aexit(PyObject *self, PyObject *const *Py_UNUSED(args),
 static PyObject *
 lock_locked(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    return PyBool_FromLong(SELF->mutex.held);
+    return PyBool_FromLong(pyc_mutex_is_held(&SELF->mutex));
 }
 
 static PyObject *
@@ -125,7 +134,8 @@ static PyObject *
 lock_repr(PyObject *self)
 {
     return PyUnicode_FromFormat("<%s %s object at %p>",
-                                SELF->mutex.held ? "locked" : "unlocked",
+                                pyc_mutex_is_held(&SELF->mutex) ? "locked"
+                                                                : "unlocked",
                                 Py_TYPE(self)->tp_name, self);
 }
 

@@ -33,6 +33,23 @@ pyc_lock_wait(PyObject *lock, pyc_state *module, const pyc_operation *operation)
 extern const pyc_operation pyc_lock_acquiring;
 extern const pyc_operation pyc_rlock_acquiring;
 
+static inline int
+pyc_is_lock(pyc_state *module, PyObject *object)
+{
+    return Py_IS_TYPE(object, module->thread_lock_type);
+}
+
+static inline int
+pyc_is_rlock(pyc_state *module, PyObject *object)
+{
+    return Py_IS_TYPE(object, module->rlock_type);
+}
+
+/* An attempt at a lock that `wait` does not hold. Of an RLock, whoever asks:
+ * who let go of it for a while must not share it with who has it meanwhile. */
+int pyc_lock_attempt(pyc_thread_lock *self, pyc_wait *wait, int join);
+int pyc_rlock_retake(pyc_rlock *self, pyc_wait *wait, int join);
+
 /* 0, or -1 with RuntimeError. */
 int pyc_lock_release(pyc_thread_lock *self);
 int pyc_rlock_release(pyc_rlock *self);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "sync/mailbox.h"
 
+#include "sync/interrupt.h"
+
 /* What asyncio's futures are given for an exception of concurrent.futures:
  * asyncio's own of the same name. A new reference, NULL with an exception. */
 static PyObject *
@@ -68,7 +70,7 @@ pyc_mailbox_deliver(pyc_state *module, const pyc_letter *letter)
 }
 
 static void
-drop_letters(pyc_letter *letters, Py_ssize_t count)
+drop(pyc_letter *letters, Py_ssize_t count)
 {
     for (Py_ssize_t i = 0; i < count; i++) {
         Py_DECREF(letters[i].future);
@@ -90,65 +92,127 @@ take_letters(pyc_mailbox *self, Py_ssize_t *count)
     return letters;
 }
 
-/* The loop calls the mailbox. */
+static void
+drop_letters(pyc_mailbox *self)
+{
+    Py_ssize_t count;
+    pyc_letter *letters = take_letters(self, &count);
+    drop(letters, count);
+}
+
+/* The loop calls the mailbox. An exception that is no Exception, as Ctrl-C
+ * during a letter, ends the loop once the others are delivered. */
 static PyObject *
 mailbox_call(PyObject *op, PyObject *Py_UNUSED(args),
              PyObject *Py_UNUSED(kwargs))
 {
     pyc_mailbox *self = (pyc_mailbox *)op;
+    PyObject *interrupt = NULL;
     Py_ssize_t count;
     pyc_letter *letters = take_letters(self, &count);
     for (Py_ssize_t i = 0; i < count; i++) {
-        if (pyc_mailbox_deliver(self->module, &letters[i]) < 0) {
+        if (pyc_mailbox_deliver(self->module, &letters[i]) == 0) {
+            continue;
+        }
+        if (interrupt == NULL && !PyErr_ExceptionMatches(PyExc_Exception)) {
+            interrupt = pyc_take_exception();
+        }
+        else {
             PyErr_WriteUnraisable(letters[i].future);
         }
     }
-    drop_letters(letters, count);
+    drop(letters, count);
+    if (interrupt != NULL) {
+        pyc_put_exception(interrupt);
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 
-/* Whether the loop refused to be called because it is closed. */
+/* 1, 0 or -1 with an exception set. */
 static int
-loop_is_closed(pyc_state *module, PyObject *loop)
+is_closed(pyc_state *module, PyObject *loop)
 {
-    if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-        return 0;
-    }
-    PyObject *pending = pyc_take_exception();
     PyObject *closed = PyObject_CallMethodNoArgs(loop, module->str_is_closed);
-    int yes = closed == Py_True;
+    int yes = closed == NULL ? -1 : PyObject_IsTrue(closed);
     Py_XDECREF(closed);
-    pyc_put_exception(pending);
     return yes;
 }
 
-static void
+int
+pyc_mailbox_is_open(pyc_mailbox *self)
+{
+    PyObject *loop = pyc_weakref_get(self->loop);
+    int closed = loop == NULL ? 1 : is_closed(self->module, loop);
+    if (closed < 0) {
+        pyc_interrupt_later(loop);
+    }
+    if (closed > 0) { /* what it was told of but never called us for */
+        drop_letters(self);
+    }
+    Py_XDECREF(loop);
+    return closed <= 0;
+}
+
+/* Has the loop call the mailbox: 1, 0 when it is closed, -1 with an exception
+ * set. */
+static int
+tell(pyc_mailbox *self, PyObject *loop)
+{
+    PyObject *handle = PyObject_CallMethodOneArg(
+        loop, self->module->str_call_soon_threadsafe, (PyObject *)self);
+    if (handle != NULL) {
+        Py_DECREF(handle);
+        return 1;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+        return -1;
+    }
+    PyObject *refusal = pyc_take_exception();
+    int closed = is_closed(self->module, loop);
+    if (closed == 0) {
+        pyc_put_exception(refusal);
+        return -1;
+    }
+    Py_DECREF(refusal);
+    return closed < 0 ? -1 : 0;
+}
+
+/* How often a loop is told that raises: signals do not come that often. */
+#define TRIES 8
+
+/* Has the loop call the mailbox: 0 when it is closed, and all letters dropped.
+ * Of asyncio's own loops this is Python code, in which a signal handler may
+ * raise: that must not cost a letter. */
+static int
 announce(pyc_mailbox *self)
 {
     PyObject *loop = pyc_weakref_get(self->loop);
-    PyObject *told = NULL;
-    if (loop != NULL) {
-        told = PyObject_CallMethodOneArg(
-            loop, self->module->str_call_soon_threadsafe, (PyObject *)self);
-        if (told == NULL) {
-            if (loop_is_closed(self->module, loop)) {
-                PyErr_Clear();
-            }
-            else {
-                PyErr_WriteUnraisable(loop);
-            }
-        }
-        Py_DECREF(loop);
+    PyObject *raised = NULL;
+    int told = loop == NULL ? 0 : tell(self, loop);
+    for (int i = 1; told < 0 && i < TRIES; i++) {
+        PyObject *exception = pyc_take_exception();
+        Py_XSETREF(raised, exception);
+        told = tell(self, loop);
     }
-    if (told == NULL) {
-        Py_ssize_t count;
-        pyc_letter *letters = take_letters(self, &count);
-        drop_letters(letters, count);
+    if (told < 0) { /* whoever puts the next one tells it again */
+        pyc_interrupt_later(loop);
+        pyc_lock_take(&self->lock);
+        self->announced = 0;
+        pyc_lock_give(&self->lock);
     }
-    Py_XDECREF(told);
+    if (told == 0) {
+        drop_letters(self);
+    }
+    if (raised != NULL) {
+        pyc_put_exception(raised);
+        pyc_interrupt_later(loop);
+    }
+    Py_XDECREF(loop);
+    return told != 0;
 }
 
-void
+int
 pyc_mailbox_put(pyc_mailbox *self, PyObject *future, pyc_outcome outcome,
                 PyObject *value)
 {
@@ -176,10 +240,9 @@ pyc_mailbox_put(pyc_mailbox *self, PyObject *future, pyc_outcome outcome,
     if (full) {
         PyErr_NoMemory();
         PyErr_WriteUnraisable(future);
+        return 1;
     }
-    if (first) {
-        announce(self);
-    }
+    return first ? announce(self) : PYC_FOLLOWS;
 }
 
 int
@@ -243,9 +306,7 @@ static int
 mailbox_clear(PyObject *op)
 {
     pyc_mailbox *self = (pyc_mailbox *)op;
-    Py_ssize_t count;
-    pyc_letter *letters = take_letters(self, &count);
-    drop_letters(letters, count);
+    drop_letters(self);
     Py_CLEAR(self->loop);
     return 0;
 }

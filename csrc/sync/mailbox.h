@@ -22,7 +22,7 @@ typedef struct {
     pyc_letter *letters;
     Py_ssize_t count;
     Py_ssize_t size;
-    int announced; /* the loop has been told to come */
+    int announced; /* the loop has been told to come, or is being told */
     pyc_lock lock;
     pyc_state *module;
 } pyc_mailbox;
@@ -33,10 +33,17 @@ pyc_mailbox *pyc_mailbox_of(pyc_state *module, PyObject *loop);
 /* Whether this is the mailbox of `loop`. */
 int pyc_mailbox_serves(pyc_mailbox *self, PyObject *loop);
 
-/* Sends an outcome to `future`. From any thread; never fails: what cannot be
- * delivered, because the loop is closed, is dropped. */
-void pyc_mailbox_put(pyc_mailbox *self, PyObject *future, pyc_outcome outcome,
-                     PyObject *value);
+/* Sends an outcome to `future`. From any thread, never with an exception: 1; 0
+ * when the loop is closed, and the letter dropped; PYC_FOLLOWS when others are
+ * on their way, whose loop may have been closed since. */
+int pyc_mailbox_put(pyc_mailbox *self, PyObject *future, pyc_outcome outcome,
+                    PyObject *value);
+
+#define PYC_FOLLOWS 2
+
+/* Whether the loop is there and not closed: the letters to one that is are
+ * dropped. Never an exception. */
+int pyc_mailbox_is_open(pyc_mailbox *self);
 
 /* Sets the asyncio future, in its loop's thread, unless it is done: 0, or -1
  * with an exception set. */

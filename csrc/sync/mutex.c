@@ -12,7 +12,7 @@ pyc_mutex_attempt(pyc_mutex *self, pyc_waiter *waiter, int join)
         got = 1;
     }
     else if (!self->held) {
-        self->held = 1;
+        pyc_store(self->held, 1);
         got = 1;
     }
     else if (join) {
@@ -27,9 +27,32 @@ static pyc_wakeup
 hand_on(pyc_mutex *self)
 {
     pyc_waiter *next = pyc_waiters_first(&self->waiters);
-    self->held = next != NULL && next->lost;
+    int grants = next != NULL && next->lost;
+    pyc_store(self->held, (char)grants);
     return pyc_waiters_pop(&self->waiters,
-                           self->held ? PYC_GRANTED : PYC_TRY_AGAIN);
+                           grants ? PYC_GRANTED : PYC_TRY_AGAIN);
+}
+
+/* Under the guard: passes on what `waiter`, which stands in no queue, was woken
+ * for. */
+static pyc_wakeup
+pass_on(pyc_mutex *self, pyc_waiter *waiter)
+{
+    int free = waiter->granted || !self->held;
+    waiter->granted = 0;
+    return free ? hand_on(self) : (pyc_wakeup){NULL, NULL, NULL};
+}
+
+static pyc_wakeup
+redirect(void *self, pyc_waiter *missed)
+{
+    return pass_on((pyc_mutex *)self, missed);
+}
+
+static void
+wake(pyc_mutex *self, pyc_wakeup *wakeup)
+{
+    pyc_wakeup_send(wakeup, &self->waiters, &self->guard, redirect, self);
 }
 
 void
@@ -37,13 +60,11 @@ pyc_mutex_leave(pyc_mutex *self, pyc_waiter *waiter)
 {
     pyc_wakeup wakeup = {NULL, NULL, NULL};
     pyc_lock_take(&self->guard);
-    if (!pyc_waiter_leave(waiter) &&
-        (waiter->granted || (waiter->woken && !self->held))) {
-        wakeup = hand_on(self);
+    if (!pyc_waiter_leave(waiter) && waiter->woken) {
+        wakeup = pass_on(self, waiter);
     }
-    waiter->granted = 0;
     pyc_lock_give(&self->guard);
-    pyc_wakeup_send(&wakeup);
+    wake(self, &wakeup);
 }
 
 int
@@ -53,12 +74,12 @@ pyc_mutex_release(pyc_mutex *self)
     pyc_lock_take(&self->guard);
     int was_held = self->held;
     if (PYC_LIKELY(self->waiters.length == 0)) {
-        self->held = 0;
+        pyc_store(self->held, 0);
     }
     else if (was_held) {
         wakeup = hand_on(self);
     }
     pyc_lock_give(&self->guard);
-    pyc_wakeup_send(&wakeup);
+    wake(self, &wakeup);
     return was_held ? 0 : -1;
 }

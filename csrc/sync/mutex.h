@@ -16,7 +16,7 @@ pyc_mutex_init(pyc_mutex *self)
 {
     pyc_waiters_init(&self->waiters);
     pyc_lock_reset(&self->guard);
-    self->held = 0;
+    pyc_store(self->held, 0);
 }
 
 /* Whether it was free, and is held now. */
@@ -25,7 +25,7 @@ pyc_mutex_try(pyc_mutex *self)
 {
     pyc_lock_take(&self->guard);
     int got = !self->held;
-    self->held = 1;
+    pyc_store(self->held, 1);
     pyc_lock_give(&self->guard);
     return got;
 }
@@ -33,6 +33,23 @@ pyc_mutex_try(pyc_mutex *self)
 /* The two halves of an operation. */
 int pyc_mutex_attempt(pyc_mutex *self, pyc_waiter *waiter, int join);
 void pyc_mutex_leave(pyc_mutex *self, pyc_waiter *waiter);
+
+/* Takes the waiter out of the queue; what it was woken for is left to the next
+ * attempt. */
+static inline void
+pyc_mutex_step_aside(pyc_mutex *self, pyc_waiter *waiter)
+{
+    pyc_lock_take(&self->guard);
+    pyc_waiter_leave(waiter);
+    pyc_lock_give(&self->guard);
+}
+
+/* At one time or another. */
+static inline int
+pyc_mutex_is_held(pyc_mutex *self)
+{
+    return pyc_load(self->held);
+}
 
 /* 0, or -1, without an exception, when it is free already. */
 int pyc_mutex_release(pyc_mutex *self);

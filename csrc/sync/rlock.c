@@ -26,24 +26,50 @@ again(pyc_rlock *self)
         PyErr_SetString(PyExc_OverflowError, "Internal lock count overflowed");
         return -1;
     }
-    self->count++;
+    pyc_store(self->count, self->count + 1);
     return 1;
 }
+
+int
+pyc_rlock_retake(pyc_rlock *self, pyc_wait *wait, int join)
+{
+    if (!pyc_mutex_attempt(&self->mutex, &wait->waiter, join)) {
+        return 0;
+    }
+    pyc_store(self->task, Py_XNewRef(wait->task));
+    pyc_store(self->count, 1);
+    set_owner(self, wait->who);
+    return 1;
+}
+
+/* Whoever comes while its own thread holds the lock would most likely wait for
+ * itself; who waits already does not. */
+enum { NEW, WAITING };
 
 static int
 acquiring_attempt(pyc_wait *wait, int join)
 {
     pyc_rlock *self = (pyc_rlock *)wait->subject;
-    if (owner_of(self) == wait->who) {
+    uintptr_t owner = owner_of(self);
+    if (owner == wait->who) {
+        pyc_mutex_leave(&self->mutex, &wait->waiter);
         return again(self);
     }
-    if (!pyc_mutex_attempt(&self->mutex, &wait->waiter, join)) {
-        return 0;
+    if (wait->phase == NEW && wait->task != NULL &&
+        owner == PyThread_get_thread_ident()) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "this thread holds the RLock by `with`: its tasks "
+                        "cannot wait for it");
+        return -1;
     }
-    self->task = Py_XNewRef(wait->task);
-    self->count = 1;
-    set_owner(self, wait->who);
-    return 1;
+    wait->phase = WAITING;
+    return pyc_rlock_retake(self, wait, join);
+}
+
+static int
+retaking_attempt(pyc_wait *wait, int join)
+{
+    return pyc_rlock_retake((pyc_rlock *)wait->subject, wait, join);
 }
 
 static int
@@ -59,8 +85,18 @@ holder(PyObject *self)
     return owner_of(SELF);
 }
 
-const pyc_operation pyc_rlock_acquiring = {acquiring_attempt, acquiring_leave,
-                                           holder, 1};
+const pyc_operation pyc_rlock_acquiring = {
+    .attempt = acquiring_attempt,
+    .leave = acquiring_leave,
+    .holder = holder,
+    .by_task = 1,
+    .steps_aside = 1,
+};
+
+static const pyc_operation retaking = {
+    .attempt = retaking_attempt,
+    .leave = acquiring_leave,
+};
 
 int
 pyc_rlock_is_mine(pyc_rlock *self)
@@ -79,8 +115,8 @@ static int
 release(pyc_rlock *self)
 {
     PyObject *task = self->task;
-    self->task = NULL;
-    self->count = 0;
+    pyc_store(self->task, NULL);
+    pyc_store(self->count, 0);
     set_owner(self, 0);
     int rc = pyc_mutex_release(&self->mutex);
     Py_XDECREF(task);
@@ -95,7 +131,7 @@ pyc_rlock_release(pyc_rlock *self)
         return -1;
     }
     if (self->count > 1) {
-        self->count--;
+        pyc_store(self->count, self->count - 1);
         return 0;
     }
     return release(self);
@@ -104,7 +140,7 @@ pyc_rlock_release(pyc_rlock *self)
 unsigned long
 pyc_rlock_release_all(pyc_rlock *self)
 {
-    unsigned long count = self->count;
+    unsigned long count = pyc_load(self->count);
     if (count == 0) {
         PyErr_SetString(PyExc_RuntimeError, "cannot release un-acquired lock");
         return 0;
@@ -119,7 +155,7 @@ static PyObject *
 wait_for_it(PyObject *self, int64_t deadline)
 {
     int rc;
-    if (SELF->task != NULL && pyc_rlock_is_mine(SELF)) {
+    if (pyc_load(SELF->task) != NULL && pyc_rlock_is_mine(SELF)) {
         rc = again(SELF);
     }
     else {
@@ -151,7 +187,7 @@ pyc_rlock_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
         Py_RETURN_TRUE;
     }
     if (PYC_LIKELY(pyc_mutex_try(&SELF->mutex))) {
-        SELF->count = 1;
+        pyc_store(SELF->count, 1);
         set_owner(SELF, me);
         Py_RETURN_TRUE;
     }
@@ -191,7 +227,7 @@ rlock_aexit(PyObject *self, PyObject *const *Py_UNUSED(args),
 static PyObject *
 rlock_locked(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    return PyBool_FromLong(SELF->mutex.held);
+    return PyBool_FromLong(pyc_mutex_is_held(&SELF->mutex));
 }
 
 static PyObject *
@@ -221,10 +257,10 @@ rlock_acquire_restore(PyObject *self, PyObject *saved)
     if (!PyArg_ParseTuple(saved, "kk:_acquire_restore", &count, &owner)) {
         return NULL;
     }
-    pyc_wait wait = pyc_lock_wait(self, SELF->module, &pyc_rlock_acquiring);
+    pyc_wait wait = pyc_lock_wait(self, SELF->module, &retaking);
     wait.who = owner;
     pyc_wait_deaf(&wait);
-    SELF->count = count;
+    pyc_store(SELF->count, count);
     Py_RETURN_NONE;
 }
 
@@ -245,7 +281,7 @@ rlock_repr(PyObject *self)
     return PyUnicode_FromFormat("<%s %s object owner=%lu count=%lu at %p>",
                                 owner == 0 ? "unlocked" : "locked",
                                 Py_TYPE(self)->tp_name, (unsigned long)owner,
-                                SELF->count, self);
+                                pyc_load(SELF->count), self);
 }
 
 static PyObject *

@@ -29,7 +29,7 @@ acquiring_attempt(pyc_wait *wait, int join)
         got = 1;
     }
     else if (self->value > 0) {
-        self->value--;
+        pyc_store(self->value, self->value - 1);
         got = 1;
     }
     else if (join) {
@@ -47,39 +47,59 @@ offer(semaphore *self)
     pyc_verdict verdict = PYC_TRY_AGAIN;
     if (first != NULL && first->lost) {
         verdict = PYC_GRANTED;
-        self->value--;
+        pyc_store(self->value, self->value - 1);
     }
     return pyc_waiters_pop(&self->waiters, verdict);
+}
+
+/* Under the guard: passes on what `waiter`, which stands in no queue, was woken
+ * for. */
+static pyc_wakeup
+pass_on(semaphore *self, pyc_waiter *waiter)
+{
+    pyc_store(self->value, self->value + waiter->granted);
+    waiter->granted = 0;
+    return self->value > 0 ? offer(self) : (pyc_wakeup){NULL, NULL, NULL};
+}
+
+static pyc_wakeup
+redirect(void *self, pyc_waiter *missed)
+{
+    return pass_on(SELF, missed);
+}
+
+static void
+wake(semaphore *self, pyc_wakeup *wakeup)
+{
+    pyc_wakeup_send(wakeup, &self->waiters, &self->guard, redirect, self);
 }
 
 static int
 acquiring_leave(pyc_wait *wait, int Py_UNUSED(good))
 {
     semaphore *self = (semaphore *)wait->subject;
-    pyc_waiter *waiter = &wait->waiter;
     pyc_wakeup wakeup = {NULL, NULL, NULL};
     pyc_lock_take(&self->guard);
-    if (!pyc_waiter_leave(waiter)) {
-        self->value += waiter->granted;
-        if (waiter->woken && self->value > 0) {
-            wakeup = offer(self);
-        }
+    if (!pyc_waiter_leave(&wait->waiter) && wait->waiter.woken) {
+        wakeup = pass_on(self, &wait->waiter);
     }
-    waiter->granted = 0;
     pyc_lock_give(&self->guard);
-    pyc_wakeup_send(&wakeup);
+    wake(self, &wakeup);
     return 0;
 }
 
-static const pyc_operation acquiring = {acquiring_attempt, acquiring_leave,
-                                        NULL, 0};
+static const pyc_operation acquiring = {
+    .attempt = acquiring_attempt,
+    .leave = acquiring_leave,
+    .steps_aside = 1,
+};
 
 static int
 try(semaphore *self)
 {
     pyc_lock_take(&self->guard);
     int got = self->value > 0;
-    self->value -= got;
+    pyc_store(self->value, self->value - got);
     pyc_lock_give(&self->guard);
     return got;
 }
@@ -144,7 +164,7 @@ release(semaphore *self, Py_ssize_t n)
     }
     pyc_lock_take(&self->guard);
     int fits = n <= self->bound - self->value;
-    self->value += fits ? n : 0;
+    pyc_store(self->value, self->value + (fits ? n : 0));
     Py_ssize_t waiting = Py_MIN(n, self->waiters.length);
     pyc_lock_give(&self->guard);
     if (!fits) {
@@ -158,7 +178,7 @@ release(semaphore *self, Py_ssize_t n)
             wakeup = offer(self);
         }
         pyc_lock_give(&self->guard);
-        pyc_wakeup_send(&wakeup);
+        wake(self, &wakeup);
     }
     return 0;
 }
@@ -205,14 +225,28 @@ semaphore_aexit(PyObject *self, PyObject *const *Py_UNUSED(args),
 static PyObject *
 semaphore_locked(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    return PyBool_FromLong(SELF->value == 0);
+    return PyBool_FromLong(pyc_load(SELF->value) == 0);
+}
+
+static PyObject *
+semaphore_get_value(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSsize_t(pyc_load(SELF->value));
+}
+
+static PyObject *
+semaphore_get_bound(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSsize_t(pyc_load(SELF->bound));
 }
 
 /* For the subclass: the value is the most it may be from now on. */
 static PyObject *
 semaphore_bind(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    SELF->bound = SELF->value;
+    pyc_lock_take(&SELF->guard);
+    pyc_store(SELF->bound, SELF->value);
+    pyc_lock_give(&SELF->guard);
     Py_RETURN_NONE;
 }
 
@@ -238,8 +272,10 @@ semaphore_init(PyObject *self, PyObject *args, PyObject *kwargs)
                         "semaphore initial value must be >= 0");
         return -1;
     }
-    SELF->value = value;
-    SELF->bound = PY_SSIZE_T_MAX;
+    pyc_lock_take(&SELF->guard);
+    pyc_store(SELF->value, value);
+    pyc_store(SELF->bound, PY_SSIZE_T_MAX);
+    pyc_lock_give(&SELF->guard);
     return 0;
 }
 
@@ -297,8 +333,12 @@ static PyMethodDef semaphore_methods[] = {
 
 static PyMemberDef semaphore_members[] = {
     PYC_SYNC_WEAKREFS,
-    {"_value", T_PYSSIZET, offsetof(semaphore, value), READONLY, NULL},
-    {"_initial_value", T_PYSSIZET, offsetof(semaphore, bound), READONLY, NULL},
+    {NULL},
+};
+
+static PyGetSetDef semaphore_getset[] = {
+    {"_value", semaphore_get_value, NULL, NULL, NULL},
+    {"_initial_value", semaphore_get_bound, NULL, NULL, NULL},
     {NULL},
 };
 
@@ -309,6 +349,7 @@ static PyType_Slot semaphore_slots[] = {
     {Py_tp_dealloc, semaphore_dealloc},
     {Py_tp_methods, semaphore_methods},
     {Py_tp_members, semaphore_members},
+    {Py_tp_getset, semaphore_getset},
     {0, NULL},
 };
 

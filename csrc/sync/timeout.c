@@ -34,8 +34,9 @@ refuse_nan(pyc_state *module, PyObject *nan)
     return waited == NULL ? -1 : 0;
 }
 
-int
-pyc_timeout_wait(pyc_state *module, PyObject *timeout, int64_t *deadline)
+/* The deadline may be PYC_TOO_LONG. */
+static int
+parse(pyc_state *module, PyObject *timeout, int64_t *deadline)
 {
     *deadline = PYC_NO_DEADLINE;
     if (timeout == NULL || timeout == Py_None) {
@@ -48,12 +49,21 @@ pyc_timeout_wait(pyc_state *module, PyObject *timeout, int64_t *deadline)
     if (isnan(seconds) && refuse_nan(module, timeout) < 0) {
         return -1;
     }
-    if (seconds > MOST) {
+    *deadline = seconds > MOST ? PYC_TOO_LONG : after(seconds);
+    return 0;
+}
+
+int
+pyc_timeout_wait(pyc_state *module, PyObject *timeout, int64_t *deadline)
+{
+    if (parse(module, timeout, deadline) < 0) {
+        return -1;
+    }
+    if (*deadline == PYC_TOO_LONG) {
         PyErr_Format(PyExc_OverflowError,
                      "timeout value is too large: %R seconds", timeout);
         return -1;
     }
-    *deadline = after(seconds);
     return 0;
 }
 
@@ -127,7 +137,7 @@ pyc_timeout_queue(pyc_state *module, PyObject *block, PyObject *timeout,
     if (!blocks) {
         return 0;
     }
-    if (pyc_timeout_wait(module, timeout, deadline) < 0) {
+    if (parse(module, timeout, deadline) < 0) {
         return -1;
     }
     if (timeout != NULL && timeout != Py_None) {

@@ -11,6 +11,8 @@
 /* A deadline that has always passed. */
 #define PYC_NO_WAIT INT64_C(0)
 
+#define PYC_TOO_LONG INT64_C(-1)
+
 /* As Condition.wait takes it: None or seconds, NULL for not given; none or
  * less is no time at all. 0, or -1 with an exception set. */
 int pyc_timeout_wait(pyc_state *module, PyObject *timeout, int64_t *deadline);
@@ -21,8 +23,9 @@ int pyc_timeout_wait(pyc_state *module, PyObject *timeout, int64_t *deadline);
 int pyc_timeout_acquire(pyc_state *module, PyObject *blocking,
                         PyObject *timeout, int64_t *deadline);
 
-/* As Queue.get takes it: None or seconds, not less than none. 0, or -1 with an
- * exception set. */
+/* As Queue.get takes it: None or seconds, not less than none; PYC_TOO_LONG when
+ * nobody can wait so long, which is an error only for who has to. 0, or -1 with
+ * an exception set. */
 int pyc_timeout_queue(pyc_state *module, PyObject *block, PyObject *timeout,
                       int64_t *deadline);
 

@@ -3,6 +3,8 @@
 #include "sync/wait.h"
 #include "sync/watch.h"
 
+#include <errno.h>
+
 static pyc_wait *
 copy_of(const pyc_wait *self)
 {
@@ -15,13 +17,29 @@ copy_of(const pyc_wait *self)
     return copy;
 }
 
+/* As pyc_waiter_sleep, but in no queue while a signal handler runs; 1 also
+ * after one. */
+static int
+sleep_aside(pyc_wait *self, int64_t deadline)
+{
+    int slept = pyc_waiter_doze(&self->waiter, deadline);
+    if (slept == -EINTR) {
+        self->operation->leave(self, 1);
+        slept = Py_MakePendingCalls() < 0 ? -1 : 1;
+        pyc_waiter_goes_first(&self->waiter);
+    }
+    return slept;
+}
+
 static int
 run(pyc_wait *self, int64_t deadline, int deaf)
 {
     const pyc_operation *operation = self->operation;
+    int aside = operation->steps_aside && !deaf;
     int rc;
     while ((rc = operation->attempt(self, 1)) == 0) {
-        int slept = pyc_waiter_sleep(&self->waiter, deadline, deaf);
+        int slept = aside ? sleep_aside(self, deadline)
+                          : pyc_waiter_sleep(&self->waiter, deadline, deaf);
         if (slept == 0) {
             return operation->attempt(self, 0);
         }
@@ -46,8 +64,8 @@ pyc_wait_block(pyc_wait *self, int64_t deadline)
         return -1;
     }
     pyc_watched *watched = NULL;
-    if (self->module->watch_report != NULL && deadline == PYC_NO_DEADLINE &&
-        self->operation->holder != NULL) {
+    if (pyc_load(self->module->watch_report) != NULL &&
+        deadline == PYC_NO_DEADLINE && self->operation->holder != NULL) {
         watched = pyc_watch_begin(copy);
     }
     int rc = run(copy, deadline, 0);

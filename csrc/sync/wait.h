@@ -21,6 +21,9 @@ typedef struct {
     /* The thread that holds what is waited for, or 0; NULL: nobody does. */
     uintptr_t (*holder)(PyObject *subject);
     int by_task; /* coroutines ask in the name of their task */
+    /* A thread stands in no queue while it handles signals: a handler that
+     * waits for the same thing would wait for the thread it interrupts. */
+    int steps_aside;
     /* The method of the subject's, a coroutine function of `item` if there is
      * one, that goes on where an attempt returned PYC_OPEN. */
     const char *elsewhere;

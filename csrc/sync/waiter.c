@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "sync/waiter.h"
 
+#include "sync/interrupt.h"
+
 #include <errno.h>
 #include <unistd.h>
 
@@ -54,6 +56,9 @@ pyc_waiters_pop(pyc_waiters *self, pyc_verdict verdict)
     else {
         wakeup.future = Py_NewRef(first->future);
         wakeup.mailbox = (pyc_mailbox *)Py_NewRef(first->mailbox);
+        first->called = 1;
+        first->queue = self;
+        pyc_link_insert(&self->called, &first->link);
     }
     atomic_store(&first->woken, 1);
     return wakeup;
@@ -122,32 +127,79 @@ is_here(pyc_mailbox *mailbox)
     return here;
 }
 
-void
-pyc_wakeup_deliver(pyc_wakeup *wakeup)
+/* Whether the wake has arrived; never an exception. */
+static int
+tell_coroutine(pyc_wakeup *wakeup)
 {
-    if (wakeup->word != NULL) {
-        wake_thread(wakeup->word);
-        return;
+    pyc_mailbox *mailbox = wakeup->mailbox;
+    if (!is_here(mailbox)) {
+        int sent =
+            pyc_mailbox_put(mailbox, wakeup->future, PYC_RESULT, Py_None);
+        return sent == PYC_FOLLOWS ? pyc_mailbox_is_open(mailbox) : sent;
     }
-    PyObject *pending = pyc_take_exception();
-    if (is_here(wakeup->mailbox)) {
-        pyc_letter letter = {wakeup->future, Py_None, PYC_RESULT};
-        if (pyc_mailbox_deliver(wakeup->mailbox->module, &letter) < 0) {
-            PyErr_WriteUnraisable(wakeup->future);
+    pyc_letter letter = {wakeup->future, Py_None, PYC_RESULT};
+    if (pyc_mailbox_deliver(mailbox->module, &letter) < 0) {
+        pyc_interrupt_later(wakeup->future);
+    }
+    return 1;
+}
+
+/* Under the lock: takes the one out whom the wake did not reach; NULL when it
+ * has given up meanwhile. */
+static pyc_waiter *
+recall(pyc_waiters *self, const pyc_wakeup *wakeup)
+{
+    pyc_link *head = &self->called;
+    for (pyc_link *at = head->next; at != head; at = at->next) {
+        pyc_waiter *waiter = pyc_container(at, pyc_waiter, link);
+        if (waiter->future == wakeup->future) {
+            pyc_waiter_leave(waiter);
+            atomic_store(&waiter->woken, 0);
+            return waiter;
         }
     }
-    else {
-        pyc_mailbox_put(wakeup->mailbox, wakeup->future, PYC_RESULT, Py_None);
+    return NULL;
+}
+
+/* Who is to be woken instead, if the wake did not arrive. */
+static pyc_wakeup
+call_coroutine(pyc_wakeup *wakeup, pyc_waiters *queue, pyc_lock *guard,
+               pyc_redirect redirect, void *owner)
+{
+    pyc_wakeup instead = {NULL, NULL, NULL};
+    if (!tell_coroutine(wakeup) && redirect != NULL) {
+        pyc_lock_take(guard);
+        pyc_waiter *missed = recall(queue, wakeup);
+        if (missed != NULL) {
+            instead = redirect(owner, missed);
+        }
+        pyc_lock_give(guard);
     }
     Py_DECREF(wakeup->future);
     Py_DECREF(wakeup->mailbox);
-    if (pending != NULL) {
-        pyc_put_exception(pending);
+    return instead;
+}
+
+void
+pyc_wakeup_deliver(pyc_wakeup *wakeup, pyc_waiters *queue, pyc_lock *guard,
+                   pyc_redirect redirect, void *owner)
+{
+    if (wakeup->future != NULL) {
+        PyObject *pending = pyc_take_exception();
+        do {
+            *wakeup = call_coroutine(wakeup, queue, guard, redirect, owner);
+        } while (wakeup->future != NULL);
+        if (pending != NULL) {
+            pyc_put_exception(pending);
+        }
+    }
+    if (wakeup->word != NULL) {
+        wake_thread(wakeup->word);
     }
 }
 
 int
-pyc_waiter_sleep(pyc_waiter *waiter, int64_t deadline, int deaf)
+pyc_waiter_doze(pyc_waiter *waiter, int64_t deadline)
 {
     note_sleep();
     while (!atomic_load(&waiter->woken)) {
@@ -155,12 +207,24 @@ pyc_waiter_sleep(pyc_waiter *waiter, int64_t deadline, int deaf)
         Py_BEGIN_ALLOW_THREADS
         rc = pyc_futex_wait(&waiter->woken, 0, deadline);
         Py_END_ALLOW_THREADS
-        if (rc == -EINTR && !deaf && Py_MakePendingCalls() < 0) {
-            return -1;
+        if (rc == -EINTR) {
+            return -EINTR;
         }
         if (rc == -ETIMEDOUT) {
             return (int)atomic_load(&waiter->woken);
         }
     }
     return 1;
+}
+
+int
+pyc_waiter_sleep(pyc_waiter *waiter, int64_t deadline, int deaf)
+{
+    int slept;
+    while ((slept = pyc_waiter_doze(waiter, deadline)) == -EINTR) {
+        if (!deaf && Py_MakePendingCalls() < 0) {
+            return -1;
+        }
+    }
+    return slept;
 }

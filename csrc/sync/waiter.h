@@ -23,11 +23,13 @@
 typedef struct {
     pyc_link head;
     Py_ssize_t length;
+    pyc_link called; /* coroutines that were woken and have not looked yet */
 } pyc_waiters;
 
 typedef struct {
     pyc_link link;
     pyc_waiters *queue; /* NULL when it stands in none */
+    char called;        /* and is among those of the queue that were woken */
     _Atomic uint32_t woken;
     char granted; /* what it waited for is its own already */
     char refused; /* was woken with something else than it waited for */
@@ -52,6 +54,7 @@ static inline void
 pyc_waiters_init(pyc_waiters *self)
 {
     pyc_link_init(&self->head);
+    pyc_link_init(&self->called);
     self->length = 0;
 }
 
@@ -77,26 +80,47 @@ pyc_waiter_leave(pyc_waiter *waiter)
     if (waiter->queue == NULL) {
         return 0;
     }
-    waiter->queue->length--;
+    int stood = !waiter->called;
+    waiter->queue->length -= stood;
+    waiter->called = 0;
     waiter->queue = NULL;
     pyc_link_remove(&waiter->link);
-    return 1;
+    return stood;
 }
 
-void pyc_wakeup_deliver(pyc_wakeup *wakeup);
+/* Has the waiter, which stands in no queue, stand in front when it joins one.
+ */
+static inline void
+pyc_waiter_goes_first(pyc_waiter *waiter)
+{
+    atomic_store_explicit(&waiter->woken, 1, memory_order_relaxed);
+}
+
+/* Who is to be woken instead when a wake did not arrive, because the loop of
+ * `missed` is closed: what was granted to it is to be taken back. Under the
+ * lock. */
+typedef pyc_wakeup (*pyc_redirect)(void *owner, pyc_waiter *missed);
+
+void pyc_wakeup_deliver(pyc_wakeup *wakeup, pyc_waiters *queue, pyc_lock *guard,
+                        pyc_redirect redirect, void *owner);
 
 /* Not under the lock: may call Python code, and keeps an exception that is
- * set. */
+ * set. What was taken out of `queue` goes to another by `redirect` if it does
+ * not arrive; NULL: it need not. */
 static inline void
-pyc_wakeup_send(pyc_wakeup *wakeup)
+pyc_wakeup_send(pyc_wakeup *wakeup, pyc_waiters *queue, pyc_lock *guard,
+                pyc_redirect redirect, void *owner)
 {
     if (PYC_UNLIKELY(wakeup->word != NULL || wakeup->future != NULL)) {
-        pyc_wakeup_deliver(wakeup);
+        pyc_wakeup_deliver(wakeup, queue, guard, redirect, owner);
     }
 }
 
 /* Sleeps, without the GIL, until woken: 1, 0 when the deadline passed first,
- * -1 when a signal handler raised (never if `deaf`). */
+ * -EINTR after a signal. */
+int pyc_waiter_doze(pyc_waiter *waiter, int64_t deadline);
+
+/* The same, and handles signals: -1 when a handler raised (never if `deaf`). */
 int pyc_waiter_sleep(pyc_waiter *waiter, int64_t deadline, int deaf);
 
 #endif

@@ -46,44 +46,44 @@ cycle_length(pyc_state *module, pyc_watched *self)
     return at == self ? length : 0;
 }
 
-/* What is reported: thread and lock by turns. References are taken under the
- * lock, objects made after. */
-static PyObject **
-collect(pyc_state *module, pyc_watched *self, Py_ssize_t length,
-        uintptr_t *threads)
+/* One thread of a cycle and the lock it waits for. */
+typedef struct {
+    uintptr_t thread;
+    PyObject *lock;
+} place;
+
+/* References are taken under the guard, objects made after. How many were
+ * found: fewer than `length` when a lock has found another holder meanwhile. */
+static Py_ssize_t
+collect(pyc_state *module, pyc_watched *self, Py_ssize_t length, place *places)
 {
-    PyObject **locks = PyMem_RawMalloc((size_t)length * sizeof(*locks));
-    pyc_watched *at = self;
-    for (Py_ssize_t i = 0; locks != NULL && at != NULL && i < length; i++) {
-        threads[i] = at->thread;
-        locks[i] = Py_NewRef(at->wait->subject);
+    Py_ssize_t count = 0;
+    for (pyc_watched *at = self; at != NULL && count < length; count++) {
+        places[count] = (place){at->thread, Py_NewRef(at->wait->subject)};
         at = next_of(module, at);
     }
-    return locks;
+    return count;
 }
 
 static void
-report(pyc_state *module, const uintptr_t *threads, PyObject **locks,
-       Py_ssize_t length)
+report(PyObject *callback, const place *places, Py_ssize_t length)
 {
-    PyObject *told = NULL, *callback = Py_XNewRef(module->watch_report);
-    PyObject *cycle = PyList_New(0);
+    PyObject *told = NULL, *cycle = PyList_New(0);
     for (Py_ssize_t i = 0; cycle != NULL && i < length; i++) {
-        PyObject *pair =
-            Py_BuildValue("kO", (unsigned long)threads[i], locks[i]);
+        PyObject *pair = Py_BuildValue("kO", (unsigned long)places[i].thread,
+                                       places[i].lock);
         if (pair == NULL || PyList_Append(cycle, pair) < 0) {
             Py_CLEAR(cycle);
         }
         Py_XDECREF(pair);
     }
-    if (cycle != NULL && callback != NULL) {
+    if (cycle != NULL) {
         told = PyObject_CallOneArg(callback, cycle);
     }
-    if (told == NULL && callback != NULL) {
+    if (told == NULL) {
         PyErr_WriteUnraisable(callback);
     }
     Py_XDECREF(told);
-    Py_XDECREF(callback);
     Py_XDECREF(cycle);
 }
 
@@ -97,24 +97,27 @@ pyc_watch_begin(pyc_wait *wait)
     }
     self->wait = wait;
     self->thread = PyThread_get_thread_ident();
-    uintptr_t *threads = NULL;
-    PyObject **locks = NULL;
+    place *places = NULL;
+    Py_ssize_t count = 0;
     pyc_lock_take(&module->watch_guard);
     pyc_link_insert(&module->watched, &self->link);
+    PyObject *callback = Py_XNewRef(module->watch_report);
     Py_ssize_t length = cycle_length(module, self);
     if (length > 0) {
-        threads = PyMem_RawMalloc((size_t)length * sizeof(*threads));
-        locks = threads == NULL ? NULL : collect(module, self, length, threads);
+        places = PyMem_RawMalloc((size_t)length * sizeof(*places));
+    }
+    if (places != NULL) {
+        count = collect(module, self, length, places);
     }
     pyc_lock_give(&module->watch_guard);
-    if (locks != NULL) {
-        report(module, threads, locks, length);
-        for (Py_ssize_t i = 0; i < length; i++) {
-            Py_DECREF(locks[i]);
-        }
+    if (count > 0 && count == length && callback != NULL) {
+        report(callback, places, length);
     }
-    PyMem_RawFree(locks);
-    PyMem_RawFree(threads);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Py_DECREF(places[i].lock);
+    }
+    PyMem_RawFree(places);
+    Py_XDECREF(callback);
     return self;
 }
 
@@ -132,8 +135,11 @@ static PyObject *
 watch_locks(PyObject *module, PyObject *callback)
 {
     pyc_state *state = pyc_state_of_module(module);
+    pyc_lock_take(&state->watch_guard);
     PyObject *old = state->watch_report;
-    state->watch_report = callback == Py_None ? NULL : Py_NewRef(callback);
+    pyc_store(state->watch_report,
+              callback == Py_None ? NULL : Py_NewRef(callback));
+    pyc_lock_give(&state->watch_guard);
     Py_XDECREF(old);
     Py_RETURN_NONE;
 }

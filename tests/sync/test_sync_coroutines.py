@@ -109,7 +109,7 @@ def test_cancelled_while_it_waits(make, run):
 
     async def main():
         await gate.acquire_async()
-        first, second = asyncio.create_task(gate.acquire_async()), asyncio.create_task(hold())
+        first, second = asyncio.create_task(hold()), asyncio.create_task(hold())
         await turns()
         first.cancel()
         await turns()
@@ -432,3 +432,279 @@ def test_leaks(no_leaked_objects):
     loop = asyncio.new_event_loop()
     no_leaked_objects(lambda: loop.run_until_complete(main()))
     loop.close()
+
+
+class Interrupted(asyncio.SelectorEventLoop):
+    """A loop in whose call_soon_threadsafe() an exception comes once, as from a signal handler."""
+
+    error = before = None
+
+    def call_soon_threadsafe(self, *args, **kwargs):
+        error, self.error = self.error, None
+        if error and self.before:
+            raise error
+        handle = super().call_soon_threadsafe(*args, **kwargs)
+        if error:
+            raise error
+        return handle
+
+
+def in_thread(loop, coroutine, thread, until):
+    """The task of the coroutine, asleep in the loop that a thread runs."""
+    task = loop.create_task(coroutine)
+    thread(loop.run_until_complete, task)
+    until(lambda: task.get_coro().cr_await is not None)
+    time.sleep(0.01)
+    return task
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_while_the_loop_is_told(error, before, thread, until):
+    """Neither the wake nor the interrupt is lost."""
+    lock, loop = threading.Lock(), Interrupted()
+    lock.acquire()
+
+    async def main():
+        async with lock:
+            return True
+
+    task = in_thread(loop, main(), thread, until)
+    loop.before, loop.error = before, error
+    with pytest.raises(error):
+        lock.release()
+        time.sleep(0.1)
+    until(task.done)
+    until(lambda: not loop.is_running())
+    loop.close()
+    assert task.result() is True
+
+
+def test_a_loop_that_fails_once(thread, until, monkeypatch):
+    reported, lock, loop = [], threading.Lock(), Interrupted()
+    monkeypatch.setattr("sys.unraisablehook", lambda report: reported.append(report.exc_type))
+    lock.acquire()
+
+    async def main():
+        async with lock:
+            pass
+
+    task = in_thread(loop, main(), thread, until)
+    loop.error = OSError
+    lock.release()
+    until(task.done)
+    until(lambda: not loop.is_running())
+    loop.close()
+    assert reported == [OSError]
+
+
+def left_asleep(wait, before=None):
+    """A task that waits for wait() in a loop that is closed; before() is called while it waits and the loop runs."""
+    loop = asyncio.new_event_loop()
+
+    async def main():
+        task = loop.create_task(wait())
+        await turns()
+        if before:
+            before()
+            await turns()
+        return task
+
+    task = loop.run_until_complete(main())
+    loop.close()
+    task._log_destroy_pending = False
+    return task
+
+
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock, threading.Semaphore])
+def test_a_wake_for_a_closed_loop_goes_to_the_next(make, thread, until):
+    gate, got, go_on = make(), [], standard.Event()
+
+    def hold():
+        with gate:
+            held.set()
+            assert go_on.wait(10)
+
+    held = standard.Event()
+    thread(hold)
+    assert held.wait(10)
+    tasks = [left_asleep(gate.acquire_async) for _ in range(3)]
+    thread(lambda: got.append(gate.acquire()))
+    time.sleep(0.05)
+    go_on.set()
+    until(lambda: got)
+    assert not any(task.done() for task in tasks)
+
+
+@pytest.mark.parametrize("make", [threading.Lock, lambda: threading.Semaphore(1)])
+def test_a_grant_for_a_closed_loop_is_given_back(make):
+    gate = make()
+    gate.acquire()
+
+    def wake_in_vain():
+        gate.release()
+        assert gate.acquire(False)
+
+    task = left_asleep(gate.acquire_async, wake_in_vain)
+    gate.release()
+    assert gate.acquire(False)
+    assert not gate.acquire(False)
+    del task
+    gc.collect()
+    assert not gate.acquire(False)  # given back once
+    gate.release()
+    assert gate.acquire(False)
+
+
+def test_a_wake_that_follows_one_that_a_closed_loop_took(thread, until):
+    """The first wake was on its way when the loop was closed."""
+    first, second, got = threading.Lock(), threading.Lock(), []
+    first.acquire()
+    second.acquire()
+    loop = asyncio.new_event_loop()
+    tasks = [loop.create_task(lock.acquire_async()) for lock in (first, second)]
+    loop.run_until_complete(turns())
+    first.release()
+    loop.close()
+    thread(lambda: got.append(second.acquire()))
+    time.sleep(0.05)
+    second.release()
+    until(lambda: got)
+    for task in tasks:
+        task._log_destroy_pending = False
+
+
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock])
+def test_a_notification_for_a_closed_loop_goes_to_the_next(make, thread, until):
+    condition, got = threading.Condition(make()), []
+
+    async def wait():
+        await condition.acquire_async()
+        await condition.wait_async()
+
+    def wait_too():
+        with condition:
+            got.append(condition.wait(10))
+
+    task = left_asleep(wait)
+    thread(wait_too)
+    until(lambda: "2)" in repr(condition))
+    with condition:
+        condition.notify()
+    until(lambda: got)
+    assert got == [True] and not task.done()
+
+
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock])
+def test_condition_cancelled_while_it_takes_the_lock_back(make, run):
+    """The notification goes to the next one."""
+    condition, items = threading.Condition(make()), []
+
+    async def take():
+        async with condition:
+            await condition.wait_for_async(lambda: items)
+            return items.pop()
+
+    async def main():
+        first, second = asyncio.create_task(take()), asyncio.create_task(take())
+        await turns()
+        async with condition:
+            items.append("item")
+            condition.notify()
+        async with condition:
+            await turns()  # the first is woken, and waits for the lock
+            first.cancel()
+        assert await second == "item"
+        assert (await asyncio.gather(first, return_exceptions=True))[0].__class__ is asyncio.CancelledError
+
+    run(main())
+
+
+def test_condition_shares_its_lock_with_nobody(run):
+    """A coroutine that takes the lock back waits for another of the same thread that holds it by `with`."""
+    condition, inside = threading.Condition(), []
+
+    async def wait():
+        with condition:
+            try:
+                await condition.wait_async()
+            finally:
+                inside.append(("wait", condition._lock._recursion_count()))
+
+    async def hold():
+        with condition:
+            condition.notify()
+            await turns(20)
+            inside.append(("hold", condition._lock._recursion_count()))
+
+    async def main():
+        waits = asyncio.create_task(wait())
+        await turns()
+        holds = asyncio.create_task(hold())
+        await turns(2)
+        waits.cancel()
+        await holds
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+
+    run(main())
+    assert inside == [("hold", 1), ("wait", 1)] and not condition._lock.locked()
+
+
+def test_condition_that_is_collected_while_a_task_waits():
+    """With its lock, in whichever order."""
+    async def main():
+        condition = threading.Condition(threading.Lock())
+        condition.acquire()
+        tasks = [asyncio.create_task(condition.wait_async())]
+        await turns()
+        condition.acquire(False)
+        tasks.append(asyncio.create_task(condition.wait_async()))
+        await turns()
+        condition.acquire(False)
+        condition.notify()
+        for task in tasks:
+            task._log_destroy_pending = False
+        return weakref.ref(condition)
+
+    for _ in range(5):
+        loop = asyncio.new_event_loop()
+        gone = loop.run_until_complete(main())
+        loop.close()
+        del loop
+        gc.collect()
+        assert gone() is None
+
+
+def test_wait_for_is_asked_by_the_task(run):
+    """Up to Python 3.11, asyncio's wait_for() makes a task of what it waits for."""
+    condition, lock = threading.Condition(), threading.RLock()
+
+    async def main():
+        async with condition:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(condition.wait_async(), 0.01)
+            assert condition._is_owned()
+        assert await asyncio.wait_for(lock.acquire_async(), 10)
+        assert await asyncio.wait_for(lock.acquire_async(), 10)
+        assert lock._recursion_count() == 2
+        lock.release()
+        lock.release()
+        assert not lock.locked()
+
+    run(main())
+
+
+def test_a_task_does_not_wait_for_its_own_thread(run):
+    lock = threading.RLock()
+
+    async def main():
+        with lock:
+            with pytest.raises(RuntimeError, match="holds the RLock by `with`"):
+                async with lock:
+                    pass
+        async with lock:
+            pass
+
+    run(main())
+    assert not lock.locked()

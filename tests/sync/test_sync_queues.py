@@ -290,6 +290,20 @@ def test_get_many_of_none():
 
 
 @bounded
+@pytest.mark.parametrize("timeout", [1e10, float("inf")])
+def test_a_timeout_too_long_is_one_only_for_who_waits(make, timeout):
+    mine = make(1)
+    with pytest.raises(OverflowError):
+        mine.get(timeout=timeout)
+    mine.put(1, timeout=timeout)
+    with pytest.raises(OverflowError):
+        mine.put(2, timeout=timeout)
+    with pytest.raises(ValueError, match="non-negative"):
+        mine.get(timeout=-timeout)
+    assert mine.get(timeout=timeout) == 1
+
+
+@bounded
 def test_put_many_tells_how_many(make):
     mine = make(3)
     with pytest.raises(Full) as raised:
@@ -465,6 +479,33 @@ def test_interrupt(make, interrupted):
     interrupted(mine.get)
     mine.put(1)
     assert mine.get() == 1
+
+
+@kinds
+def test_a_signal_handler_gets_while_we_do(make, thread):
+    mine, got, in_time, handling, handled = make(), [], [], threading.Event(), threading.Event()
+
+    def handler(*_):
+        handling.set()
+        got.append(("handler", mine.get()))
+        handled.set()
+
+    def put():
+        time.sleep(0.05)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        assert handling.wait(10)
+        time.sleep(0.05)  # the handler waits, too
+        mine.put(1)
+        in_time.append(handled.wait(10))
+        mine.put(2)
+
+    old = signal.signal(signal.SIGUSR1, handler)
+    try:
+        thread(put)
+        got.append(("main", mine.get()))
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+    assert in_time == [True] and got == [("handler", 1), ("main", 2)]
 
 
 def test_simple_queue_is_put_to_from_a_destructor():
@@ -723,3 +764,118 @@ def test_a_coroutine_is_not_closed_while_it_runs(run):
     assert run(main()) == "item"
     waiting = None
     assert raised == [ValueError] * 3
+
+
+def test_get_many_keeps_an_interrupt_of_a_comparison():
+    class Item:
+        comparisons, last = 0, None
+
+        def __lt__(self, other):
+            Item.comparisons += 1
+            if Item.comparisons == Item.last:
+                signal.raise_signal(signal.SIGINT)
+            return self.number < other.number
+
+        def __init__(self, number):
+            self.number = number
+
+    def filled():
+        mine = PriorityQueue()
+        mine.put_many(map(Item, range(8)))
+        Item.comparisons = 0
+        return mine
+
+    filled().get()
+    of_first = Item.comparisons
+    mine = filled()
+    Item.last = of_first + 1  # while the second item is taken
+    with pytest.raises(KeyboardInterrupt):
+        mine.get_many()
+        time.sleep(0.1)
+
+
+def test_shutdown_of_a_queue_that_is_opened_meanwhile(thread):
+    """It ends the queue that Python has in its hands then."""
+    class Item:
+        def __lt__(self, other):
+            comparing.set()
+            assert go_on.wait(10)
+            return False
+
+    its, comparing, go_on, ended = PriorityQueue(), threading.Event(), threading.Event(), []
+
+    def get():
+        try:
+            its.get()
+        except ShutDown:
+            ended.append("get")
+
+    its.put(Item())
+    puts = thread(its.put, Item())
+    assert comparing.wait(10)
+    opens = thread(lambda: its.mutex)
+    time.sleep(0.05)
+    shuts = thread(its.shutdown, True)
+    time.sleep(0.05)
+    go_on.set()
+    for one in puts, opens, shuts:
+        one.join(10)
+    assert its.is_shutdown and its.qsize() == 0
+    get()
+    assert ended == ["get"]
+
+
+def test_a_wake_for_a_closed_loop_goes_to_the_next(thread):
+    its, got = Queue(), []
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(its.get_async())
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    task._log_destroy_pending = False
+    gets = thread(lambda: got.append(its.get()))
+    time.sleep(0.05)
+    its.put("item")
+    gets.join(10)
+    assert got == ["item"]
+
+
+def test_cancelled_while_it_takes_the_mutex_back(run):
+    """Of an open queue: the item goes to the next one."""
+    its = opened()
+
+    async def main():
+        first, second = asyncio.create_task(its.get_async()), asyncio.create_task(its.get_async())
+        await asyncio.sleep(0.01)
+        its.put("item")
+        async with its.mutex:
+            await asyncio.sleep(0.01)
+            first.cancel()
+        assert await second == "item"
+
+    run(main())
+
+
+def test_put_many_of_a_list_that_changes(thread):
+    """What is put are the items that were in it."""
+    its, items = Queue(2), [1, 2, 3, 4]
+    puts = thread(its.put_many, items)
+    while its.qsize() < 2:
+        time.sleep(0.001)
+    items.clear()
+    assert [its.get() for _ in range(4)] == [1, 2, 3, 4]
+    puts.join(10)
+
+
+def test_fields_are_the_standard_ones():
+    its = Queue(3)
+    assert (its.maxsize, its.unfinished_tasks, its.is_shutdown) == (3, 0, False)
+    its.maxsize = 1
+    its.put(1)
+    assert its.full() and its.unfinished_tasks == 1
+    its.unfinished_tasks = 0
+    its.join()
+    for name in "maxsize", "unfinished_tasks", "is_shutdown":
+        with pytest.raises(TypeError):
+            setattr(its, name, "text")
+        with pytest.raises(TypeError):
+            delattr(its, name)

@@ -1,6 +1,7 @@
 """The primitives of pyconc.threading as threads use them: what CPython's lock_tests do not ask."""
 import os
 import pickle
+import signal
 import threading as standard
 import time
 import weakref
@@ -127,6 +128,23 @@ def test_subclass_that_forgets_init():
 
     with pytest.raises(RuntimeError, match="__init__"):
         Mine().acquire()
+    with pytest.raises(RuntimeError, match="__init__"), Mine():
+        pass
+
+
+def test_condition_over_a_broken_proxy_of_a_lock():
+    class Proxy:
+        def __init__(self):
+            self.lock = standard.Lock()
+
+        def __getattr__(self, name):
+            if name == "_release_save":
+                raise ZeroDivisionError
+            return getattr(self.lock, name)
+
+    for module in standard, threading:
+        with pytest.raises(ZeroDivisionError):
+            module.Condition(Proxy())
 
 
 @locks
@@ -263,7 +281,6 @@ def test_interrupted_barrier_forgets_the_arrival(interrupted, thread):
 
 def test_a_signal_handler_runs_while_we_wait(thread):
     """And may use the very lock."""
-    import signal
     lock, seen = threading.Semaphore(0), []
 
     def handler(*_):
@@ -278,6 +295,36 @@ def test_a_signal_handler_runs_while_we_wait(thread):
         assert seen
     finally:
         signal.signal(signal.SIGUSR1, old)
+
+
+@pytest.mark.parametrize("name", ["Lock", "RLock", "Semaphore", "Condition"])
+def test_a_signal_handler_takes_what_we_wait_for(name, thread):
+    """The thread that it interrupted does not stand in its way."""
+    gate, order = getattr(threading, name)(), []
+    held, handling = standard.Event(), standard.Event()
+
+    def hold():
+        with gate:
+            held.set()
+            assert handling.wait(10)
+            time.sleep(0.05)  # the handler waits, too
+
+    def handler(*_):
+        handling.set()
+        with gate:
+            order.append("handler")
+
+    old = signal.signal(signal.SIGUSR1, handler)
+    try:
+        thread(hold)
+        assert held.wait(10)
+        main = standard.get_ident()
+        thread(lambda: (time.sleep(0.05), signal.pthread_kill(main, signal.SIGUSR1)))
+        with gate:
+            order.append("main")
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+    assert order == ["handler", "main"]
 
 
 @locks
@@ -523,3 +570,32 @@ def test_a_barrier_that_is_aborted_during_the_action(thread):
     barrier.wait()
     first.join(10)
     assert broken and barrier.broken
+
+
+@pytest.mark.parametrize("module", [standard, threading])
+@pytest.mark.parametrize("timeout", [0, 0.05])
+def test_a_barrier_s_latecomer_breaks_no_complete_round(module, timeout, thread):
+    """Its time counts from the end of the action on."""
+    def action():
+        acting.set()
+        assert go_on.wait(10)
+
+    def come(*args):
+        try:
+            numbers.append(barrier.wait(*args))
+        except standard.BrokenBarrierError:
+            numbers.append("broken")
+
+    acting, go_on, numbers = standard.Event(), standard.Event(), []
+    barrier = module.Barrier(2, action)
+    for _ in range(2):
+        thread(come)
+    assert acting.wait(10)
+    late = thread(come, timeout)
+    time.sleep(0.2)
+    assert not numbers
+    go_on.set()
+    late.join(10)
+    while len(numbers) < 3:
+        time.sleep(0.001)
+    assert sorted(map(str, numbers)) == ["0", "1", "broken"] and barrier.broken

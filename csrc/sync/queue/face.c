@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "sync/queue/face.h"
 
+#include "sync/interrupt.h"
+
 #define SELF ((pyc_thread_queue *)self)
 
 int
@@ -15,7 +17,7 @@ pyc_thread_queue_put(pyc_thread_queue *self, PyObject *const *args,
         given[0] = args[0];
     }
     else if (pyc_arguments(&signature, args, nargs, kwnames, given) < 0 ||
-             (self->maxsize > 0 &&
+             (pyc_load(self->maxsize) > 0 &&
               pyc_timeout_queue(self->module, given[1], given[2], &deadline) <
                   0)) {
         return -1;
@@ -107,8 +109,8 @@ static int
 put_all(pyc_thread_queue *self, PyObject *items, PyObject *const *how,
         int64_t deadline)
 {
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items); i++) {
-        PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(items, i));
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(items); i++) {
+        PyObject *item = Py_NewRef(PyTuple_GET_ITEM(items, i));
         int rc = put_one(self, item, how, deadline);
         Py_DECREF(item);
         if (rc < 0) {
@@ -131,10 +133,10 @@ pyc_thread_queue_put_many(pyc_thread_queue *self, PyObject *const *args,
         pyc_timeout_queue(self->module, given[1], given[2], &deadline) < 0) {
         return -1;
     }
-    if (self->is_open) {
+    if (pyc_load(self->is_open)) {
         return PYC_OPEN;
     }
-    PyObject *items = PySequence_Fast(given[0], "items must be an iterable");
+    PyObject *items = PySequence_Tuple(given[0]); /* which nobody changes */
     if (items == NULL) {
         return -1;
     }
@@ -143,6 +145,31 @@ pyc_thread_queue_put_many(pyc_thread_queue *self, PyObject *const *args,
     int rc = put_all(self, items, how, deadline);
     Py_DECREF(items);
     return rc;
+}
+
+/* The list of `item`, which is stolen, and of those that are there, `most` in
+ * all. */
+static PyObject *
+take_more(pyc_thread_queue *self, PyObject *item, Py_ssize_t most)
+{
+    PyObject *list = PyList_New(0);
+    int rc = 1;
+    while (rc == 1 && list != NULL) {
+        if (PyList_Append(list, item) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_CLEAR(item);
+        rc = list == NULL || PyList_GET_SIZE(list) >= most
+                 ? 0
+                 : pyc_thread_queue_try_get(self, &item);
+    }
+    if (rc < 0 && PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear(); /* there are no more; the next call will say why */
+    }
+    else if (rc < 0) { /* Ctrl-C: the items are still the caller's */
+        pyc_interrupt_later((PyObject *)self);
+    }
+    return list;
 }
 
 int
@@ -173,21 +200,8 @@ pyc_thread_queue_get_many(pyc_thread_queue *self, PyObject **items,
     if (rc != 1) {
         return rc;
     }
-    PyObject *list = PyList_New(0);
-    while (rc == 1 && list != NULL) {
-        if (PyList_Append(list, item) < 0) {
-            Py_CLEAR(list);
-        }
-        Py_CLEAR(item);
-        rc = list == NULL || PyList_GET_SIZE(list) >= most
-                 ? 0
-                 : pyc_thread_queue_try_get(self, &item);
-    }
-    if (rc < 0) {
-        PyErr_Clear(); /* there are no more; the next call will say why */
-    }
-    *items = list;
-    return list == NULL ? -1 : 1;
+    *items = take_more(self, item, most);
+    return *items == NULL ? -1 : 1;
 }
 
 PyObject *

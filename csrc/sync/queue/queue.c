@@ -33,8 +33,11 @@ heap_leave(pyc_wait *wait, int Py_UNUSED(good))
 static int
 enter_heap(pyc_thread_queue *self)
 {
-    static const pyc_operation entering = {heap_attempt, heap_leave, NULL, 0,
-                                           NULL};
+    static const pyc_operation entering = {
+        .attempt = heap_attempt,
+        .leave = heap_leave,
+        .steps_aside = 1,
+    };
     if (PYC_LIKELY(pyc_mutex_try(&self->heap))) {
         return 0;
     }
@@ -45,67 +48,87 @@ enter_heap(pyc_thread_queue *self)
 }
 
 static inline int
+is_heap(pyc_thread_queue *self)
+{
+    return pyc_load(self->order) == PYC_PRIORITY;
+}
+
+static inline int
 enter(pyc_thread_queue *self)
 {
-    return self->order == PYC_PRIORITY ? enter_heap(self) : 0;
+    return is_heap(self) ? enter_heap(self) : 0;
 }
 
 static inline void
 leave(pyc_thread_queue *self)
 {
-    if (self->order == PYC_PRIORITY) {
+    if (is_heap(self)) {
         pyc_mutex_release(&self->heap);
     }
 }
 
-/* Wakes the first of `waiters` if what it waits for is there. */
+/* Under the guard: who is to be woken, if what it waits for is there. */
+static pyc_wakeup
+next_getter(void *op, pyc_waiter *Py_UNUSED(missed))
+{
+    pyc_thread_queue *self = op;
+    return self->store.count > 0
+               ? pyc_waiters_pop(&self->getters, PYC_TRY_AGAIN)
+               : (pyc_wakeup){NULL, NULL, NULL};
+}
+
+static pyc_wakeup
+next_putter(void *op, pyc_waiter *Py_UNUSED(missed))
+{
+    pyc_thread_queue *self = op;
+    return has_room(self) ? pyc_waiters_pop(&self->putters, PYC_TRY_AGAIN)
+                          : (pyc_wakeup){NULL, NULL, NULL};
+}
+
+static void
+wake(pyc_thread_queue *self, pyc_waiters *waiters, pyc_redirect next)
+{
+    pyc_lock_take(&self->guard);
+    pyc_wakeup wakeup = next(self, NULL);
+    pyc_lock_give(&self->guard);
+    pyc_wakeup_send(&wakeup, waiters, &self->guard, next, self);
+}
+
 static void
 wake_getter(pyc_thread_queue *self)
 {
-    pyc_wakeup wakeup = {NULL, NULL, NULL};
-    pyc_lock_take(&self->guard);
-    if (self->store.count > 0) {
-        wakeup = pyc_waiters_pop(&self->getters, PYC_TRY_AGAIN);
-    }
-    pyc_lock_give(&self->guard);
-    pyc_wakeup_send(&wakeup);
+    wake(self, &self->getters, next_getter);
 }
 
 static void
 wake_putter(pyc_thread_queue *self)
 {
-    pyc_wakeup wakeup = {NULL, NULL, NULL};
-    pyc_lock_take(&self->guard);
-    if (has_room(self)) {
-        wakeup = pyc_waiters_pop(&self->putters, PYC_TRY_AGAIN);
-    }
-    pyc_lock_give(&self->guard);
-    pyc_wakeup_send(&wakeup);
+    wake(self, &self->putters, next_putter);
 }
 
 /* Stands in no queue any more, and passes its wake on. */
 static void
 give_up(pyc_thread_queue *self, pyc_waiter *waiter,
-        void (*wake)(pyc_thread_queue *))
+        void (*wake_next)(pyc_thread_queue *))
 {
     pyc_lock_take(&self->guard);
     int stood = pyc_waiter_leave(waiter);
     pyc_lock_give(&self->guard);
     if (!stood) {
-        wake(self);
+        wake_next(self);
     }
 }
 
 /* enter() for an attempt of `waiter`, which may be NULL. */
 static inline int
 enter_for(pyc_thread_queue *self, pyc_waiter *waiter,
-          void (*wake)(pyc_thread_queue *))
+          void (*wake_next)(pyc_thread_queue *))
 {
     if (PYC_LIKELY(enter(self) == 0)) {
         return 0;
     }
     if (waiter != NULL) {
-        give_up(self, waiter, wake);
+        give_up(self, waiter, wake_next);
     }
     return -1;
 }
@@ -119,6 +142,20 @@ look(pyc_thread_queue *self)
            : PYC_LIKELY(self->store.count > 0) ? 1
            : self->is_shutdown                 ? -1
                                                : 0;
+}
+
+/* In the heap: NULL when a comparison raises. */
+static PyObject *
+pop_least(pyc_thread_queue *self)
+{
+    pyc_heap_way way;
+    if (pyc_store_heap_way(&self->store, &way) < 0) {
+        return NULL;
+    }
+    pyc_lock_take(&self->guard);
+    PyObject *least = pyc_store_heap_remove(&self->store, &way);
+    pyc_lock_give(&self->guard);
+    return least;
 }
 
 /* With `waiter`, which may be NULL, standing in the queue if it must. */
@@ -135,10 +172,11 @@ get(pyc_thread_queue *self, PyObject **item, pyc_waiter *waiter, int join)
     }
     int rc = look(self);
     if (PYC_LIKELY(rc == 1)) {
-        if (self->order == PYC_FIFO) {
+        int order = pyc_load(self->order);
+        if (order == PYC_FIFO) {
             got = pyc_store_pop_first(&self->store);
         }
-        else if (self->order == PYC_LIFO) {
+        else if (order == PYC_LIFO) {
             got = pyc_store_pop_last(&self->store);
         }
     }
@@ -148,7 +186,7 @@ get(pyc_thread_queue *self, PyObject **item, pyc_waiter *waiter, int join)
     int wakes = rc == 1 && self->putters.length > 0;
     pyc_lock_give(&self->guard);
     if (rc == 1 && got == NULL) {
-        got = pyc_store_heap_pop(&self->store);
+        got = pop_least(self);
         if (got == NULL) {
             leave(self);
             return -1;
@@ -171,6 +209,25 @@ look_for_room(pyc_thread_queue *self)
                                              : has_room(self);
 }
 
+/* In the heap: 0, or -1 with an exception set. */
+static int
+push_sorted(pyc_thread_queue *self, PyObject *item)
+{
+    Py_ssize_t place = pyc_store_heap_place(&self->store, item);
+    if (place < 0) {
+        return -1;
+    }
+    pyc_lock_take(&self->guard);
+    int failed = pyc_store_heap_insert(&self->store, item, place);
+    /* Only now, or a join() could wait for what is never put. */
+    pyc_store(self->unfinished, self->unfinished + !failed);
+    pyc_lock_give(&self->guard);
+    if (failed) {
+        PyErr_NoMemory();
+    }
+    return failed;
+}
+
 static inline int
 put(pyc_thread_queue *self, PyObject *item, pyc_waiter *waiter, int join)
 {
@@ -184,9 +241,9 @@ put(pyc_thread_queue *self, PyObject *item, pyc_waiter *waiter, int join)
     }
     int rc = look_for_room(self);
     if (PYC_LIKELY(rc == 1)) {
-        if (self->order != PYC_PRIORITY) {
+        if (!is_heap(self)) {
             failed = pyc_store_push(&self->store, item);
-            self->unfinished += !failed;
+            pyc_store(self->unfinished, self->unfinished + !failed);
         }
     }
     else if (rc == 0 && join) {
@@ -197,13 +254,8 @@ put(pyc_thread_queue *self, PyObject *item, pyc_waiter *waiter, int join)
     if (PYC_UNLIKELY(failed)) {
         PyErr_NoMemory();
     }
-    else if (rc == 1 && self->order == PYC_PRIORITY) {
-        failed = pyc_store_heap_push(&self->store, item);
-        /* Only now, or a join() could wait for what is never put; and nobody
-         * gets it before we leave. */
-        pyc_lock_take(&self->guard);
-        self->unfinished += !failed;
-        pyc_lock_give(&self->guard);
+    else if (rc == 1 && is_heap(self)) {
+        failed = push_sorted(self, item);
     }
     leave(self);
     if (PYC_UNLIKELY(failed)) {
@@ -288,12 +340,23 @@ joining_leave(pyc_wait *wait, int Py_UNUSED(good))
     return 0;
 }
 
-const pyc_operation pyc_thread_queue_getting = {getting_attempt, getting_leave,
-                                                NULL, 0, "_open_get_async"};
-const pyc_operation pyc_thread_queue_putting = {putting_attempt, putting_leave,
-                                                NULL, 0, "_open_put_async"};
-const pyc_operation pyc_thread_queue_joining = {joining_attempt, joining_leave,
-                                                NULL, 0, "_open_join_async"};
+const pyc_operation pyc_thread_queue_getting = {
+    .attempt = getting_attempt,
+    .leave = getting_leave,
+    .steps_aside = 1,
+    .elsewhere = "_open_get_async",
+};
+const pyc_operation pyc_thread_queue_putting = {
+    .attempt = putting_attempt,
+    .leave = putting_leave,
+    .steps_aside = 1,
+    .elsewhere = "_open_put_async",
+};
+const pyc_operation pyc_thread_queue_joining = {
+    .attempt = joining_attempt,
+    .leave = joining_leave,
+    .elsewhere = "_open_join_async",
+};
 
 int
 pyc_thread_queue_block(pyc_thread_queue *self, const pyc_operation *operation,
@@ -303,6 +366,10 @@ pyc_thread_queue_block(pyc_thread_queue *self, const pyc_operation *operation,
                      .module = self->module,
                      .subject = (PyObject *)self,
                      .item = *item};
+    if (deadline == PYC_TOO_LONG) {
+        PyErr_SetString(PyExc_OverflowError, "timeout value is too large");
+        return -1;
+    }
     int rc = pyc_wait_block(&wait, deadline);
     if (operation == &pyc_thread_queue_getting) {
         *item = wait.result;
@@ -317,11 +384,14 @@ pyc_thread_queue_block(pyc_thread_queue *self, const pyc_operation *operation,
 static void
 wake_all(pyc_thread_queue *self, pyc_waiters *waiters, pyc_verdict verdict)
 {
-    for (Py_ssize_t n = waiters->length; n > 0; n--) {
+    pyc_lock_take(&self->guard);
+    Py_ssize_t n = waiters->length;
+    pyc_lock_give(&self->guard);
+    for (; n > 0; n--) {
         pyc_lock_take(&self->guard);
         pyc_wakeup wakeup = pyc_waiters_pop(waiters, verdict);
         pyc_lock_give(&self->guard);
-        pyc_wakeup_send(&wakeup);
+        pyc_wakeup_send(&wakeup, waiters, &self->guard, NULL, NULL);
     }
 }
 
@@ -329,36 +399,55 @@ int
 pyc_thread_queue_task_done(pyc_thread_queue *self)
 {
     pyc_lock_take(&self->guard);
-    Py_ssize_t left = self->unfinished - 1;
-    if (left >= 0) {
-        self->unfinished = left;
+    int rc = self->is_open ? PYC_OPEN : self->unfinished > 0 ? 1 : -1;
+    if (rc == 1) {
+        pyc_store(self->unfinished, self->unfinished - 1);
     }
+    int all_done = rc == 1 && self->unfinished == 0;
     pyc_lock_give(&self->guard);
-    if (left < 0) {
+    if (rc < 0) {
         PyErr_SetString(PyExc_ValueError, "task_done() called too many times");
-        return -1;
     }
-    if (left == 0) {
+    if (all_done) {
         wake_all(self, &self->joiners, PYC_GRANTED);
     }
-    return 0;
+    return rc;
 }
 
-void
+int
+pyc_thread_queue_size(pyc_thread_queue *self, Py_ssize_t *size)
+{
+    pyc_lock_take(&self->guard);
+    int rc = self->is_open ? PYC_OPEN : 1;
+    *size = self->store.count;
+    pyc_lock_give(&self->guard);
+    return rc;
+}
+
+int
 pyc_thread_queue_shutdown(pyc_thread_queue *self, int immediate)
 {
     pyc_store dropped = {0};
-    int entered = immediate && enter(self) == 0;
+    if (immediate && enter(self) < 0) {
+        return -1;
+    }
     pyc_lock_take(&self->guard);
-    self->is_shutdown = 1;
-    if (immediate && (entered || self->order != PYC_PRIORITY)) {
+    int rc = self->is_open ? PYC_OPEN : 1;
+    if (rc == 1) {
+        pyc_store(self->is_shutdown, 1);
+    }
+    if (rc == 1 && immediate) {
         dropped = self->store;
         self->store = (pyc_store){0};
-        self->unfinished -= Py_MIN(dropped.count, self->unfinished);
+        pyc_store(self->unfinished,
+                  Py_MAX(self->unfinished - dropped.count, 0));
     }
     pyc_lock_give(&self->guard);
-    if (entered) {
+    if (immediate) {
         leave(self);
+    }
+    if (rc == PYC_OPEN) {
+        return rc;
     }
     wake_all(self, &self->joiners, PYC_TRY_AGAIN);
     wake_all(self, &self->getters, PYC_TRY_AGAIN);
@@ -367,6 +456,7 @@ pyc_thread_queue_shutdown(pyc_thread_queue *self, int immediate)
         Py_DECREF(pyc_store_pop_first(&dropped));
     }
     pyc_store_free(&dropped);
+    return rc;
 }
 
 /* Moves the items to the list, and opens the queue, if the list has the right
@@ -379,7 +469,7 @@ hand_over(pyc_thread_queue *self, PyObject *items)
     for (Py_ssize_t i = 0; fits && self->store.count > 0; i++) {
         PyList_SET_ITEM(items, i, pyc_store_pop_first(&self->store));
     }
-    self->is_open |= (char)fits;
+    pyc_store(self->is_open, (char)(self->is_open | fits));
     pyc_lock_give(&self->guard);
     return fits;
 }
@@ -391,8 +481,10 @@ pyc_thread_queue_open(pyc_thread_queue *self)
         return NULL;
     }
     PyObject *items = NULL;
+    Py_ssize_t size;
     do {
-        Py_XSETREF(items, PyList_New(self->store.count));
+        pyc_thread_queue_size(self, &size);
+        Py_XSETREF(items, PyList_New(size));
     } while (items != NULL && !hand_over(self, items));
     leave(self);
     wake_all(self, &self->joiners, PYC_TRY_AGAIN);

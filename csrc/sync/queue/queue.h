@@ -43,11 +43,15 @@ int pyc_thread_queue_block(pyc_thread_queue *self,
                            const pyc_operation *operation, PyObject **item,
                            int64_t deadline);
 
-/* 0, or -1 with ValueError. */
+/* 1, PYC_OPEN or -1 with ValueError. */
 int pyc_thread_queue_task_done(pyc_thread_queue *self);
 
-/* Ends it; `immediate`: without its items. */
-void pyc_thread_queue_shutdown(pyc_thread_queue *self, int immediate);
+/* How many items there are: 1 or PYC_OPEN. */
+int pyc_thread_queue_size(pyc_thread_queue *self, Py_ssize_t *size);
+
+/* Ends it; `immediate`: without its items. 1, PYC_OPEN or -1 with an exception
+ * set. */
+int pyc_thread_queue_shutdown(pyc_thread_queue *self, int immediate);
 
 /* Opens it: its items, as a list in the order in which they lay there. */
 PyObject *pyc_thread_queue_open(pyc_thread_queue *self);

@@ -79,13 +79,10 @@ queue_get_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
 static PyObject *
 queue_task_done(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    if (SELF->is_open) {
-        return elsewhere(self, "_open_task_done", NULL, 0, NULL);
-    }
-    if (pyc_thread_queue_task_done(SELF) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    int rc = pyc_thread_queue_task_done(SELF);
+    return rc == PYC_OPEN ? elsewhere(self, "_open_task_done", NULL, 0, NULL)
+           : rc < 0       ? NULL
+                          : Py_NewRef(Py_None);
 }
 
 static PyObject *
@@ -109,20 +106,22 @@ queue_join_async(PyObject *self, PyObject *Py_UNUSED(unused))
 static PyObject *
 queue_qsize(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    return SELF->is_open ? elsewhere(self, "_open_qsize", NULL, 0, NULL)
-                         : PyLong_FromSsize_t(SELF->store.count);
+    Py_ssize_t size;
+    return pyc_thread_queue_size(SELF, &size) == PYC_OPEN
+               ? elsewhere(self, "_open_qsize", NULL, 0, NULL)
+               : PyLong_FromSsize_t(size);
 }
 
 /* Its length, or -1 with an exception set. */
 static Py_ssize_t
 length(PyObject *self)
 {
-    if (!SELF->is_open) {
-        return SELF->store.count;
+    Py_ssize_t value;
+    if (pyc_thread_queue_size(SELF, &value) == PYC_OPEN) {
+        PyObject *size = elsewhere(self, "_open_qsize", NULL, 0, NULL);
+        value = size == NULL ? -1 : PyLong_AsSsize_t(size);
+        Py_XDECREF(size);
     }
-    PyObject *size = queue_qsize(self, NULL);
-    Py_ssize_t value = size == NULL ? -1 : PyLong_AsSsize_t(size);
-    Py_XDECREF(size);
     return value;
 }
 
@@ -137,7 +136,7 @@ static PyObject *
 queue_full(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     Py_ssize_t size = length(self);
-    Py_ssize_t most = SELF->maxsize;
+    Py_ssize_t most = pyc_load(SELF->maxsize);
     return size < 0 ? NULL : PyBool_FromLong(0 < most && most <= size);
 }
 
@@ -147,9 +146,6 @@ queue_shutdown(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
 {
     static const pyc_signature signature = {"shutdown", {"immediate"}, 0};
     PyObject *immediate = Py_False;
-    if (SELF->is_open) {
-        return elsewhere(self, "_open_shutdown", args, nargs, kwnames);
-    }
     if (pyc_arguments(&signature, args, nargs, kwnames, &immediate) < 0) {
         return NULL;
     }
@@ -157,29 +153,83 @@ queue_shutdown(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
     if (truth < 0) {
         return NULL;
     }
-    pyc_thread_queue_shutdown(SELF, truth);
-    Py_RETURN_NONE;
+    int rc = pyc_thread_queue_shutdown(SELF, truth);
+    return rc == PYC_OPEN
+               ? elsewhere(self, "_open_shutdown", &immediate, 1, NULL)
+           : rc < 0 ? NULL
+                    : Py_NewRef(Py_None);
+}
+
+/* A field that is read and written without regard to others. */
+static PyObject *
+get_size(PyObject *self, void *offset)
+{
+    Py_ssize_t *field = (Py_ssize_t *)((char *)self + (size_t)offset);
+    return PyLong_FromSsize_t(pyc_load(*field));
+}
+
+static int
+set_size(PyObject *self, PyObject *value, void *offset)
+{
+    Py_ssize_t *field = (Py_ssize_t *)((char *)self + (size_t)offset);
+    if (value == NULL) {
+        PyErr_SetString(PyExc_TypeError, "can't delete numeric attribute");
+        return -1;
+    }
+    Py_ssize_t size = PyLong_AsSsize_t(value);
+    if (size == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    pyc_lock_take(&SELF->guard);
+    pyc_store(*field, size);
+    pyc_lock_give(&SELF->guard);
+    return 0;
+}
+
+static PyObject *
+get_flag(PyObject *self, void *offset)
+{
+    char *field = (char *)self + (size_t)offset;
+    return PyBool_FromLong(pyc_load(*field));
+}
+
+static int
+set_flag(PyObject *self, PyObject *value, void *offset)
+{
+    char *field = (char *)self + (size_t)offset;
+    if (value == NULL || !PyBool_Check(value)) {
+        PyErr_SetString(PyExc_TypeError, "attribute value type must be bool");
+        return -1;
+    }
+    pyc_lock_take(&SELF->guard);
+    pyc_store(*field, value == Py_True);
+    pyc_lock_give(&SELF->guard);
+    return 0;
 }
 
 static PyObject *
 queue_start(PyObject *self, PyObject *args)
 {
     PyObject *maxsize;
+    Py_ssize_t size;
     int order;
     if (!PyArg_ParseTuple(args, "iO:_start", &order, &maxsize)) {
         return NULL;
     }
     if (PyFloat_Check(maxsize)) { /* infinity, most likely */
         double most = PyFloat_AS_DOUBLE(maxsize);
-        SELF->maxsize = most < 1e18 ? (Py_ssize_t)most : 0;
+        size = most < 1e18 ? (Py_ssize_t)most : 0;
     }
     else {
-        SELF->maxsize = PyNumber_AsSsize_t(maxsize, NULL);
-        if (SELF->maxsize == -1 && PyErr_Occurred()) {
+        size = PyNumber_AsSsize_t(maxsize, NULL);
+        if (size == -1 && PyErr_Occurred()) {
             return NULL;
         }
     }
-    SELF->order = (char)order;
+    pyc_lock_take(&SELF->guard);
+    pyc_store(SELF->maxsize, size);
+    pyc_store(SELF->order, (char)order);
+    pyc_lock_give(&SELF->guard);
     Py_RETURN_NONE;
 }
 
@@ -270,11 +320,16 @@ static PyMethodDef queue_methods[] = {
 
 static PyMemberDef queue_members[] = {
     PYC_SYNC_WEAKREFS,
-    {"maxsize", T_PYSSIZET, offsetof(pyc_thread_queue, maxsize), 0, NULL},
-    {"unfinished_tasks", T_PYSSIZET, offsetof(pyc_thread_queue, unfinished), 0,
-     NULL},
-    {"is_shutdown", T_BOOL, offsetof(pyc_thread_queue, is_shutdown), 0, NULL},
-    {"_is_open", T_BOOL, offsetof(pyc_thread_queue, is_open), READONLY, NULL},
+    {NULL},
+};
+
+#define AT(field) (void *)offsetof(pyc_thread_queue, field)
+
+static PyGetSetDef queue_getset[] = {
+    {"maxsize", get_size, set_size, NULL, AT(maxsize)},
+    {"unfinished_tasks", get_size, set_size, NULL, AT(unfinished)},
+    {"is_shutdown", get_flag, set_flag, NULL, AT(is_shutdown)},
+    {"_is_open", get_flag, NULL, NULL, AT(is_open)},
     {NULL},
 };
 
@@ -286,6 +341,7 @@ static PyType_Slot queue_slots[] = {
     {Py_tp_clear, pyc_thread_queue_tp_clear},
     {Py_tp_methods, queue_methods},
     {Py_tp_members, queue_members},
+    {Py_tp_getset, queue_getset},
     {0, NULL},
 };
 

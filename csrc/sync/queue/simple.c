@@ -96,13 +96,17 @@ simple_get_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
 static PyObject *
 simple_qsize(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    return PyLong_FromSsize_t(SELF->store.count);
+    Py_ssize_t size;
+    pyc_thread_queue_size(SELF, &size);
+    return PyLong_FromSsize_t(size);
 }
 
 static PyObject *
 simple_empty(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    return PyBool_FromLong(SELF->store.count == 0);
+    Py_ssize_t size;
+    pyc_thread_queue_size(SELF, &size);
+    return PyBool_FromLong(size == 0);
 }
 
 static int

@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "sync/queue/store.h"
 
-/* As deep as a heap in memory can be. */
-#define DEEPEST 64
-
 int
 pyc_store_grow(pyc_store *self)
 {
@@ -70,8 +67,8 @@ less(PyObject *one, PyObject *other)
     return rc;
 }
 
-int
-pyc_store_heap_push(pyc_store *self, PyObject *item)
+Py_ssize_t
+pyc_store_heap_place(pyc_store *self, PyObject *item)
 {
     Py_ssize_t place = self->count;
     while (place > 0) {
@@ -85,8 +82,13 @@ pyc_store_heap_push(pyc_store *self, PyObject *item)
         }
         place = parent;
     }
+    return place;
+}
+
+int
+pyc_store_heap_insert(pyc_store *self, PyObject *item, Py_ssize_t place)
+{
     if (pyc_store_push(self, item) < 0) {
-        PyErr_NoMemory();
         return -1;
     }
     for (Py_ssize_t at = self->count - 1; at != place;) {
@@ -117,35 +119,37 @@ way_down(pyc_store *self, Py_ssize_t count, Py_ssize_t *way)
     return length;
 }
 
-PyObject *
-pyc_store_heap_pop(pyc_store *self)
+int
+pyc_store_heap_way(pyc_store *self, pyc_heap_way *way)
 {
-    Py_ssize_t way[DEEPEST];
     Py_ssize_t count = self->count - 1;
     PyObject *last = *pyc_store_at(self, count);
-    int length = way_down(self, count, way);
-    if (length < 0) {
-        return NULL;
-    }
-    for (; length > 0; length--) {
-        int rc = less(last, *pyc_store_at(self, way[length - 1]));
+    way->length = way_down(self, count, way->places);
+    for (; way->length > 0; way->length--) {
+        int rc = less(last, *pyc_store_at(self, way->places[way->length - 1]));
         if (rc < 0) {
-            return NULL;
+            return -1;
         }
         if (rc == 0) {
             break;
         }
     }
+    return way->length < 0 ? -1 : 0;
+}
+
+PyObject *
+pyc_store_heap_remove(pyc_store *self, const pyc_heap_way *way)
+{
     PyObject *first = *pyc_store_at(self, 0);
+    PyObject *last = pyc_store_pop_last(self);
     Py_ssize_t place = 0;
-    for (int i = 0; i < length; i++) {
-        *pyc_store_at(self, place) = *pyc_store_at(self, way[i]);
-        place = way[i];
+    for (int i = 0; i < way->length; i++) {
+        *pyc_store_at(self, place) = *pyc_store_at(self, way->places[i]);
+        place = way->places[i];
     }
-    if (count > 0) {
+    if (self->count > 0) {
         *pyc_store_at(self, place) = last;
     }
-    self->count = count;
     return first;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The items of a queue: a ring, of which a stack uses one end and a heap the
- * beginning. Owns its items. Nothing here calls Python but the heap. */
+ * beginning. Owns its items. Nothing here calls Python but the
+ * comparisons of a heap. */
 #ifndef PYC_SYNC_QUEUE_STORE_H
 #define PYC_SYNC_QUEUE_STORE_H
 
@@ -49,10 +50,25 @@ pyc_store_pop_last(pyc_store *self)
     return *pyc_store_at(self, --self->count);
 }
 
-/* As a heap, as heapq would: nothing has changed when a comparison raises.
- * Others must keep away while this compares. */
-int pyc_store_heap_push(pyc_store *self, PyObject *item);
-PyObject *pyc_store_heap_pop(pyc_store *self);
+/* As a heap, as heapq would, in two steps. The first compares and changes
+ * nothing: -1 with an exception when a comparison raises. Others must keep away
+ * until the second, which does not call Python. */
+
+/* Where the item goes. */
+Py_ssize_t pyc_store_heap_place(pyc_store *self, PyObject *item);
+
+/* Takes a new reference. 0, or -1 without memory (and no exception). */
+int pyc_store_heap_insert(pyc_store *self, PyObject *item, Py_ssize_t place);
+
+/* The places that move up when the first item goes: as many as a heap in memory
+ * can be deep. */
+typedef struct {
+    Py_ssize_t places[64];
+    int length;
+} pyc_heap_way;
+
+int pyc_store_heap_way(pyc_store *self, pyc_heap_way *way);
+PyObject *pyc_store_heap_remove(pyc_store *self, const pyc_heap_way *way);
 
 /* Frees the memory of an empty store. */
 void pyc_store_free(pyc_store *self);
