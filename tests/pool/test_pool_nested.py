@@ -177,14 +177,6 @@ def test_in_a_coroutine_and_in_an_exception_handler():
 
         assert pool.submit(asyncio.run, blocks()).result() == (None, None, None)
 
-        def map_in_handler():
-            try:
-                raise KeyError
-            except KeyError:
-                return list(pool.map(lambda _: sys.exc_info()[1], range(2)))
-
-        assert pool.submit(map_in_handler).result() == [None, None]
-
 
 def test_deep():
     with ThreadPoolExecutor(1) as pool:
