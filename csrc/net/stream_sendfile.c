@@ -56,6 +56,11 @@ pyc_stream__make_empty_waiter(pyc_stream *self, PyObject *Py_UNUSED(ignored))
         PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
         return NULL;
     }
+    if (self->outbox != NULL && !self->blocked) {
+        /* Whoever flushes early, such as get_write_buffer_size(), tells no
+         * waiter: only what the socket does not take is waited for. */
+        pyc_transport_flush(&self->base);
+    }
     if (new_waiter(self) < 0) {
         return NULL;
     }
