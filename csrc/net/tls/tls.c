@@ -241,11 +241,12 @@ handshake_done(pyc_tls *self)
     }
     if (self->app_state == PYC_TLS_APP_NEW) {
         self->app_state = PYC_TLS_APP_MADE;
-        PyObject *result = NULL;
-        if (pyc_streams_adopt(self->state, self->app) == 0) {
-            result = pyc_tls_tell(self, self->state->str_connection_made,
-                                  (PyObject *)self->transport);
+        if (pyc_streams_adopt(self->state, self->app) < 0) {
+            pyc_loop_report(self->loop, PYC_STREAMS_NOT_ADOPTED, self->app,
+                            (PyObject *)self->transport);
         }
+        PyObject *result = pyc_tls_tell(self, self->state->str_connection_made,
+                                        (PyObject *)self->transport);
         if (result == NULL) {
             pyc_tls_fatal(self,
                           /* asyncio says so, of its own protocol */
