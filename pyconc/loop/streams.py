@@ -3,9 +3,9 @@
 these classes when its connection on a pyconc loop begins.
 
 Only what C cannot do at once, with nothing unusual about it, is left to the methods of asyncio; errors are always
-theirs. Classes that a program derived from asyncio's, and methods that it replaced, are left alone. A
-method of one reader or writer may be replaced at any time, but feed_data() only until the first data has come: from then
-on C stands in for it.
+theirs. Classes that a program derived from asyncio's, and methods that it replaced, are left alone. What
+is replaced in a stream after that is called by the program only: the other methods do not go by it, nor does C, which
+stands in for feed_data() from the first data on.
 """
 import asyncio
 

@@ -543,8 +543,8 @@ def test_streams_that_cannot_be_taken_over_stay_asyncio_s(run_ours, tls, monkeyp
     async def main():
         client, server = tls.contexts() if over_tls else (None, None)
         accepted = asyncio.get_running_loop().create_future()
-        async with await asyncio.start_server(lambda *streams: accepted.set_result(streams), "127.0.0.1", 0,
-                                              ssl=server) as it:
+        async with asyncio.timeout(60), await asyncio.start_server(
+                lambda *streams: accepted.set_result(streams), "127.0.0.1", 0, ssl=server) as it:
             reader, writer = await asyncio.open_connection(*it.sockets[0].getsockname(), ssl=client,
                                                            server_hostname="localhost" if over_tls else None)
             peer_reader, peer_writer = await accepted
