@@ -154,7 +154,7 @@ pyc_transport_watch(pyc_transport *self, int events)
 PyObject *
 pyc_transport_get_protocol(pyc_transport *self, PyObject *Py_UNUSED(ignored))
 {
-    return Py_NewRef(self->protocol == NULL ? Py_None : self->protocol);
+    return pyc_field_get((PyObject *)self, &self->protocol);
 }
 
 PyObject *

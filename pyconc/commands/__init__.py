@@ -64,7 +64,7 @@ def take_watchdog(args):
 
 
 def runner():
-    """The module that runs programs, unless the environment has a limit that the program's first loop would stumble on."""
+    """The module that runs programs, unless their first loop would stumble on the environment."""
     from pyconc.commands import run
     from pyconc.loop import watchdog
     try:

@@ -21,8 +21,8 @@ asyncio_readuntil = asyncio.StreamReader.readuntil
 
 
 async def as_it_came(source, reading):
-    """asyncio's `reading` of what has come, for somebody who has waited for it: as asyncio's own that waits, it does not
-    look at what the connection was lost by after that."""
+    """asyncio's `reading` of what has come, for somebody who has waited for it: like asyncio's own that has waited, it
+    does not look at what the connection was lost by meanwhile."""
     exception, source.exception = source.exception, None
     try:
         return await reading

@@ -130,8 +130,8 @@ def test_wrong_watchdog(folder, args, why):
 @pytest.mark.parametrize("program", [["look.py"], ["-c", LOOK], ["-m", "look"], ["-"]])
 def test_wrong_watchdog_in_the_environment(folder, program):
     assert python(folder, "-m", "pyconc", *program, env={**os.environ, "PYCONC_WATCHDOG": "soon"}) == (
-        2, "", ["python -m pyconc: the environment variable PYCONC_WATCHDOG must be a number of seconds, 0 (off) or more, "
-                "not 'soon'"])
+        2, "", ["python -m pyconc: the environment variable PYCONC_WATCHDOG must be a number of seconds, 0 (off) or "
+                "more, not 'soon'"])
 
 
 def test_safe_path(folder):
