@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "py/compat.h"
 #include "net/datagram.h"
+#include "net/field.h"
 #include "net/pass_on.h"
 
 #include <errno.h>
@@ -363,7 +364,7 @@ static PyObject *
 datagram_set_protocol(PyObject *op, PyObject *protocol)
 {
     PYC_PASS_ON_WITH((pyc_datagram *)op, "set_protocol", protocol);
-    Py_XSETREF(((pyc_datagram *)op)->protocol, Py_NewRef(protocol));
+    PYC_FIELD_SET((pyc_datagram *)op, protocol, Py_NewRef(protocol));
     Py_RETURN_NONE;
 }
 
@@ -375,8 +376,7 @@ PyDoc_STRVAR(get_protocol_doc,
 static PyObject *
 datagram_get_protocol(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *protocol = ((pyc_datagram *)op)->protocol;
-    return Py_NewRef(protocol == NULL ? Py_None : protocol);
+    return pyc_field_get(op, &((pyc_datagram *)op)->protocol);
 }
 
 PyDoc_STRVAR(is_reading_doc, "is_reading($self, /)\n--\n\n"
@@ -487,7 +487,9 @@ datagram_set_limits(PyObject *op, PyObject *args, PyObject *keywords)
     }
     self->high = most;
     self->low = least;
-    pyc_datagram_maybe_pause(self);
+    if (pyc_must_pass_on(&self->loop) == NULL) {
+        pyc_datagram_maybe_pause(self);
+    }
     Py_RETURN_NONE;
 }
 
@@ -533,11 +535,15 @@ static PyMethodDef datagram_methods[] = {
 static PyMemberDef datagram_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(pyc_datagram, weakrefs),
      READONLY},
-    {"_loop", T_OBJECT, offsetof(pyc_datagram, loop), READONLY},
-    {"_sock", T_OBJECT, offsetof(pyc_datagram, sock), READONLY},
     {"_sock_fd", T_INT, offsetof(pyc_datagram, fd), READONLY},
-    {"_protocol", T_OBJECT, offsetof(pyc_datagram, protocol), READONLY},
-    {"_address", T_OBJECT, offsetof(pyc_datagram, address), READONLY},
+    {NULL},
+};
+
+static PyGetSetDef datagram_getset[] = {
+    PYC_FIELD("_loop", pyc_datagram, loop),
+    PYC_FIELD("_sock", pyc_datagram, sock),
+    PYC_FIELD("_protocol", pyc_datagram, protocol),
+    PYC_FIELD("_address", pyc_datagram, address),
     {NULL},
 };
 
@@ -551,17 +557,12 @@ PyDoc_STRVAR(datagram_doc,
              "run (None: a copy of the current one).");
 
 static PyType_Slot datagram_slots[] = {
-    {Py_tp_doc, (void *)datagram_doc},
-    {Py_tp_new, datagram_new},
-    {Py_tp_init, datagram_init},
-    {Py_tp_finalize, datagram_finalize},
-    {Py_tp_dealloc, datagram_dealloc},
-    {Py_tp_traverse, datagram_traverse},
-    {Py_tp_clear, datagram_clear},
-    {Py_tp_repr, datagram_repr},
-    {Py_tp_methods, datagram_methods},
-    {Py_tp_members, datagram_members},
-    {0, NULL},
+    {Py_tp_doc, (void *)datagram_doc}, {Py_tp_new, datagram_new},
+    {Py_tp_init, datagram_init},       {Py_tp_finalize, datagram_finalize},
+    {Py_tp_dealloc, datagram_dealloc}, {Py_tp_traverse, datagram_traverse},
+    {Py_tp_clear, datagram_clear},     {Py_tp_repr, datagram_repr},
+    {Py_tp_methods, datagram_methods}, {Py_tp_members, datagram_members},
+    {Py_tp_getset, datagram_getset},   {0, NULL},
 };
 
 static PyType_Spec datagram_spec = {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "py/compat.h"
 #include "net/datagram.h"
+#include "net/field.h"
 
 #include <errno.h>
 
@@ -92,8 +93,8 @@ pyc_datagram_close_watcher(pyc_datagram *self)
 void
 pyc_datagram_close_socket(pyc_datagram *self)
 {
-    PyObject *sock = self->sock;
-    self->sock = NULL;
+    PyObject *sock = Py_NewRef(self->sock);
+    PYC_FIELD_SET(self, sock, NULL);
     pyc_datagram_close_watcher(self);
     PyObject *result = PyObject_CallMethod(sock, "close", NULL);
     Py_DECREF(sock);
@@ -123,7 +124,7 @@ connection_lost(pyc_loop *loop, PyObject *op)
     pyc_datagram_clear_queue(self);
     pyc_datagram_close_socket(self);
     pyc_peers_clear(&self->peers);
-    Py_CLEAR(self->protocol);
+    PYC_FIELD_SET(self, protocol, NULL);
     Py_DECREF(self);
 }
 

@@ -183,6 +183,16 @@ pyc_outbox_push_lines(pyc_outbox **place, PyObject *list)
     return 0;
 }
 
+PyObject *
+pyc_outbox_join(PyObject *lines)
+{
+    PyObject *none = PyBytes_FromStringAndSize(NULL, 0);
+    PyObject *all =
+        none == NULL ? NULL : PyObject_CallMethod(none, "join", "O", lines);
+    Py_XDECREF(none);
+    return all;
+}
+
 /* ---- limits ------------------------------------------------------------ */
 
 /* A limit as asyncio compares it: any number. */

@@ -43,6 +43,8 @@ int pyc_outbox_push(pyc_outbox **place, PyObject *owner, const char *data,
 /* Queues a list or tuple of bytes-like objects: all of them or, with an
  * exception, none. */
 int pyc_outbox_push_lines(pyc_outbox **place, PyObject *list);
+/* b"".join(lines): a new reference, or NULL with an exception. */
+PyObject *pyc_outbox_join(PyObject *lines);
 /* Forgets the first n bytes, and the outbox with the last of them. */
 void pyc_outbox_sent(pyc_outbox **place, size_t n);
 void pyc_outbox_drop(pyc_outbox **place);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "py/compat.h"
+#include "net/outbox.h"
 #include "net/pass_on.h"
 
 #define MAX_ARGS 2
@@ -38,14 +39,11 @@ done:
 PyObject *
 pyc_pass_on_lines(PyObject *transport, pyc_loop *loop, PyObject *lines)
 {
-    PyObject *none = PyBytes_FromStringAndSize(NULL, 0), *result = NULL;
-    PyObject *all =
-        none == NULL ? NULL : PyObject_CallMethod(none, "join", "O", lines);
+    PyObject *all = pyc_outbox_join(lines), *result = NULL;
     if (all != NULL) {
         result = pyc_pass_on(transport, loop, "write", &all, 1);
         Py_DECREF(all);
     }
-    Py_XDECREF(none);
     return result;
 }
 

@@ -243,7 +243,8 @@ pyc_pipe_release(pyc_pipe *self)
     if (pipe == NULL) {
         return 0;
     }
-    self->pipe = NULL;
+    Py_INCREF(pipe);
+    PYC_FIELD_SET(self, pipe, NULL);
     result = PyObject_CallMethod(pipe, "close", NULL);
     Py_DECREF(pipe);
     Py_XDECREF(result);
@@ -263,9 +264,9 @@ pipe_lost(pyc_loop *loop, PyObject *arg)
     }
     Py_CLEAR(self->lost_exc);
     pyc_callback_clear(&self->receive);
-    Py_CLEAR(self->protocol);
+    PYC_FIELD_SET(self, protocol, NULL);
     Py_CLEAR(self->context);
-    Py_CLEAR(self->loop);
+    PYC_FIELD_SET(self, loop, NULL);
 }
 
 int

@@ -146,6 +146,8 @@ static PyObject *
 pipe_repr(pyc_pipe *self)
 {
     const char *state = self->closing ? " closing" : "";
+    /* First: the loop's thread lets go of the pipe, and then of the loop. */
+    int elsewhere = pyc_must_pass_on(&self->loop) != NULL;
     PyObject *result, *name = PyType_GetName(Py_TYPE(self));
     if (name == NULL) {
         return NULL;
@@ -153,7 +155,7 @@ pipe_repr(pyc_pipe *self)
     if (self->pipe == NULL) {
         result = PyUnicode_FromFormat("<%U closed fd=%d>", name, self->fileno);
     }
-    else if (self->loop->closed || pyc_must_pass_on(&self->loop) != NULL) {
+    else if (elsewhere || self->loop->closed) {
         result = PyUnicode_FromFormat("<%U%s fd=%d open>", name, state,
                                       self->fileno);
     }
@@ -174,7 +176,7 @@ pipe_repr(pyc_pipe *self)
 static PyObject *
 get_pipe(pyc_pipe *self, void *Py_UNUSED(closure))
 {
-    return Py_NewRef(self->pipe == NULL ? Py_None : self->pipe);
+    return pyc_field_get((PyObject *)self, &self->pipe);
 }
 
 /* As asyncio's can be, to None: somebody else has closed it. */
@@ -185,11 +187,12 @@ set_pipe(pyc_pipe *self, PyObject *pipe, void *Py_UNUSED(closure))
         PyErr_SetString(PyExc_AttributeError, "_pipe can be set to None only");
         return -1;
     }
-    Py_CLEAR(self->pipe);
+    PYC_FIELD_SET(self, pipe, NULL);
     return 0;
 }
 
 static PyGetSetDef pipe_getset[] = {
+    PYC_TRANSPORT_GETSET,
     {"_pipe", (getter)get_pipe, (setter)set_pipe, NULL, NULL},
     {NULL},
 };
@@ -211,7 +214,7 @@ pipe_set_protocol(pyc_pipe *self, PyObject *protocol)
 {
     PYC_PASS_ON_WITH(self, "set_protocol", protocol);
     pyc_callback_clear(&self->receive);
-    Py_XSETREF(self->protocol, Py_NewRef(protocol));
+    PYC_FIELD_SET(self, protocol, Py_NewRef(protocol));
     Py_RETURN_NONE;
 }
 

@@ -123,12 +123,25 @@ pyc_pipe_write(pyc_pipe *self, PyObject *object)
     Py_RETURN_NONE;
 }
 
+/* As asyncio's: where each write is a message of its own, this is one. */
+static PyObject *
+write_joined(pyc_pipe *self, PyObject *lines)
+{
+    PyObject *all = pyc_outbox_join(lines);
+    PyObject *result = all == NULL ? NULL : pyc_pipe_write(self, all);
+    Py_XDECREF(all);
+    return result;
+}
+
 PyObject *
 pyc_pipe_writelines(pyc_pipe *self, PyObject *lines)
 {
     pyc_loop *elsewhere = pyc_must_pass_on(&self->loop);
     if (elsewhere != NULL) {
         return pyc_pass_on_lines((PyObject *)self, elsewhere, lines);
+    }
+    if (!self->gathers) {
+        return write_joined(self, lines);
     }
     PyObject *list = PySequence_Fast(
         lines, "writelines() takes an iterable of bytes-like objects");

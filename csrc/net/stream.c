@@ -26,7 +26,7 @@ pyc_stream_set_protocol(pyc_stream *self, PyObject *protocol)
         Py_IS_TYPE(protocol, self->state->tls_type) ? pyc_tls_received : NULL;
     pyc_callback_clear(&self->receive);
     pyc_callback_clear(&self->buffer);
-    Py_XSETREF(self->protocol, Py_NewRef(protocol));
+    PYC_FIELD_SET(self, protocol, Py_NewRef(protocol));
     return 0;
 }
 
@@ -132,9 +132,9 @@ close_descriptor(pyc_stream *self)
 static int
 stream_detach(pyc_stream *self)
 {
-    PyObject *server = self->server, *result;
+    PyObject *server = Py_XNewRef(self->server), *result;
     int code = 0;
-    self->server = NULL;
+    PYC_FIELD_SET(self, server, NULL);
     if (self->clients != NULL) {
         code = pyc_clients_discard(self);
     }
@@ -192,9 +192,9 @@ stream_lost(pyc_loop *loop, PyObject *arg)
     Py_CLEAR(self->lost_exc);
     pyc_callback_clear(&self->receive);
     pyc_callback_clear(&self->buffer);
-    Py_CLEAR(self->protocol);
+    PYC_FIELD_SET(self, protocol, NULL);
     Py_CLEAR(self->context);
-    Py_CLEAR(self->loop);
+    PYC_FIELD_SET(self, loop, NULL);
 }
 
 int

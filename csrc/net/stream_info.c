@@ -143,12 +143,14 @@ pyc_stream_keep_names(pyc_stream *self)
 {
     pyc_state *state = self->state;
     PyObject *raised = pyc_take_exception();
+    PYC_BEGIN_CRITICAL_SECTION(self);
     PyObject *name = find_extra(self, state->str_sockname);
     Py_XDECREF(name);
     if (self->peer.family == AF_UNSPEC) {
         name = find_extra(self, state->str_peername);
         Py_XDECREF(name);
     }
+    PYC_END_CRITICAL_SECTION();
     PyErr_Clear();
     if (raised != NULL) {
         pyc_put_exception(raised);
@@ -172,7 +174,7 @@ pyc_stream_get_extra_info(pyc_stream *self, PyObject *args, PyObject *kwargs)
 }
 
 static PyObject *
-get_extra(pyc_stream *self, void *Py_UNUSED(closure))
+all_extra(pyc_stream *self)
 {
     static const char *const names[] = {"peername", "sockname", "socket"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -188,15 +190,31 @@ get_extra(pyc_stream *self, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+get_extra(pyc_stream *self, void *Py_UNUSED(closure))
+{
+    PyObject *extra;
+    PYC_BEGIN_CRITICAL_SECTION(self);
+    extra = all_extra(self);
+    PYC_END_CRITICAL_SECTION();
+    return extra;
+}
+
+static PyObject *
 get_sock(pyc_stream *self, void *Py_UNUSED(closure))
 {
-    PyObject *sock = self->closed ? Py_None : pyc_stream_socket(self);
-    return Py_XNewRef(sock);
+    PyObject *sock;
+    PYC_BEGIN_CRITICAL_SECTION(self);
+    sock = Py_XNewRef(self->closed ? Py_None : pyc_stream_socket(self));
+    PYC_END_CRITICAL_SECTION();
+    return sock;
 }
 
 PyGetSetDef pyc_stream_getset[] = {
     {"_extra", (getter)get_extra, NULL, NULL, NULL},
     {"_sock", (getter)get_sock, NULL, NULL, NULL},
+    PYC_TRANSPORT_GETSET,
+    PYC_FIELD("_server", pyc_stream, server),
+    PYC_FIELD("_empty_waiter", pyc_stream, empty_waiter),
     {NULL},
 };
 
@@ -206,6 +224,8 @@ PyObject *
 pyc_stream_repr(pyc_stream *self)
 {
     const char *state = self->closed ? " closed" : "";
+    /* First: the loop's thread lets go of it at any moment. */
+    int elsewhere = pyc_must_pass_on(&self->loop) != NULL;
     if (!self->closed && self->closing) {
         state = " closing";
     }
@@ -213,8 +233,7 @@ pyc_stream_repr(pyc_stream *self)
     if (name == NULL) {
         return NULL;
     }
-    if (self->loop == NULL || self->loop->closed ||
-        pyc_must_pass_on(&self->loop) != NULL) {
+    if (elsewhere || self->loop == NULL || self->loop->closed) {
         result = PyUnicode_FromFormat("<%U%s fd=%d>", name, state, self->fd);
     }
     else {

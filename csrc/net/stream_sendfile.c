@@ -11,7 +11,7 @@ new_waiter(pyc_stream *self)
 {
     PyObject *waiter =
         PyObject_CallMethod((PyObject *)self->loop, "create_future", NULL);
-    Py_XSETREF(self->empty_waiter, waiter);
+    PYC_FIELD_SET(self, empty_waiter, waiter);
     return waiter == NULL ? -1 : 0;
 }
 
@@ -56,6 +56,11 @@ pyc_stream__make_empty_waiter(pyc_stream *self, PyObject *Py_UNUSED(ignored))
         PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
         return NULL;
     }
+    if (self->outbox != NULL && !self->blocked) {
+        /* Whoever flushes early, such as get_write_buffer_size(), tells no
+         * waiter: only what the socket does not take is waited for. */
+        pyc_transport_flush(&self->base);
+    }
     if (new_waiter(self) < 0) {
         return NULL;
     }
@@ -83,7 +88,7 @@ pyc_stream__make_room_waiter(pyc_stream *self, PyObject *Py_UNUSED(ignored))
 PyObject *
 pyc_stream__reset_empty_waiter(pyc_stream *self, PyObject *Py_UNUSED(ignored))
 {
-    Py_CLEAR(self->empty_waiter);
+    PYC_FIELD_SET(self, empty_waiter, NULL);
     if (self->blocked && self->outbox == NULL) {
         self->blocked = 0;
         pyc_stream_update(self);

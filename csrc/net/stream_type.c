@@ -233,10 +233,8 @@ static PyMethodDef stream_methods[] = {
 static PyMemberDef stream_members[] = {
     PYC_TRANSPORT_MEMBERS,
     PYC_MEMBER("_sock_fd", T_INT, pyc_stream, fd),
-    PYC_MEMBER("_server", T_OBJECT, pyc_stream, server),
     PYC_MEMBER("_conn_lost", T_UINT, pyc_stream, conn_lost),
     PYC_MEMBER("_eof", T_BOOL, pyc_stream, eof),
-    PYC_MEMBER("_empty_waiter", T_OBJECT, pyc_stream, empty_waiter),
     {NULL},
 };
 

@@ -76,14 +76,11 @@ pyc_transport_tell(pyc_transport *self, PyObject *name, PyObject *arg,
 void
 pyc_transport_begin(pyc_transport *self)
 {
-    static const char failed[] = "Exception in callback connection_made()";
     if (pyc_streams_adopt(self->state, self->protocol) < 0) {
-        pyc_transport_report(self, failed);
+        pyc_transport_report(self, PYC_STREAMS_NOT_ADOPTED);
     }
-    else {
-        pyc_transport_tell(self, self->state->str_connection_made,
-                           (PyObject *)self, failed);
-    }
+    pyc_transport_tell(self, self->state->str_connection_made, (PyObject *)self,
+                       "Exception in callback connection_made()");
     self->started = 1;
     if (self->loop != NULL) {
         self->kind->update(self);
@@ -157,7 +154,7 @@ pyc_transport_watch(pyc_transport *self, int events)
 PyObject *
 pyc_transport_get_protocol(pyc_transport *self, PyObject *Py_UNUSED(ignored))
 {
-    return Py_NewRef(self->protocol == NULL ? Py_None : self->protocol);
+    return pyc_field_get((PyObject *)self, &self->protocol);
 }
 
 PyObject *

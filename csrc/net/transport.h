@@ -93,10 +93,11 @@ PyObject *pyc_transport_is_reading(pyc_transport *self, PyObject *ignored);
 
 #define PYC_TRANSPORT_MEMBERS                                                  \
     PYC_TRANSPORT_OBJECT_MEMBERS,                                              \
-        PYC_MEMBER("_protocol", T_OBJECT, pyc_transport, protocol),            \
         PYC_MEMBER("_closing", T_BOOL, pyc_transport, closing),                \
         PYC_MEMBER("_paused", T_BOOL, pyc_transport, paused),                  \
         PYC_MEMBER("_protocol_paused", T_BOOL, pyc_transport, protocol_paused)
+#define PYC_TRANSPORT_GETSET                                                   \
+    PYC_TRANSPORT_OBJECT_GETSET, PYC_FIELD("_protocol", pyc_transport, protocol)
 
 int pyc_transport_traverse(pyc_transport *self, visitproc visit, void *arg);
 void pyc_transport_clear(pyc_transport *self);

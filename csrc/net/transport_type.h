@@ -5,6 +5,7 @@
 #define PYC_NET_TRANSPORT_TYPE_H
 
 #include "loop/loop.h"
+#include "net/field.h"
 
 /* The beginning of each of them. */
 #define PYC_TRANSPORT_OBJECT                                                   \
@@ -51,10 +52,11 @@ int pyc_transport_drop_write(pyc_state *state, unsigned *count,
 #define PYC_MEMBER(name, type, struct_name, field)                             \
     {name, type, offsetof(struct_name, field), READONLY, NULL}
 #define PYC_TRANSPORT_OBJECT_MEMBERS                                           \
-    PYC_MEMBER("_loop", T_OBJECT, pyc_transport_object, loop),                 \
-        PYC_MEMBER("__dictoffset__", T_PYSSIZET, pyc_transport_object, dict),  \
+    PYC_MEMBER("__dictoffset__", T_PYSSIZET, pyc_transport_object, dict),      \
         PYC_MEMBER("__weaklistoffset__", T_PYSSIZET, pyc_transport_object,     \
                    weakrefs)
+#define PYC_TRANSPORT_OBJECT_GETSET                                            \
+    PYC_FIELD("_loop", pyc_transport_object, loop)
 
 #define PYC_WRITE(function, verb, file)                                        \
     PYC_METHOD("write", function, METH_O,                                      \

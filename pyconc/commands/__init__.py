@@ -30,14 +30,12 @@ def main(args=None):
         from pyconc.commands.demo import main as demo
         demo(args[1:])
     elif first in ("-m", "-c") and len(args) > 1:
-        from pyconc.commands import run
+        run = runner()
         (run.module if first == "-m" else run.command)(args[1], args[2:])
     elif first == "-":
-        from pyconc.commands import run
-        run.standard_input(args[1:])
+        runner().standard_input(args[1:])
     elif first is not None and not first.startswith("-"):
-        from pyconc.commands import run
-        run.script(first, args[1:])
+        runner().script(first, args[1:])
     elif first is None:
         sys.exit(USAGE.rstrip())
     else:
@@ -63,6 +61,17 @@ def take_watchdog(args):
     if not args or (args[0].startswith("-") and args[0] not in ("-", "-m", "-c")):
         refuse("--watchdog needs a program to watch")
     return args
+
+
+def runner():
+    """The module that runs programs, unless their first loop would stumble on the environment."""
+    from pyconc.commands import run
+    from pyconc.loop import watchdog
+    try:
+        watchdog.limit_of_new_loops()
+    except ValueError as error:
+        refuse(error)
+    return run
 
 
 def refuse(why):

@@ -3,18 +3,31 @@
 these classes when its connection on a pyconc loop begins.
 
 Only what C cannot do at once, with nothing unusual about it, is left to the methods of asyncio; errors are always
-theirs. Classes that a program derived from asyncio's, and methods that it replaced, are left alone.
+theirs. Classes that a program derived from asyncio's, and methods that it replaced, are left alone. What
+is replaced in a stream after that is called by the program only: the other methods do not go by it, nor does C, which
+stands in for feed_data() from the first data on.
 """
 import asyncio
 
 from pyconc._core import StreamSource
 
 asyncio_drain = asyncio.StreamWriter.drain
+asyncio_drain_helper = asyncio.StreamReaderProtocol._drain_helper
 asyncio_feed_data = asyncio.StreamReader.feed_data
 asyncio_read = asyncio.StreamReader.read
 asyncio_readexactly = asyncio.StreamReader.readexactly
 asyncio_readline = asyncio.StreamReader.readline
 asyncio_readuntil = asyncio.StreamReader.readuntil
+
+
+async def as_it_came(source, reading):
+    """asyncio's `reading` of what has come, for somebody who has waited for it: like asyncio's own that has waited, it
+    does not look at what the connection was lost by meanwhile."""
+    exception, source.exception = source.exception, None
+    try:
+        return await reading
+    finally:
+        source.exception = exception
 
 
 class StreamReader(asyncio.StreamReader):
@@ -65,7 +78,8 @@ class StreamReader(asyncio.StreamReader):
         source, waited = self._source, False
         while type(data := source.readexactly(n, waited)) is not bytes:
             if data is None:
-                return await asyncio_readexactly(self, n)
+                reading = asyncio_readexactly(self, n)
+                return await (as_it_came(source, reading) if waited else reading)
             waited = True
             try:
                 await data      # whose end has the source forget it
@@ -84,7 +98,8 @@ class StreamReader(asyncio.StreamReader):
         source, searched = self._source, -1
         while type(data := source.readuntil(separator, searched)) is not bytes:
             if data is None:
-                return await asyncio_readuntil(self, separator)
+                reading = asyncio_readuntil(self, separator)
+                return await (reading if searched < 0 else as_it_came(source, reading))
             searched = max(0, len(source.buffer) + 1 - len(separator))
             try:
                 await data      # whose end has the source forget it
@@ -102,7 +117,8 @@ class StreamReader(asyncio.StreamReader):
         source, searched = self._source, -1
         while type(data := source.readuntil(b"\n", searched)) is not bytes:
             if data is None:
-                return await asyncio_readline(self)
+                reading = asyncio_readline(self)
+                return await (reading if searched < 0 else as_it_came(source, reading))
             searched = len(source.buffer)
             try:
                 await data      # whose end has the source forget it
@@ -149,9 +165,15 @@ ORIGINAL = {cls: {name: method for name, method in vars(cls).items()
                   if not name.startswith("__") and method is not None}
             for cls in (asyncio.StreamReader, asyncio.StreamWriter)}
 
-# What a program had replaced when this was imported is none of asyncio's.
-UNTOUCHED = {cls: all(not callable(method) or getattr(method, "__globals__", None) is vars(asyncio.streams)
-                      for method in methods.values()) for cls, methods in ORIGINAL.items()}
+
+def is_asyncios(method):
+    """False for what a program had replaced when this was imported."""
+    return getattr(method, "__globals__", None) is vars(asyncio.streams)
+
+
+UNTOUCHED = {cls: all(not callable(method) or is_asyncios(method) for method in methods.values())
+             for cls, methods in ORIGINAL.items()}
+DRAIN_HELPERS = {asyncio_drain_helper} if is_asyncios(asyncio_drain_helper) else set()
 
 
 def is_original(stream, cls):
@@ -161,20 +183,22 @@ def is_original(stream, cls):
 
 
 def adopt_reader(reader):
-    attributes = vars(reader)
-    if not (is_original(reader, asyncio.StreamReader) and attributes.keys() >= ATTRIBUTES):
+    if not (is_original(reader, asyncio.StreamReader) and vars(reader).keys() >= ATTRIBUTES):
         return None
     source = StreamSource(reader, reader._buffer, reader._limit, reader._loop)
     for name in IN_SOURCE:
-        setattr(source, name, attributes.pop(f"_{name}"))
-    change(reader, StreamReader, source)
+        setattr(source, name, getattr(reader, f"_{name}"))
+    change(reader, StreamReader, source, ATTRIBUTES)
     return source
 
 
-def change(stream, cls, source):
+def change(stream, cls, source, in_source=()):
     """Makes `stream` a `cls`, with a dictionary of its own: the interpreter finds attributes of an object whose class
     was changed slowly in one that shares its keys with others."""
-    attributes = {**vars(stream), "_source": source}
+    stream._source = source     # by now, and nothing goes before the end: the stream is whole whatever fails in between
+    attributes = {**vars(stream)}
+    for name in in_source:
+        del attributes[name]
     stream.__class__ = cls
     stream.__dict__ = attributes
 
@@ -189,7 +213,9 @@ def adopt_streams(protocol):
 
     def connected(reader, writer):
         protocol._client_connected_cb = callback
-        if is_original(writer, asyncio.StreamWriter):
+        # Of a reader that the protocol has put in the place of its own, the source knows nothing.
+        if (type(reader) is StreamReader and reader._source is source and is_original(writer, asyncio.StreamWriter) and
+                getattr(writer._protocol._drain_helper, "__func__", None) in DRAIN_HELPERS):
             change(writer, StreamWriter, source)
         return callback(reader, writer)
 

@@ -578,11 +578,36 @@ def test_messages_stay_apart(kind):
             r, w = socket.socketpair(type=socket.SOCK_DGRAM if kind == "datagrams" else socket.SOCK_SEQPACKET)
         reader, writer = await read_end(r), await write_end(w)
         messages = [b"%d" % i * 100 for i in range(1, 300)]
-        for message in messages[:100]:
+        for message in messages:
             writer.transport.write(message)
-        writer.transport.writelines(messages[100:])
         await reader.received(sum(map(len, messages)))
         assert reader.sizes == [len(message) for message in messages]
+        writer.transport.close()
+        reader.transport.close()
+        await reader.lost
+        await writer.lost
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["packets", "datagrams", "seqpacket"])
+@pytest.mark.parametrize("lines", [list, iter], ids=["list", "iterator"])
+def test_lines_are_one_message(kind, lines):
+    """As asyncio sends them."""
+    async def main():
+        if kind == "packets":
+            r, w = os.pipe2(os.O_DIRECT)
+            r, w = open(r, "rb", 0), open(w, "wb", 0)
+        else:
+            r, w = socket.socketpair(type=socket.SOCK_DGRAM if kind == "datagrams" else socket.SOCK_SEQPACKET)
+        reader, writer = await read_end(r), await write_end(w)
+        writer.transport.writelines(lines([b"a", bytearray(b"bc"), memoryview(b"def"), b""]))
+        writer.transport.writelines(lines([]))
+        writer.transport.write(b"next")
+        with pytest.raises(TypeError, match="bytes-like object"):
+            writer.transport.writelines(lines([b"never", "sent"]))
+        await reader.received(10)
+        assert reader.sizes == [6, 4]
         writer.transport.close()
         reader.transport.close()
         await reader.lost

@@ -750,6 +750,41 @@ def test_it_waits_for_what_was_written_before(run, sockets, tls, path):
     assert not run.reports
 
 
+EARLY = {
+    "size": lambda transport: transport.get_write_buffer_size(),
+    "limits": lambda transport: transport.set_write_buffer_limits(high=1),
+    "eof": lambda transport: transport.can_write_eof() and transport.write_eof(),
+}
+
+
+@pytest.mark.parametrize("early", EARLY)
+@pytest.mark.parametrize("kind", ["file", "read"])
+def test_what_was_written_before_may_go_early(run, connection, path, kind, early):
+    """By another task, which has the transport send what would have gone at the end of the turn."""
+    async def main():
+        protocol, received, finish = await connection()
+        transport = protocol.transport
+
+        async def send(file):
+            transport.write(b"first,")
+            transport.write(b"second,")
+            return await asyncio.get_running_loop().sendfile(transport, file, 0, 100)
+
+        async def flush():
+            EARLY[early](transport)
+
+        with open(path, "rb") if kind == "file" else Unmapped() as file:
+            if kind == "read" and early == "eof":
+                return await finish()       # nothing may be written after it
+            sent, _ = await asyncio.wait_for(asyncio.gather(send(file), flush()), 60)
+            assert sent == 100
+            assert await received(113) == b"first,second," + DATA[:100]
+        await finish()
+
+    run(main)
+    assert not run.reports
+
+
 @pytest.mark.parametrize("turns", [0, 1, 5])
 def test_cancelled_before_it_began(run_ours, sockets, tls, path, turns):
     """What was written before goes on, and the transport is as before. asyncio's is not."""

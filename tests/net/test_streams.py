@@ -13,6 +13,7 @@ import pytest
 
 import pyconc
 from pyconc._core import StreamSource
+from pyconc.loop import streams
 
 OURS = not hasattr(sys, "_is_gil_enabled") or sys._is_gil_enabled()     # without a GIL the streams stay asyncio's
 needs_ours = pytest.mark.skipif(not OURS, reason="without a GIL the streams are asyncio's own")
@@ -219,6 +220,32 @@ def test_bytes_that_the_lost_connection_did_not_bring(run_ours):
                 await asyncio.wait_for(reading, 10)
 
     run_ours(main)
+
+
+READS = {"read": lambda r: r.read(50), "readexactly": lambda r: r.readexactly(50), "readline": lambda r: r.readline(),
+         "readuntil": lambda r: r.readuntil(b"zz")}
+
+
+@pytest.mark.parametrize("data, limit", [(b"part", 20), (b"", 20), (b"more than the limit", 4),
+                                         (b"more than the limit\nzz", 4)])
+@pytest.mark.parametrize("read", READS)
+def test_the_end_or_too_much_before_the_connection_is_found_lost(same, read, data, limit):
+    """And all of it before the waiting read, which was woken, runs: it gets what it would have got without the loss."""
+    async def main():
+        async with Connection(limit=limit) as it:
+            reading = asyncio.create_task(READS[read](it.reader))
+            await asyncio.sleep(0)
+            it.reader.feed_data(data)
+            it.reader.feed_eof()
+            it.reader.set_exception(ConnectionResetError("lost"))
+            try:
+                result = await reading
+            except Exception as error:
+                result = repr(error), getattr(error, "partial", None), getattr(error, "consumed", None)
+            assert isinstance(it.reader.exception(), ConnectionResetError)
+            return result, bytes(it.reader._buffer)
+
+    same(main)
 
 
 @needs_ours
@@ -471,6 +498,162 @@ def test_a_protocol_that_is_not_initialized(run):
         await loop.create_connection(lambda: Protocol(made), sock=ours)
         made.result().close()
         peer.close()
+
+    run(main)
+    assert run.reports == []
+
+
+def test_a_reader_without_attributes(run):
+    """A class of a program's own, which has nothing of asyncio's but the methods that a protocol calls."""
+    class Reader:
+        __slots__ = ("got", "__weakref__")
+        _source_traceback = None
+
+        def set_transport(self, transport):
+            self.got = []
+
+        def feed_data(self, data):
+            self.got.append(data)
+
+        def feed_eof(self):
+            self.got.append(None)
+
+    async def main():
+        loop, reader = asyncio.get_running_loop(), Reader()
+        ours, peer = socket.socketpair()
+        with peer:
+            transport, _ = await loop.create_connection(lambda: asyncio.StreamReaderProtocol(reader), sock=ours)
+            peer.send(b"data")
+            peer.shutdown(socket.SHUT_WR)
+            while None not in reader.got:
+                await asyncio.sleep(0)
+            assert reader.got == [b"data", None]
+            transport.close()
+
+    run(main)
+    assert run.reports == []
+
+
+@needs_ours
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_streams_that_cannot_be_taken_over_stay_asyncio_s(run_ours, tls, monkeypatch, over_tls):
+    def fail(reader):
+        raise MemoryError
+
+    async def main():
+        client, server = tls.contexts() if over_tls else (None, None)
+        accepted = asyncio.get_running_loop().create_future()
+        async with asyncio.timeout(60), await asyncio.start_server(
+                lambda *streams: accepted.set_result(streams), "127.0.0.1", 0, ssl=server) as it:
+            reader, writer = await asyncio.open_connection(*it.sockets[0].getsockname(), ssl=client,
+                                                           server_hostname="localhost" if over_tls else None)
+            peer_reader, peer_writer = await accepted
+            assert type(reader) is type(peer_reader) is asyncio.StreamReader
+            writer.write(b"line\n")
+            assert await peer_reader.readline() == b"line\n"
+            peer_writer.write(b"answer\n")
+            await peer_writer.drain()
+            assert await reader.readline() == b"answer\n"
+            writer.close()
+            peer_writer.close()
+            await peer_writer.wait_closed()
+
+    monkeypatch.setattr(streams, "adopt_reader", fail)
+    run_ours(main)
+    assert [(message, type(error)) for message, error in run_ours.reported()] == [
+        ("Exception in taking over asyncio's streams", MemoryError)] * 2
+
+
+@needs_ours
+def test_no_memory_to_take_a_reader_over():
+    """Wherever it is missing, the reader is asyncio's as before, with what it has."""
+    script = """if True:
+        import asyncio, _testcapi
+        from pyconc.loop import streams
+        change = streams.change
+        def change_without_memory(*args):
+            _testcapi.set_nomemory(allowed, allowed + 1)
+            change(*args)
+        streams.change = change_without_memory
+        async def main():
+            global allowed
+            for allowed in range(1000):
+                reader = asyncio.StreamReader()
+                reader.feed_data(b"data")
+                reader.mine = "kept"
+                try:
+                    source = streams.adopt_reader(reader)
+                except MemoryError:
+                    source = None
+                finally:
+                    _testcapi.remove_mem_hooks()
+                reader.feed_data(b"more")
+                assert await reader.readexactly(8) == b"datamore" and reader.mine == "kept", allowed
+                if source is not None:
+                    break
+            assert type(reader) is streams.StreamReader and "_buffer" not in vars(reader), allowed
+            print("done after", "some" if allowed else "none")
+        asyncio.run(main())
+    """
+    pytest.importorskip("_testcapi")
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (ended.stdout, ended.stderr) == ("done after some\n", "")
+
+
+def test_a_reader_in_the_place_of_the_protocol_s_own(run):
+    """Its writer goes by that one."""
+    class Protocol(asyncio.StreamReaderProtocol):
+        def connection_made(self, transport):
+            reader = asyncio.StreamReader()
+            reader.set_transport(transport)
+            writer = asyncio.StreamWriter(transport, self, reader, asyncio.get_running_loop())
+            self._client_connected_cb(reader, writer)
+
+    async def main():
+        loop, accepted = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+        own = asyncio.StreamReader()
+        ours, peer = socket.socketpair()
+        with peer:
+            transport, _ = await loop.create_connection(
+                lambda: Protocol(own, lambda *streams: accepted.set_result(streams)), sock=ours)
+            reader, writer = await accepted
+            reader.set_exception(ValueError("lost"))
+            with pytest.raises(ValueError, match="lost"):
+                await writer.drain()
+            transport.close()
+
+    run(main)
+    assert run.reports == []
+
+
+@pytest.mark.parametrize("where", ["class", "instance"])
+def test_a_protocol_that_drains_in_its_own_way(run, where):
+    called = []
+
+    class Protocol(asyncio.StreamReaderProtocol):
+        if where == "class":
+            async def _drain_helper(self):
+                called.append(self)
+                await super()._drain_helper()
+
+    async def main():
+        loop, accepted = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+        own = asyncio.StreamReader()
+        ours, peer = socket.socketpair()
+
+        def factory():
+            protocol = Protocol(own, lambda *streams: accepted.set_result(streams))
+            if where == "instance":
+                original = protocol._drain_helper
+                protocol._drain_helper = lambda: (called.append(protocol), original())[1]
+            return protocol
+
+        with peer:
+            transport, protocol = await loop.create_connection(factory, sock=ours)
+            _, writer = await accepted
+            await writer.drain()
+            assert called == [protocol]
+            transport.close()
 
     run(main)
     assert run.reports == []

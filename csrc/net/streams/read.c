@@ -29,7 +29,14 @@ resume(pyc_stream_source *self)
 static PyObject *
 wait_for_data(pyc_stream_source *self)
 {
-    if (self->waiter != Py_None || self->exception != Py_None) {
+    PyObject *exc = self->exception;
+    if (exc != Py_None) { /* nothing comes any more */
+        int made = PyExceptionInstance_Check(exc);
+        PyErr_SetObject(made ? (PyObject *)Py_TYPE(exc) : exc,
+                        made ? exc : NULL);
+        return NULL;
+    }
+    if (self->waiter != Py_None) {
         Py_RETURN_NONE;
     }
     if (self->paused && resume(self) < 0) {

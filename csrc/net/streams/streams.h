@@ -69,7 +69,9 @@ PyObject *pyc_stream_source_readuntil(pyc_stream_source *self,
 int pyc_streams_register(PyObject *module, pyc_state *state);
 
 /* Before protocol.connection_made(): has the streams of a StreamReaderProtocol
- * become those of pyconc.loop.streams. 0, or -1 with an exception. */
+ * become those of pyconc.loop.streams. 0, or -1 with an exception: they are
+ * asyncio's as before, and the connection can do with those. */
+#define PYC_STREAMS_NOT_ADOPTED "Exception in taking over asyncio's streams"
 int pyc_streams_adopt(pyc_state *state, PyObject *protocol);
 
 /* Finds protocol.data_received; of an asyncio.StreamReaderProtocol whose reader

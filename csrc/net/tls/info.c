@@ -46,12 +46,11 @@ pyc_tls_extra_info(pyc_tls *self, PyObject *name, PyObject *fallback)
             }
         }
     }
-    if (self->lower == NULL) {
-        return Py_NewRef(fallback);
-    }
-    PyObject *lower = Py_NewRef(self->lower);
-    PyObject *value =
-        PyObject_CallMethod(lower, "get_extra_info", "OO", name, fallback);
+    PyObject *lower = pyc_field_get((PyObject *)self, &self->lower);
+    PyObject *value = lower == Py_None
+                          ? Py_NewRef(fallback)
+                          : PyObject_CallMethod(lower, "get_extra_info", "OO",
+                                                name, fallback);
     Py_DECREF(lower);
     return value;
 }

@@ -381,17 +381,17 @@ static PyMethodDef tls_methods[] = {
     {name, type, offsetof(pyc_tls, field), READONLY, NULL}
 
 static PyMemberDef tls_members[] = {
-    MEMBER("_app_protocol", T_OBJECT, app),
-    MEMBER("_app_transport", T_OBJECT, transport),
-    MEMBER("_transport", T_OBJECT, lower),
-    MEMBER("_loop", T_OBJECT, loop),
-    MEMBER("_waiter", T_OBJECT, waiter),
     MEMBER("__weaklistoffset__", T_PYSSIZET, weakrefs),
     {NULL},
 };
 
 static PyGetSetDef tls_getset[] = {
     {"_engine", (getter)tls_engine, NULL, NULL, NULL},
+    PYC_FIELD("_app_protocol", pyc_tls, app),
+    PYC_FIELD("_app_transport", pyc_tls, transport),
+    PYC_FIELD("_transport", pyc_tls, lower),
+    PYC_FIELD("_loop", pyc_tls, loop),
+    PYC_FIELD("_waiter", pyc_tls, waiter),
     {NULL},
 };
 

@@ -17,7 +17,7 @@ pyc_tls_set_app(pyc_tls *self, PyObject *protocol)
     self->buffered = (char)buffered;
     pyc_callback_clear(&self->receive);
     pyc_callback_clear(&self->buffer);
-    Py_XSETREF(self->app, Py_NewRef(protocol));
+    PYC_FIELD_SET(self, app, Py_NewRef(protocol));
     return 0;
 }
 
@@ -126,7 +126,8 @@ pyc_tls_wake_waiter(pyc_tls *self, PyObject *exc)
     if (waiter == NULL) {
         return;
     }
-    self->waiter = NULL;
+    Py_INCREF(waiter);
+    PYC_FIELD_SET(self, waiter, NULL);
     PyObject *result = PyObject_CallMethod(waiter, "cancelled", NULL);
     if (result == Py_False) {
         Py_DECREF(result);
@@ -241,11 +242,12 @@ handshake_done(pyc_tls *self)
     }
     if (self->app_state == PYC_TLS_APP_NEW) {
         self->app_state = PYC_TLS_APP_MADE;
-        PyObject *result = NULL;
-        if (pyc_streams_adopt(self->state, self->app) == 0) {
-            result = pyc_tls_tell(self, self->state->str_connection_made,
-                                  (PyObject *)self->transport);
+        if (pyc_streams_adopt(self->state, self->app) < 0) {
+            pyc_loop_report(self->loop, PYC_STREAMS_NOT_ADOPTED, self->app,
+                            (PyObject *)self->transport);
         }
+        PyObject *result = pyc_tls_tell(self, self->state->str_connection_made,
+                                        (PyObject *)self->transport);
         if (result == NULL) {
             pyc_tls_fatal(self,
                           /* asyncio says so, of its own protocol */
@@ -288,7 +290,7 @@ do_handshake(pyc_tls *self)
 int
 pyc_tls_connected(pyc_tls *self, PyObject *lower)
 {
-    Py_XSETREF(self->lower, Py_NewRef(lower));
+    PYC_FIELD_SET(self, lower, Py_NewRef(lower));
     self->stream = Py_IS_TYPE(lower, self->state->stream_type)
                        ? (pyc_stream *)lower
                        : NULL;
@@ -539,9 +541,9 @@ pyc_tls_lost(pyc_tls *self, PyObject *exc)
     pyc_callback_clear(&self->receive);
     pyc_callback_clear(&self->buffer);
     self->stream = NULL;
-    Py_CLEAR(self->lower);
-    Py_CLEAR(self->app);
-    Py_CLEAR(self->transport);
+    PYC_FIELD_SET(self, lower, NULL);
+    PYC_FIELD_SET(self, app, NULL);
+    PYC_FIELD_SET(self, transport, NULL);
     return 0;
 }
 

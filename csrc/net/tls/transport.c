@@ -60,12 +60,21 @@ transport_dealloc(PyObject *object)
     }
 }
 
+/* The transport beneath, or None. */
+static PyObject *
+get_lower(pyc_tls_transport *self)
+{
+    return pyc_field_get((PyObject *)self->tls, &self->tls->lower);
+}
+
 static PyObject *
 transport_repr(pyc_tls_transport *self)
 {
-    return PyUnicode_FromFormat(
-        "<SSLTransport%s over %R>", self->closed ? " closing" : "",
-        self->tls->lower == NULL ? Py_None : self->tls->lower);
+    PyObject *lower = get_lower(self);
+    PyObject *result = PyUnicode_FromFormat(
+        "<SSLTransport%s over %R>", self->closed ? " closing" : "", lower);
+    Py_DECREF(lower);
+    return result;
 }
 
 /* ---- writing ----------------------------------------------------------- */
@@ -184,7 +193,9 @@ transport_set_write_buffer_limits(pyc_tls_transport *self, PyObject *args,
                          &tls->out_low) < 0) {
         return NULL;
     }
-    pyc_tls_control_writing(tls);
+    if (pyc_must_pass_on(&self->loop) == NULL) {
+        pyc_tls_control_writing(tls);
+    }
     Py_RETURN_NONE;
 }
 
@@ -205,7 +216,9 @@ transport_set_read_buffer_limits(pyc_tls_transport *self, PyObject *args,
                          PYC_TLS_HIGH_READ, &tls->in_high, &tls->in_low) < 0) {
         return NULL;
     }
-    pyc_tls_control_reading(tls);
+    if (pyc_must_pass_on(&self->loop) == NULL) {
+        pyc_tls_control_reading(tls);
+    }
     Py_RETURN_NONE;
 }
 
@@ -235,6 +248,9 @@ static PyObject *
 transport_get_read_buffer_size(pyc_tls_transport *self,
                                PyObject *Py_UNUSED(ignored))
 {
+    if (pyc_check_runs_here(&self->loop, "get_read_buffer_size()") < 0) {
+        return NULL;
+    }
     return PyLong_FromSize_t(self->tls->engine->waiting(self->tls));
 }
 
@@ -301,14 +317,18 @@ transport_abort(pyc_tls_transport *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 transport_is_closing(pyc_tls_transport *self, PyObject *Py_UNUSED(ignored))
 {
-    pyc_tls *tls = self->tls;
-    if (self->closed || tls->lower == NULL) {
-        return PyBool_FromLong(self->closed);
+    PyObject *lower = get_lower(self), *closing;
+    if (self->closed || lower == Py_None) {
+        closing = PyBool_FromLong(self->closed);
     }
-    if (tls->stream != NULL) {
-        return PyBool_FromLong(tls->stream->closing);
+    else if (Py_IS_TYPE(lower, self->tls->state->stream_type)) {
+        closing = PyBool_FromLong(((pyc_stream *)lower)->closing);
     }
-    return PyObject_CallMethod(tls->lower, "is_closing", NULL);
+    else {
+        closing = PyObject_CallMethod(lower, "is_closing", NULL);
+    }
+    Py_DECREF(lower);
+    return closing;
 }
 
 /* ---- information ------------------------------------------------------- */
@@ -326,8 +346,7 @@ transport_set_protocol(pyc_tls_transport *self, PyObject *protocol)
 static PyObject *
 transport_get_protocol(pyc_tls_transport *self, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *app = self->tls->app;
-    return Py_NewRef(app == NULL ? Py_None : app);
+    return pyc_field_get((PyObject *)self->tls, &self->tls->app);
 }
 
 static PyObject *
@@ -420,6 +439,7 @@ static PyMemberDef transport_members[] = {
 
 static PyGetSetDef transport_getset[] = {
     {"_protocol_paused", (getter)get_protocol_paused, NULL, NULL, NULL},
+    PYC_TRANSPORT_OBJECT_GETSET,
     {NULL},
 };
 
