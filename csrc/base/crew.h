@@ -2,7 +2,8 @@
 /* Threads that work through jobs and never touch the interpreter. A job is a
  * number of items, which the workers take in chunks and steal from one
  * another. While there are several jobs a worker turns to the next one after
- * each chunk, so that a long job cannot starve a short one. */
+ * each chunk, so that a long job cannot starve a short one. Jobs whose calls
+ * may wait have workers of their own. */
 #ifndef PYC_BASE_CREW_H
 #define PYC_BASE_CREW_H
 
@@ -36,7 +37,10 @@ struct pyc_crew_job {
     size_t total;
     size_t chunk;   /* items a worker takes at once; more when there are many */
     size_t width;   /* workers on this job at most */
-    size_t threads; /* workers busy in the whole crew at most */
+    size_t threads; /* workers busy at most, on this job and on those beside
+                       it; where they differ the most counts */
+    bool waits; /* its calls may wait for what other jobs do: those that do are
+                   counted by themselves */
 
     /* The rest is the crew's: guarded by its lock unless it is atomic. */
 

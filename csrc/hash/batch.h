@@ -25,11 +25,6 @@ typedef struct {
 #define PYC_FAULT_CODE(fault) ((unsigned long)(uint32_t)(fault))
 
 typedef struct {
-    PyTypeObject *batch_type;
-    _Atomic(pyc_crew *) crew; /* made when it is first needed */
-} pyc_hash_state;
-
-typedef struct {
     const void *data;
     size_t size;
 } pyc_span;
@@ -37,11 +32,12 @@ typedef struct {
 typedef struct pyc_batch pyc_batch;
 typedef pyc_fault (*pyc_batch_item)(pyc_batch *, size_t index, pyc_scratch *);
 
+/* Begins as pyc_crew_object does. */
 struct pyc_batch {
     PyObject_HEAD
     pyc_crew_job job;
     pyc_batch_item item;
-    pyc_hash_state *state;
+    pyc_crew_state *state;
     PyObject *owners; /* tuple: what the inputs point into */
     PyObject *salts;  /* tuple: the same for the salts */
     PyObject *keys;   /* tuple: the same for the keys */
@@ -54,8 +50,6 @@ struct pyc_batch {
     pyc_span *key_spans;  /* what the results must be; NULL: there are none */
     size_t work;          /* about how many bytes there are to hash */
     atomic_bool started;
-    pyc_crew_listener listener; /* who tells `fd` */
-    int fd;
     unsigned char *out; /* where all results go, one after the other; NULL:
                            each is a bytes object in the list */
 
