@@ -369,23 +369,27 @@ pyc_crew_submit(pyc_crew *crew, pyc_crew_job *job)
     return err;
 }
 
-void
+bool
 pyc_crew_run_here(pyc_crew_job *job, void (*free_scratch)(void *))
 {
     void *scratch = NULL;
     pyc_fault fault = 0;
     atomic_store(&job->end, job->total);
     size_t count = job->run(job, 0, job->total, &scratch, &fault);
+    if (scratch != NULL) {
+        free_scratch(scratch);
+    }
+    if (fault == 0 && count < job->total) {
+        return false;
+    }
     job->done_here = count;
     if (fault != 0) {
         job->end = count;
         job->fault = fault;
     }
-    if (scratch != NULL) {
-        free_scratch(scratch);
-    }
     atomic_store(&job->finished, 1);
     tell_listeners(job);
+    return true;
 }
 
 static void

@@ -73,8 +73,9 @@ void pyc_crew_free(pyc_crew *crew);
 /* 0; ECANCELED when the crew was stopped, ENOMEM, or why no thread could be
  * started. */
 int pyc_crew_submit(pyc_crew *crew, pyc_crew_job *job);
-/* Works through the job in the calling thread; no crew is involved. */
-void pyc_crew_run_here(pyc_crew_job *job, void (*free_scratch)(void *));
+/* Works through the job in the calling thread; no crew is involved. False if
+ * items were left over without a fault: the job can be submitted still. */
+bool pyc_crew_run_here(pyc_crew_job *job, void (*free_scratch)(void *));
 
 /* Has the listener told when the job is over; false if it is already. Can be
  * called before the job is submitted. */

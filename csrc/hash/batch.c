@@ -8,6 +8,9 @@
 #define TINY_WORK ((size_t)64 << 10)
 /* What makes it worth while to wake one thread (more). */
 #define THREAD_WORK ((size_t)256 << 10)
+/* Below this much work a batch for one thread stays in the calling one, which
+ * is as quick and answers signals soon enough. */
+#define LONE_WORK ((size_t)4 << 20)
 #define ATTEND_MS 50
 
 static void
@@ -174,16 +177,25 @@ attend(pyc_batch *self, PyObject *progress)
     return 0;
 }
 
-static void
+/* Works through the batch in this thread, or returns false if threads should,
+ * whatever has been done already. */
+static bool
 run_in_place(pyc_batch *self)
 {
     if (self->work <= TINY_WORK) {
-        pyc_crew_run_here(&self->job, free_scratch);
-        return;
+        return pyc_crew_run_here(&self->job, free_scratch);
     }
+    bool done = false;
+    self->at_once = self->paths != NULL;
     Py_BEGIN_ALLOW_THREADS
-    pyc_crew_run_here(&self->job, free_scratch);
+    if (self->at_once ? pyc_files_are_small(self)
+                      : self->work < (self->job.width == 1 ? LONE_WORK
+                                                           : PYC_SERIAL_WORK)) {
+        done = pyc_crew_run_here(&self->job, free_scratch);
+    }
     Py_END_ALLOW_THREADS
+    self->at_once = false;
+    return done;
 }
 
 static PyObject *
@@ -309,14 +321,13 @@ batch_run(pyc_batch *self, PyObject *const *args, Py_ssize_t count)
     if (pyc_expect_args("run", count, 3) < 0 || begin(self, args) < 0) {
         return NULL;
     }
-    if (self->work < THREAD_WORK) {
-        run_in_place(self);
-    }
-    else if (submit(self) < 0) {
-        return NULL;
-    }
-    else if (attend(self, args[2]) < 0) {
-        goto fail;
+    if (!run_in_place(self)) {
+        if (submit(self) < 0) {
+            return NULL;
+        }
+        if (attend(self, args[2]) < 0) {
+            goto fail;
+        }
     }
     size_t total = self->job.total;
     if (self->job.fault == 0 && report(args[2], total, total) < 0) {

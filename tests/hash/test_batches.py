@@ -8,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
+import time
 import warnings
 
 import pytest
@@ -141,18 +143,60 @@ def test_files_are_never_read_on_the_loops_thread(run, tmp_path):
         with path.open("wb") as file:
             file.truncate(size)     # without blocks: nothing but time to read
 
+    wanted = [hashing.file_digest_many([path], "md5") for path in paths]
+
     async def main():
         before, turns = read_by_this_thread(), 0
-        for path in paths:
+        for path, digest in zip(paths, wanted):
             task = asyncio.ensure_future(hashing.file_digest_many_async([path], "md5"))
             while not task.done():
                 await asyncio.sleep(0)
                 turns += 1
-            assert await task == hashing.file_digest_many([path], "md5", threads=1)
+            assert await task == digest
         assert read_by_this_thread() - before < 100_000
         return turns
 
     assert run(main()) > 100
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="needs files that are in memory for certain")
+def test_small_files_are_read_by_the_thread_that_asks():
+    """Another would take longer to start than they do to read."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        paths, contents = [], [os.urandom(size) for size in (0, 1, 5000, 70_000)]
+        for i, data in enumerate(contents):
+            paths.append(os.path.join(folder, str(i)))
+            with open(paths[-1], "wb") as file:
+                file.write(data)
+        for count in range(1, 5):
+            before = read_by_this_thread()
+            found = hashing.file_digest_many(paths[:count], "sha256")
+            read = read_by_this_thread() - before
+            assert found == [hashlib.sha256(data).digest() for data in contents[:count]]
+            assert read >= sum(map(len, contents[:count]))
+        large = os.path.join(folder, "large")
+        with open(large, "wb") as file:
+            file.truncate(1 << 21)
+        before = read_by_this_thread()
+        assert hashing.file_digest_many([paths[0], large], "sha256")[1] == hashlib.sha256(bytes(1 << 21)).digest()
+        assert read_by_this_thread() - before < 1 << 20
+        found = hashing.file_digest_many([paths[2], folder, paths[1]], "sha256", errors="return")
+        assert found[::2] == [hashlib.sha256(contents[i]).digest() for i in (2, 1)]
+        assert isinstance(found[1], IsADirectoryError)
+
+
+@pytest.mark.parametrize("buffers, threads, here", [([bytes(1000)] * 300, None, True), ([bytes(1 << 21)], None, True),
+                                                    ([bytes(1000)] * 2000, 1, True), ([bytes(1 << 25)], 1, False)])
+def test_what_is_hashed_by_the_thread_that_asks(buffers, threads, here):
+    """By its CPU time, which no other program changes much: all of the work, or next to none."""
+    def cpu(call):
+        begin = time.thread_time()
+        call()
+        return time.thread_time() - begin
+
+    alone = min(cpu(lambda: [hashlib.sha256(data).digest() for data in buffers]) for _ in range(5))
+    asked = min(cpu(lambda: hashing.digest_many("sha256", buffers, threads=threads)) for _ in range(5))
+    assert (asked > alone / 3) is here
 
 
 def test_the_loop_runs_meanwhile(run):
