@@ -27,7 +27,7 @@ both = pytest.mark.parametrize("way", THREADING)
 
 @pytest.fixture
 def one_cpu():
-    """Both threads of a ping-pong on one CPU: across two of them, what is measured is how the system wakes the other."""
+    """Both threads of a ping-pong on one CPU: across two, what is measured is how the system wakes the other one."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     yield

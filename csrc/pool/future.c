@@ -14,6 +14,7 @@ typedef struct {
     PyObject *result;    /* borrowed */
     PyObject *exception; /* borrowed */
     PyObject *callbacks; /* out: those to call, owned */
+    PyObject *old[2];    /* out: what it had before, owned */
 } change;
 
 pyc_future *
@@ -38,9 +39,9 @@ int
 pyc_future_enter(pyc_future *self)
 {
     PyObject *condition;
-    PYC_BEGIN_CRITICAL_SECTION(self);
+    pyc_lock_take(&self->guard);
     condition = Py_XNewRef(self->condition);
-    PYC_END_CRITICAL_SECTION();
+    pyc_lock_give(&self->guard);
     if (condition == NULL) {
         return 0;
     }
@@ -73,6 +74,13 @@ wake(pyc_future *self)
     }
 }
 
+static void
+drop_old(change *what)
+{
+    Py_CLEAR(what->old[0]);
+    Py_CLEAR(what->old[1]);
+}
+
 /* The part of a change that nobody may see half done. Returns the old state,
  * which is in `from` if the change was made. */
 static uint32_t
@@ -83,8 +91,10 @@ apply(pyc_future *self, uint32_t from, change *what)
         return old;
     }
     if (what->to == PYC_FINISHED) {
-        Py_XSETREF(self->result, Py_XNewRef(what->result));
-        Py_XSETREF(self->exception, Py_XNewRef(what->exception));
+        what->old[0] = self->result;
+        what->old[1] = self->exception;
+        self->result = Py_XNewRef(what->result);
+        self->exception = Py_XNewRef(what->exception);
     }
     if (what->to == PYC_FINISHED || what->to == PYC_CANCELLED) {
         what->callbacks = self->callbacks;
@@ -136,12 +146,12 @@ tell(pyc_future *self, change *what, int entered)
     int rc = 0;
     PyObject *waiters = NULL;
     if (what->to == PYC_FINISHED || what->to == PYC_NOTIFIED) {
-        PYC_BEGIN_CRITICAL_SECTION(self);
+        pyc_lock_take(&self->guard);
         /* A copy: whoever was told may leave the list at once. */
         waiters = self->waiters == NULL || PyList_GET_SIZE(self->waiters) == 0
                       ? NULL
                       : PyList_AsTuple(self->waiters);
-        PYC_END_CRITICAL_SECTION();
+        pyc_lock_give(&self->guard);
     }
     if (waiters != NULL) {
         rc = tell_waiters(self, what, waiters);
@@ -167,14 +177,15 @@ move(pyc_future *self, uint32_t from, change *what, uint32_t *old)
         if (entered < 0) {
             return -1;
         }
-        PYC_BEGIN_CRITICAL_SECTION(self);
+        pyc_lock_take(&self->guard);
         /* Somebody may have asked for the Condition meanwhile. */
         stale = !entered && self->condition != NULL;
         if (!stale) {
             *old = apply(self, from, what);
         }
-        PYC_END_CRITICAL_SECTION();
+        pyc_lock_give(&self->guard);
     } while (stale);
+    drop_old(what);
     int rc = IN(*old) & from ? tell(self, what, entered) : 0;
     if (entered) {
         rc = pyc_future_leave(self) < 0 ? -1 : rc;
@@ -216,22 +227,30 @@ pyc_future_call(pyc_future *self, PyObject *callback)
     return 0;
 }
 
-/* Steals the list; calls nothing after the first exception that is no
- * Exception, as concurrent.futures. */
+/* Steals the list. Calls all, whatever one of them raises, since others wait
+ * for theirs; then -1 with the first exception that is no Exception. */
 static int
 call_all(pyc_future *self, PyObject *callbacks)
 {
-    if (callbacks == NULL) {
+    PyObject *first = NULL;
+    Py_ssize_t count = callbacks == NULL ? 0 : PyList_GET_SIZE(callbacks);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (pyc_future_call(self, PyList_GET_ITEM(callbacks, i)) == 0) {
+            continue;
+        }
+        if (first == NULL) {
+            first = pyc_take_exception();
+        }
+        else {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+    }
+    Py_XDECREF(callbacks);
+    if (first == NULL) {
         return 0;
     }
-    int rc = 0;
-    for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(callbacks); i++) {
-        PyObject *callback = Py_NewRef(PyList_GET_ITEM(callbacks, i));
-        rc = pyc_future_call(self, callback);
-        Py_DECREF(callback);
-    }
-    Py_DECREF(callbacks);
-    return rc;
+    pyc_put_exception(first);
+    return -1;
 }
 
 static void
@@ -315,6 +334,7 @@ pyc_future_abandon(pyc_future *self, PyObject *exception)
 {
     change end = {.to = PYC_FINISHED, .exception = exception};
     apply(self, IN(PYC_PENDING) | IN(PYC_RUNNING), &end);
+    drop_old(&end);
     Py_XDECREF(end.callbacks);
 }
 
@@ -322,7 +342,7 @@ int
 pyc_future_add_callback(pyc_future *self, PyObject *callback)
 {
     int rc = -1;
-    PYC_BEGIN_CRITICAL_SECTION(self);
+    pyc_lock_take(&self->guard);
     if (pyc_future_done(self)) {
         rc = 0;
     }
@@ -330,7 +350,7 @@ pyc_future_add_callback(pyc_future *self, PyObject *callback)
              (self->callbacks = PyList_New(0)) != NULL) {
         rc = PyList_Append(self->callbacks, callback) < 0 ? -1 : 1;
     }
-    PYC_END_CRITICAL_SECTION();
+    pyc_lock_give(&self->guard);
     return rc;
 }
 

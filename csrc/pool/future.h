@@ -9,6 +9,7 @@
 #include "py/state.h"
 
 #include "base/futex.h"
+#include "py/lock.h"
 
 enum {
     PYC_PENDING,
@@ -27,7 +28,10 @@ typedef struct {
     PyObject *condition; /* NULL until asked for, as the two lists */
     PyObject *waiters;
     PyObject *callbacks;
+    const void *queue;   /* in which its job was put, only to be compared */
+    struct pyc_job *job; /* while it waits there; belongs to the queue */
     pyc_state *module;
+    pyc_lock guard; /* of the lists, and of the state against them */
 } pyc_future;
 
 /* A pending Future of `type`, which derives from module->future_type. */

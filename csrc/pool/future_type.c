@@ -27,6 +27,18 @@ parse_timeout(const char *name, PyObject *const *args, Py_ssize_t nargs,
     return *ok && nargs + nkw == 1 ? args[0] : NULL;
 }
 
+/* A worker that waits for a job of its own pool runs it, once no other worker
+ * is free to: 1 when it is done, 0 when somebody else runs it or will, -1. */
+static int
+help(pyc_future *self)
+{
+    int rc = 0;
+    while (rc == 0 && pyc_queue_help(self) < 0) {
+        rc = pyc_future_wait(self, pyc_clock_now() + PYC_HELP_AFTER);
+    }
+    return rc;
+}
+
 /* Waits; 0 when there is an outcome, else -1 with the exception that says
  * why not. */
 static int
@@ -43,10 +55,8 @@ wait_outcome(pyc_future *self, const char *name, PyObject *const *args,
         if (pyc_timeout_wait(self->module, timeout, &deadline) < 0) {
             return -1;
         }
-        if (deadline == PYC_NO_DEADLINE) {
-            pyc_queue_help((PyObject *)self);
-        }
-        int rc = pyc_future_wait(self, deadline);
+        int rc = deadline == PYC_NO_DEADLINE ? help(self) : 0;
+        rc = rc != 0 ? rc : pyc_future_wait(self, deadline);
         if (rc < 0) {
             return -1;
         }
@@ -205,9 +215,9 @@ static PyObject *
 future_get_condition(PyObject *self, void *Py_UNUSED(closure))
 {
     PyObject *condition;
-    PYC_BEGIN_CRITICAL_SECTION(self);
+    pyc_lock_take(&SELF->guard);
     condition = Py_XNewRef(SELF->condition);
-    PYC_END_CRITICAL_SECTION();
+    pyc_lock_give(&SELF->guard);
     if (condition != NULL) {
         return condition;
     }
@@ -216,12 +226,12 @@ future_get_condition(PyObject *self, void *Py_UNUSED(closure))
     if (fresh == NULL) {
         return NULL;
     }
-    PYC_BEGIN_CRITICAL_SECTION(self);
+    pyc_lock_take(&SELF->guard);
     if (SELF->condition == NULL) {
         SELF->condition = Py_NewRef(fresh);
     }
     condition = Py_NewRef(SELF->condition);
-    PYC_END_CRITICAL_SECTION();
+    pyc_lock_give(&SELF->guard);
     Py_DECREF(fresh);
     return condition;
 }
@@ -232,12 +242,12 @@ future_get_list(PyObject *self, void *closure)
 {
     PyObject **slot = (PyObject **)((char *)self + (intptr_t)closure);
     PyObject *list;
-    PYC_BEGIN_CRITICAL_SECTION(self);
+    pyc_lock_take(&SELF->guard);
     if (*slot == NULL) {
         *slot = PyList_New(0);
     }
     list = Py_XNewRef(*slot);
-    PYC_END_CRITICAL_SECTION();
+    pyc_lock_give(&SELF->guard);
     return list;
 }
 
@@ -269,10 +279,10 @@ static PyObject *
 future_get_outcome(PyObject *self, void *closure)
 {
     PyObject *value;
-    PYC_BEGIN_CRITICAL_SECTION(self);
+    pyc_lock_take(&SELF->guard);
     value = *(PyObject **)((char *)self + (intptr_t)closure);
     value = Py_NewRef(value == NULL ? Py_None : value);
-    PYC_END_CRITICAL_SECTION();
+    pyc_lock_give(&SELF->guard);
     return value;
 }
 
@@ -281,10 +291,10 @@ future_set_outcome(PyObject *self, PyObject *value, void *closure)
 {
     PyObject **slot = (PyObject **)((char *)self + (intptr_t)closure);
     PyObject *old;
-    PYC_BEGIN_CRITICAL_SECTION(self);
+    pyc_lock_take(&SELF->guard);
     old = *slot;
     *slot = value == Py_None ? NULL : Py_XNewRef(value);
-    PYC_END_CRITICAL_SECTION();
+    pyc_lock_give(&SELF->guard);
     Py_XDECREF(old);
     return 0;
 }

@@ -24,7 +24,8 @@ pyc_job_new(PyObject *future, pyc_mailbox *mailbox, PyObject *func,
         PyErr_NoMemory();
         return NULL;
     }
-    job->next = NULL;
+    pyc_link_init(&job->link);
+    job->outer = NULL;
     job->future = Py_NewRef(future);
     job->mailbox = (pyc_mailbox *)Py_XNewRef(mailbox);
     job->context = context;
@@ -71,6 +72,7 @@ pyc_job_traverse(pyc_job *job, visitproc visit, void *arg)
     Py_VISIT(job->mailbox);
     Py_VISIT(job->context);
     Py_VISIT(job->func);
+    Py_VISIT(job->kwnames);
     for (Py_ssize_t i = 1; i <= all; i++) {
         Py_VISIT(job->args[i]);
     }

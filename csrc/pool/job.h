@@ -4,11 +4,13 @@
 #ifndef PYC_POOL_JOB_H
 #define PYC_POOL_JOB_H
 
+#include "base/list.h"
 #include "pool/future.h"
 #include "sync/mailbox.h"
 
 typedef struct pyc_job {
-    struct pyc_job *next;
+    pyc_link link;         /* in its queue */
+    struct pyc_job *outer; /* what its worker is in the middle of */
     PyObject *future;
     pyc_mailbox *mailbox; /* how to reach the loop's future, NULL for ours */
     PyObject *context;    /* the submitter's, a copy */

@@ -175,10 +175,10 @@ is_lost(map *self, Py_ssize_t i)
     return 1;
 }
 
-/* Sleeps until the state of call i has changed or the deadline has passed; -1
- * with an exception set. */
+/* Sleeps until the state of call i has changed: 0; 1 when `deadline` has
+ * passed, -1 with an exception set. */
 static int
-sleep_for(map *self, Py_ssize_t i)
+sleep_for(map *self, Py_ssize_t i, int64_t deadline)
 {
     int rc = 0;
     uint32_t told = atomic_load(&self->told);
@@ -188,35 +188,49 @@ sleep_for(map *self, Py_ssize_t i)
             return -1;
         }
         Py_BEGIN_ALLOW_THREADS
-        rc = pyc_futex_wait(&self->told, told, self->deadline);
+        rc = pyc_futex_wait(&self->told, told, deadline);
         Py_END_ALLOW_THREADS
     }
     atomic_store(&self->awaited, -1);
     if (PyErr_CheckSignals() < 0) {
         return -1;
     }
-    if (rc == -ETIMEDOUT && state_of(self, i) < RETURNED) {
-        PyErr_SetNone(PyExc_TimeoutError);
-        return -1;
-    }
-    return 0;
+    return rc == -ETIMEDOUT && state_of(self, i) < RETURNED;
 }
 
-/* A worker of the pool makes calls itself in place of waiting for others,
- * which may all wait as it does. */
+/* Makes a call that nobody has begun, if there is one. */
+static int
+help(map *self)
+{
+    Py_ssize_t i = claim(self);
+    if (i >= 0) {
+        pyc_aside aside;
+        pyc_aside_begin(self->queue->module, &aside);
+        run(self, i);
+        pyc_aside_end(self->queue->module, &aside);
+    }
+    return i >= 0;
+}
+
+/* A worker of the pool makes calls itself once no other is free to. */
 static int
 await_call(map *self, Py_ssize_t i)
 {
     while (state_of(self, i) < RETURNED) {
-        Py_ssize_t mine = -1;
-        if (self->deadline == PYC_NO_DEADLINE &&
-            pyc_queue_of_thread() == self->queue) {
-            mine = claim(self);
+        int64_t deadline = self->deadline;
+        int must =
+            deadline == PYC_NO_DEADLINE ? pyc_queue_must_help(self->queue) : 0;
+        if (must > 0 && help(self)) {
+            continue;
         }
-        if (mine >= 0) {
-            run(self, mine);
+        if (must < 0) {
+            deadline = pyc_clock_now() + PYC_HELP_AFTER;
         }
-        else if (sleep_for(self, i) < 0) {
+        int rc = sleep_for(self, i, deadline);
+        if (rc > 0 && must >= 0) {
+            PyErr_SetNone(PyExc_TimeoutError);
+        }
+        if (rc < 0 || (rc > 0 && must >= 0)) {
             return -1;
         }
     }

@@ -69,9 +69,12 @@ pyc_queue_put(pyc_queue *self, pyc_job *job, Py_ssize_t *number)
     pyc_lock_take(&self->lock);
     int open = self->status == PYC_QUEUE_OPEN;
     if (open) {
-        *(self->first == NULL ? &self->first : &self->last->next) = job;
-        self->last = job;
+        pyc_link_insert(&self->jobs, &job->link);
         self->count++;
+        if (job->mailbox == NULL) {
+            ((pyc_future *)job->future)->queue = self;
+            ((pyc_future *)job->future)->job = job;
+        }
         sleeper = pick_sleeper(self);
         if (self->count > self->nidle && self->nworkers < self->max_workers) {
             *number = self->nworkers++;
@@ -87,37 +90,82 @@ pyc_queue_put(pyc_queue *self, pyc_job *job, Py_ssize_t *number)
     return 0;
 }
 
-/* Takes the job of `future` out, if it is there. The lock is held. */
-static pyc_job *
-extract(pyc_queue *self, PyObject *future)
+/* Takes the job out. The lock is held. */
+static void
+unlink_job(pyc_queue *self, pyc_job *job)
 {
-    pyc_job **slot = &self->first, *before = NULL;
-    while (*slot != NULL && (*slot)->future != future) {
-        before = *slot;
-        slot = &before->next;
+    pyc_link_remove(&job->link);
+    self->count--;
+    if (job->mailbox == NULL) {
+        ((pyc_future *)job->future)->job = NULL;
     }
-    pyc_job *job = *slot;
-    if (job != NULL) {
-        *slot = job->next;
-        if (self->last == job) {
-            self->last = before;
-        }
-        job->next = NULL;
-        self->count--;
+}
+
+/* The oldest job that waits, or NULL. The lock is held. */
+static pyc_job *
+oldest(pyc_queue *self)
+{
+    return pyc_link_alone(&self->jobs)
+               ? NULL
+               : pyc_container(self->jobs.next, pyc_job, link);
+}
+
+/* Takes all jobs out, into an empty head. */
+static void
+take_all(pyc_queue *self, pyc_link *jobs)
+{
+    pyc_job *job;
+    pyc_link_init(jobs);
+    pyc_lock_take(&self->lock);
+    while ((job = oldest(self)) != NULL) {
+        unlink_job(self, job);
+        pyc_link_insert(jobs, &job->link);
     }
+    pyc_lock_give(&self->lock);
+}
+
+static pyc_job *
+pop(pyc_link *jobs)
+{
+    if (pyc_link_alone(jobs)) {
+        return NULL;
+    }
+    pyc_job *job = pyc_container(jobs->next, pyc_job, link);
+    pyc_link_remove(&job->link);
     return job;
+}
+
+static void
+fail_all(pyc_queue *self, PyObject *exception)
+{
+    pyc_link jobs;
+    pyc_job *job;
+    take_all(self, &jobs);
+    while ((job = pop(&jobs)) != NULL) {
+        pyc_job_fail(job, exception);
+    }
 }
 
 void
 pyc_queue_withdraw(pyc_queue *self, PyObject *future)
 {
     PyObject *pending = pyc_take_exception();
+    pyc_job *job = NULL;
     pyc_lock_take(&self->lock);
-    self->nworkers--;
-    pyc_job *job = extract(self, future);
+    int workers = (int)--self->nworkers;
+    for (pyc_link *at = self->jobs.next; at != &self->jobs; at = at->next) {
+        if (pyc_container(at, pyc_job, link)->future == future) {
+            job = pyc_container(at, pyc_job, link);
+            unlink_job(self, job);
+            break;
+        }
+    }
     pyc_lock_give(&self->lock);
     if (job != NULL) {
         pyc_job_free(job);
+    }
+    if (workers == 0) { /* who came meanwhile relied on this worker */
+        fail_all(self, pending);
     }
     pyc_put_exception(pending);
 }
@@ -139,24 +187,12 @@ pyc_queue_close(pyc_queue *self, pyc_queue_status status)
     }
 }
 
-/* All jobs that wait, as a list. */
-static pyc_job *
-take_all(pyc_queue *self)
-{
-    pyc_lock_take(&self->lock);
-    pyc_job *jobs = self->first;
-    self->first = self->last = NULL;
-    self->count = 0;
-    pyc_lock_give(&self->lock);
-    return jobs;
-}
-
 /* Takes a job: 1, 0 when there is none and the worker is on the list of
  * sleepers now, -1 when it is to leave. The lock is held. */
 static int
 take(pyc_queue *self, pyc_worker *worker, pyc_job **taken)
 {
-    pyc_job *job = *taken = self->first;
+    pyc_job *job = *taken = oldest(self);
     if (job == NULL) {
         if (self->status != PYC_QUEUE_OPEN) {
             return -1;
@@ -166,8 +202,7 @@ take(pyc_queue *self, pyc_worker *worker, pyc_job **taken)
         self->nidle++;
         return 0;
     }
-    self->first = job->next;
-    self->count--;
+    unlink_job(self, job);
     return 1;
 }
 
@@ -200,10 +235,39 @@ next_job(pyc_queue *self, pyc_worker *worker, pyc_job **job)
     }
 }
 
-pyc_queue *
-pyc_queue_of_thread(void)
+/* Not a worker of another interpreter's that this thread is in the middle of.
+ */
+static pyc_worker *
+worker_of_thread(pyc_state *module)
 {
-    return working == NULL ? NULL : working->queue;
+    pyc_worker *worker = working;
+    return worker != NULL && worker->queue->module == module ? worker : NULL;
+}
+
+int
+pyc_queue_in_worker(pyc_state *module)
+{
+    return worker_of_thread(module) != NULL;
+}
+
+/* Whether no other worker is free, or will be soon. The lock is held. */
+static int
+nobody_else(pyc_queue *self)
+{
+    return self->nidle == 0 && self->nworkers >= self->max_workers;
+}
+
+int
+pyc_queue_must_help(pyc_queue *self)
+{
+    pyc_worker *worker = worker_of_thread(self->module);
+    if (worker == NULL || worker->queue != self) {
+        return 0;
+    }
+    pyc_lock_take(&self->lock);
+    int must = nobody_else(self);
+    pyc_lock_give(&self->lock);
+    return must ? 1 : -1;
 }
 
 void
@@ -220,35 +284,77 @@ pyc_queue_breathe(void)
     Py_XDECREF(done);
 }
 
-/* In the middle of the job that waits for it, if any. */
+static void
+set_running_loop(pyc_state *module, PyObject *loop)
+{
+    PyObject *done =
+        PyObject_CallOneArg(module->asyncio_set_running_loop, loop);
+    if (done == NULL) {
+        PyErr_WriteUnraisable(loop);
+    }
+    Py_XDECREF(done);
+}
+
+void
+pyc_aside_begin(pyc_state *module, pyc_aside *self)
+{
+    self->pending = pyc_take_exception();
+    self->handled = PyErr_GetHandledException();
+    PyErr_SetHandledException(NULL);
+    self->loop = PyObject_CallNoArgs(module->asyncio_get_running_loop);
+    if (self->loop == NULL) {
+        PyErr_Clear();
+    }
+    if (self->loop != NULL && self->loop != Py_None) {
+        set_running_loop(module, Py_None);
+    }
+}
+
+void
+pyc_aside_end(pyc_state *module, pyc_aside *self)
+{
+    if (self->loop != NULL && self->loop != Py_None) {
+        set_running_loop(module, self->loop);
+    }
+    Py_XDECREF(self->loop);
+    PyErr_SetHandledException(self->handled);
+    Py_XDECREF(self->handled);
+    if (self->pending != NULL) {
+        pyc_put_exception(self->pending);
+    }
+}
+
 static void
 run_job(pyc_worker *worker, pyc_job *job)
 {
-    job->next = worker->job;
+    pyc_job *outer = job->outer = worker->job;
     worker->job = job;
-    pyc_job *outer = job->next;
     pyc_job_run(job);
     worker->job = outer;
 }
 
 int
-pyc_queue_help(PyObject *future)
+pyc_queue_help(pyc_future *future)
 {
-    pyc_worker *worker = working;
-    if (worker == NULL) {
+    pyc_worker *worker = worker_of_thread(future->module);
+    if (worker == NULL || future->queue != worker->queue) {
         return 0;
     }
-    pyc_lock_take(&worker->queue->lock);
-    pyc_job *job = extract(worker->queue, future);
-    pyc_lock_give(&worker->queue->lock);
-    if (job == NULL) {
-        return 0;
+    pyc_queue *self = worker->queue;
+    pyc_lock_take(&self->lock);
+    pyc_job *job = future->job;
+    int must = nobody_else(self);
+    if (job != NULL && must) {
+        unlink_job(self, job);
     }
-    PyObject *pending = pyc_take_exception();
+    pyc_lock_give(&self->lock);
+    if (job == NULL || !must) {
+        return job == NULL ? 0 : -1;
+    }
+    pyc_aside aside;
+    pyc_aside_begin(self->module, &aside);
     run_job(worker, job);
-    if (pending != NULL) {
-        pyc_put_exception(pending);
-    }
+    pyc_aside_end(self->module, &aside);
     return 1;
 }
 
@@ -294,11 +400,11 @@ static PyObject *
 queue_cancel(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     atomic_fetch_add(&((pyc_queue *)op)->cancels, 1);
-    pyc_job *job = take_all((pyc_queue *)op);
-    while (job != NULL) {
-        pyc_job *next = job->next;
+    pyc_link jobs;
+    pyc_job *job;
+    take_all((pyc_queue *)op, &jobs);
+    while ((job = pop(&jobs)) != NULL) {
         pyc_job_cancel(job);
-        job = next;
     }
     Py_RETURN_NONE;
 }
@@ -318,12 +424,7 @@ queue_break(PyObject *op, PyObject *exception)
     self->status = PYC_QUEUE_BROKEN;
     pyc_lock_give(&self->lock);
     pyc_queue_close(self, PYC_QUEUE_BROKEN);
-    pyc_job *job = take_all(self);
-    while (job != NULL) {
-        pyc_job *next = job->next;
-        pyc_job_fail(job, exception);
-        job = next;
-    }
+    fail_all(self, exception);
     Py_RETURN_NONE;
 }
 
@@ -356,17 +457,17 @@ queue_after_fork(PyObject *op, PyObject *exception)
             worker->leave = 1;
             continue;
         }
-        for (pyc_job *job = worker->job; job != NULL; job = job->next) {
+        for (pyc_job *job = worker->job; job != NULL; job = job->outer) {
             abandon(job, exception);
         }
         PyMem_RawFree(worker);
     }
-    pyc_job *job = take_all(self);
-    while (job != NULL) {
-        pyc_job *next = job->next;
+    pyc_link jobs;
+    pyc_job *job;
+    take_all(self, &jobs);
+    while ((job = pop(&jobs)) != NULL) {
         abandon(job, exception);
         pyc_job_free(job);
-        job = next;
     }
     Py_RETURN_NONE;
 }
@@ -375,6 +476,12 @@ static PyObject *
 queue_qsize(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     return PyLong_FromSsize_t(((pyc_queue *)op)->count);
+}
+
+static PyObject *
+queue_workers(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    return PyLong_FromSsize_t(((pyc_queue *)op)->nworkers);
 }
 
 static PyObject *
@@ -405,6 +512,7 @@ queue_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self != NULL) {
         self->module = module;
         self->max_workers = max_workers;
+        pyc_link_init(&self->jobs);
         pyc_link_init(&self->workers);
         pyc_link_init(&self->idle);
     }
@@ -418,8 +526,8 @@ queue_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->broken);
     Py_VISIT(self->mailbox);
-    for (pyc_job *job = self->first; job != NULL; job = job->next) {
-        int rc = pyc_job_traverse(job, visit, arg);
+    for (pyc_link *at = self->jobs.next; at != &self->jobs; at = at->next) {
+        int rc = pyc_job_traverse(pyc_container(at, pyc_job, link), visit, arg);
         if (rc != 0) {
             return rc;
         }
@@ -433,11 +541,11 @@ queue_clear(PyObject *op)
     pyc_queue *self = (pyc_queue *)op;
     Py_CLEAR(self->broken);
     Py_CLEAR(self->mailbox);
-    pyc_job *job = take_all(self);
-    while (job != NULL) {
-        pyc_job *next = job->next;
+    pyc_link jobs;
+    pyc_job *job;
+    take_all(self, &jobs);
+    while ((job = pop(&jobs)) != NULL) {
         pyc_job_free(job);
-        job = next;
     }
     return 0;
 }
@@ -464,6 +572,8 @@ static PyMethodDef queue_methods[] = {
     {"after_fork", queue_after_fork, METH_O,
      "Starts afresh in a child; lost jobs get the exception."},
     {"qsize", queue_qsize, METH_NOARGS, "How many jobs wait."},
+    {"workers", queue_workers, METH_NOARGS,
+     "How many threads were started or are about to be."},
     {NULL},
 };
 

@@ -18,8 +18,7 @@ typedef enum {
 
 typedef struct {
     PyObject_HEAD
-    pyc_job *first;
-    pyc_job *last;
+    pyc_link jobs; /* the oldest first */
     Py_ssize_t count;
     pyc_link workers;    /* every pyc_worker */
     pyc_link idle;       /* those asleep, the latest to fall asleep first */
@@ -41,19 +40,39 @@ typedef struct {
 int pyc_queue_put(pyc_queue *self, pyc_job *job, Py_ssize_t *number);
 
 /* The worker could not be started: takes the job out again, if no other
- * worker has it. Keeps the exception that is set. */
+ * worker has it; without any worker the others fail. Keeps the exception that
+ * is set. */
 void pyc_queue_withdraw(pyc_queue *self, PyObject *future);
 
 /* The workers leave when all jobs are done; no job is taken any more. */
 void pyc_queue_close(pyc_queue *self, pyc_queue_status status);
 
-/* The queue that this thread works for, borrowed, or NULL. */
-pyc_queue *pyc_queue_of_thread(void);
+/* How long one of a pool's workers waits for the others before it looks again
+ * whether it must help. */
+#define PYC_HELP_AFTER (5 * 1000 * 1000) /* ns */
 
-/* Runs the job of `future` here if this thread works for the queue in which
- * it waits: who waits for it in a worker may keep it from being run at all.
- * 1 if it ran. Leaves the exception that is set as it is. */
-int pyc_queue_help(PyObject *future);
+int pyc_queue_in_worker(pyc_state *module);
+
+/* Who waits in a worker for a job of the same pool may keep it from being run
+ * at all: 1 when this is such a worker and no other is free, -1 when others
+ * are by now, 0 in any other thread. */
+int pyc_queue_must_help(pyc_queue *self);
+
+/* Runs the job of `future` here if so: 1; -1 if others are free to run it, 0
+ * when it does not wait in the queue for which this thread works. Leaves the
+ * exception that is set as it is. */
+int pyc_queue_help(pyc_future *future);
+
+/* What a thread is in the middle of while it helps: another job must not find
+ * a running loop or an exception there. */
+typedef struct {
+    PyObject *pending;
+    PyObject *handled;
+    PyObject *loop;
+} pyc_aside;
+
+void pyc_aside_begin(pyc_state *module, pyc_aside *self);
+void pyc_aside_end(pyc_state *module, pyc_aside *self);
 
 /* To be called in a worker after each call of many: jobs that are no Python
  * code never come to where the interpreter hands the GIL over to whoever asks

@@ -45,7 +45,7 @@ static int
 install(waiter *self, pyc_future *future)
 {
     int rc = 0, over;
-    PYC_BEGIN_CRITICAL_SECTION(future);
+    pyc_lock_take(&future->guard);
     over = is_over(future);
     if (!over && future->waiters == NULL) {
         future->waiters = PyList_New(0);
@@ -55,7 +55,7 @@ install(waiter *self, pyc_future *future)
                  ? -1
                  : PyList_Append(future->waiters, (PyObject *)self);
     }
-    PYC_END_CRITICAL_SECTION();
+    pyc_lock_give(&future->guard);
     if (over) {
         pyc_waiter_tell((PyObject *)self, future->exception != NULL);
     }
@@ -66,9 +66,9 @@ static void
 uninstall(pyc_state *module, waiter *self, pyc_future *future)
 {
     PyObject *list, *pending = pyc_take_exception();
-    PYC_BEGIN_CRITICAL_SECTION(future);
+    pyc_lock_take(&future->guard);
     list = Py_XNewRef(future->waiters);
-    PYC_END_CRITICAL_SECTION();
+    pyc_lock_give(&future->guard);
     if (list != NULL) {
         PyObject *done = PyObject_CallMethodOneArg(list, module->str_remove,
                                                    (PyObject *)self);
@@ -141,18 +141,25 @@ wait_for(pyc_state *module, PyObject *futures, Py_ssize_t pending,
     return rc;
 }
 
-/* A worker runs here what it would wait for, until that is enough. */
-static void
-help(PyObject *futures, int first_completed, int first_exception)
+/* A worker runs what it would wait for, once no other is free to: 1 when it
+ * has run some, -1 when that is to be asked again, 0 when there is nothing. */
+static int
+help(PyObject *futures, int first)
 {
+    int rc = 0;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(futures); i++) {
         pyc_future *future = (pyc_future *)PyList_GET_ITEM(futures, i);
-        if (!is_over(future) && pyc_queue_help((PyObject *)future) &&
-            (first_completed ||
-             (first_exception && future->exception != NULL))) {
-            return;
+        uint32_t state = pyc_future_state(future);
+        if (first && state == PYC_RUNNING) {
+            return 0; /* another will end the wait */
+        }
+        int helped = is_over(future) ? 0 : pyc_queue_help(future);
+        rc = helped != 0 && rc <= 0 ? helped : rc;
+        if (first && rc > 0) {
+            break;
         }
     }
+    return rc;
 }
 
 static int
@@ -177,6 +184,34 @@ is_enough(PyObject *over, PyObject *futures, int first_completed, int failed)
            (first_completed && PySet_GET_SIZE(over) > 0);
 }
 
+/* Until those that are over are enough or there is nothing that this worker
+ * could run. */
+static int
+wait_in_worker(pyc_state *state, PyObject *futures, int first_completed,
+               int first_exception)
+{
+    int failed;
+    Py_ssize_t pending = first_completed ? 1 : PyList_GET_SIZE(futures);
+    for (;;) {
+        PyObject *over = collect(futures, &failed);
+        if (over == NULL) {
+            return -1;
+        }
+        int enough = is_enough(over, futures, first_completed,
+                               first_exception && failed);
+        Py_DECREF(over);
+        int helped =
+            enough ? 0 : help(futures, first_completed || first_exception);
+        if (helped == 0) {
+            return 0;
+        }
+        if (helped < 0 && wait_for(state, futures, pending, first_exception,
+                                   pyc_clock_now() + PYC_HELP_AFTER) < 0) {
+            return -1;
+        }
+    }
+}
+
 static PyObject *
 wait_futures(PyObject *module, PyObject *args)
 {
@@ -191,18 +226,16 @@ wait_futures(PyObject *module, PyObject *args)
     if (!are_ours(state, futures)) {
         Py_RETURN_NONE;
     }
-    PyObject *over = collect(futures, &failed);
-    if (timeout == Py_None && pyc_queue_of_thread() != NULL &&
-        !is_enough(over, futures, first_completed, first_exception && failed)) {
-        Py_DECREF(over);
-        help(futures, first_completed, first_exception);
-        over = collect(futures, &failed);
+    if (timeout == Py_None && pyc_queue_in_worker(state) &&
+        wait_in_worker(state, futures, first_completed, first_exception) < 0) {
+        return NULL;
     }
+    PyObject *over = collect(futures, &failed);
     if (is_enough(over, futures, first_completed, first_exception && failed)) {
         return over;
     }
-    Py_ssize_t pending = first_completed ? 1 : PyList_GET_SIZE(futures);
     Py_DECREF(over);
+    Py_ssize_t pending = first_completed ? 1 : PyList_GET_SIZE(futures);
     if (pyc_timeout_wait(state, timeout, &deadline) < 0 ||
         wait_for(state, futures, pending, first_exception, deadline) < 0) {
         return NULL;
@@ -211,9 +244,9 @@ wait_futures(PyObject *module, PyObject *args)
 }
 
 static PyObject *
-in_worker(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+in_worker(PyObject *module, PyObject *Py_UNUSED(unused))
 {
-    return PyBool_FromLong(pyc_queue_of_thread() != NULL);
+    return PyBool_FromLong(pyc_queue_in_worker(pyc_state_of_module(module)));
 }
 
 static void

@@ -34,6 +34,8 @@ try:
         print("result", runner.run(main()))
 except BaseException as error:
     print("out", type(error).__name__)
+for thread in threading.enumerate()[1:]:
+    thread.join(5)      # who sent the signal may still be on its way out
 print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, signal.set_wakeup_fd(-1), threading.active_count())
 """
 
@@ -272,13 +274,22 @@ async def main():
 """,
     "during the end of the default executor": """
 def work():
+    printed.wait(30)
     time.sleep(0.1)
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.3)
 
+class Printed:
+    # says that it has been printed, soon after
+    def __str__(self):
+        threading.Timer(0.05, printed.set).start()
+        return "1"
+
+printed = threading.Event()
+
 async def main():
     asyncio.get_running_loop().run_in_executor(None, work)
-    return 1
+    return Printed()
 """,
     "during the cancelling of what is left": """
 async def child():

@@ -142,7 +142,7 @@ async def nested(trace):
 @case
 async def nested_caught(trace):
     async with asyncio.TaskGroup() as outer:
-        outer.create_task(trace.child("outer", 0.005))
+        outer.create_task(trace.child("outer", 0.1))
         try:
             async with asyncio.TaskGroup() as inner:
                 inner.create_task(trace.child("bad", error=ValueError(1)))

@@ -12,7 +12,7 @@ import weakref
 
 import pytest
 
-from pyconc.concurrent.futures import Future, wait
+from pyconc.concurrent.futures import Future, as_completed, wait
 
 pytestmark = pytest.mark.usefixtures("no_leaked_threads")
 STATES = ["PENDING", "RUNNING", "CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED"]
@@ -214,6 +214,53 @@ def test_a_callback_may_raise_system_exit():
     with pytest.raises(SystemExit):
         future.set_result(1)
     assert future.result() == 1
+
+
+def test_the_callbacks_after_one_that_exits_are_called(capsys):
+    future, called = Future(), []
+    future.add_done_callback(lambda got: sys.exit(3))
+    future.add_done_callback(called.append)
+    with pytest.raises(SystemExit):
+        future.set_result(1)
+    assert called == [future]
+
+
+def test_as_completed_when_a_callback_exits():
+    future = Future()
+    future.add_done_callback(lambda got: sys.exit(3))
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(as_completed([future])))
+    thread.start()
+    while len(future._done_callbacks) < 2:
+        time.sleep(0.001)
+    with pytest.raises(SystemExit):
+        future.set_result(1)
+    thread.join(30)
+    assert found == [future]
+
+
+def test_as_completed_leaves_nothing_behind():
+    futures = [Future(), Future()]
+    futures[0].set_result(1)
+    results = as_completed(futures)
+    assert next(results) is futures[0]
+    results.close()
+    assert futures[1]._done_callbacks == []
+    assert list(as_completed([])) == []
+
+
+def test_as_completed_says_how_many_are_missing():
+    futures = [Future() for _ in range(3)]
+    futures[0].set_result(1)
+    with pytest.raises(TimeoutError, match=r"2 \(of 3\) futures unfinished"):
+        list(as_completed(futures * 2, timeout=0.01))
+
+
+def test_as_completed_takes_the_futures_of_others():
+    theirs, mine = concurrent.futures.Future(), Future()
+    theirs.set_result(1)
+    mine.set_result(2)
+    assert set(as_completed([theirs, mine], 30)) == {theirs, mine}
 
 
 def test_a_callback_that_adds_and_waits():

@@ -1,4 +1,6 @@
 """Jobs that wait for jobs of their own pool: they run them where no worker would."""
+import asyncio
+import sys
 import threading
 
 import pytest
@@ -121,6 +123,67 @@ def test_cancelled_jobs(pool):
         return wait([inner]).done == {inner}
 
     assert pool.submit(outer).result()
+
+
+@pytest.mark.parametrize("first", [lambda fs: wait(fs, None, FIRST_COMPLETED).done, as_completed])
+def test_others_that_are_free_run_it(first):
+    """The first that is done is asked for: not one that was run here instead of by the worker that is idle."""
+    with ThreadPoolExecutor(4) as pool:
+        gate = threading.Event()
+
+        def outer():
+            inner = [pool.submit(gate.wait, LONG), pool.submit(int)]
+            found = next(iter(first(inner))) is inner[1]
+            gate.set()
+            return found
+
+        assert pool.submit(outer).result()
+
+
+def test_when_the_others_are_no_longer_free():
+    """Both workers wait for jobs that nobody has begun, one of them from before the other was busy."""
+    with ThreadPoolExecutor(2) as pool:
+        waiting, answer = threading.Event(), []
+
+        def first():
+            inner = pool.submit(int, "1")
+            answer.append(inner)
+            waiting.set()
+            return inner.result()
+
+        def second():
+            waiting.wait(LONG)
+            return pool.submit(int, "2").result() + outer[0].result()
+
+        outer = []
+        outer.append(pool.submit(first))
+        outer.append(pool.submit(second))
+        assert [future.result(LONG) for future in outer] == [1, 3]
+
+
+def test_in_a_coroutine_and_in_an_exception_handler():
+    """The job that is run here finds neither a running loop nor an exception that is being handled."""
+    with ThreadPoolExecutor(1) as pool:
+        async def nothing():
+            return sys.exc_info()
+
+        async def blocks():
+            try:
+                raise KeyError
+            except KeyError:
+                found = pool.submit(lambda: asyncio.run(nothing())).result()
+                assert asyncio.get_running_loop() and isinstance(sys.exc_info()[1], KeyError)
+                return found
+
+        assert pool.submit(asyncio.run, blocks()).result() == (None, None, None)
+
+        def map_in_handler():
+            try:
+                raise KeyError
+            except KeyError:
+                return list(pool.map(lambda _: sys.exc_info()[1], range(2)))
+
+        assert pool.submit(map_in_handler).result() == [None, None]
 
 
 def test_deep():

@@ -398,6 +398,42 @@ def test_a_thread_that_cannot_start(monkeypatch):
         assert pool.submit(int, "5").result(30) == 5
 
 
+def test_who_relied_on_a_thread_that_cannot_start(monkeypatch):
+    """Another job came while the only worker was being started."""
+    with ThreadPoolExecutor(1) as pool:
+        later = []
+
+        def refuse(thread):
+            later.append(pool.submit(int))
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            pool.submit(int)
+        monkeypatch.undo()
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            later[0].result(30)
+
+
+def test_shutdown_waits_for_a_thread_that_is_just_being_started(monkeypatch):
+    pool, ran = ThreadPoolExecutor(1), []
+    start_worker, starting, go_on = pool._start_worker, threading.Event(), threading.Event()
+
+    def start(number):
+        starting.set()
+        go_on.wait(30)
+        start_worker(number)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "_start_worker", lambda self, number: start(number))
+    submitter = threading.Thread(target=pool.submit, args=(ran.append, 1))
+    submitter.start()
+    assert starting.wait(30)
+    threading.Timer(0.05, go_on.set).start()
+    pool.shutdown()
+    assert ran == [1]
+    submitter.join(30)
+
+
 @pytest.mark.stress
 def test_a_hundred_thousand_jobs():
     with ThreadPoolExecutor(8) as pool:

@@ -172,6 +172,15 @@ class ThreadPoolExecutor(_core.ThreadPoolBase, concurrent.futures.ThreadPoolExec
             if not self._daemon:
                 _queues[thread] = self._work_queue
 
+    def _started_threads(self):
+        """All, also the one that a submit() in another thread is just about to start."""
+        for _ in range(1000):   # if that is stuck, then because it was interrupted by this very call
+            with self._shutdown_lock:
+                if self._work_queue.workers() <= len(self._threads):
+                    break
+            time.sleep(0.001)
+        return list(self._threads)
+
     def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
         """The results of fn(*items) for the items of the iterables, in order.
 
@@ -208,11 +217,11 @@ class ThreadPoolExecutor(_core.ThreadPoolBase, concurrent.futures.ThreadPoolExec
         end = None if timeout is None else time.monotonic() + timeout
         with self._shutdown_lock:
             self._work_queue.close(False)
-            threads = list(self._threads)
         if cancel_futures:
             self._work_queue.cancel()
         if not wait:
             return
+        threads = self._started_threads()
         for thread in threads:
             thread.join(None if end is None else max(0, end - time.monotonic()))
         if end is not None and (running := [thread for thread in threads if thread.is_alive()]):
