@@ -97,6 +97,21 @@ read_ahead(pyc_batch *self, size_t index, pyc_scratch *scratch)
 #endif
 }
 
+static ssize_t
+read_first(pyc_batch *self, size_t index, int fd, pyc_scratch *scratch)
+{
+    ssize_t got = read_at_once(fd, scratch->block);
+    if (got > 0 || (got < 0 && self->at_once)) {
+        return got;
+    }
+    bool wait = got < 0 && errno == EAGAIN;
+    got = read_block(fd, scratch->block);
+    if (wait && got > 0) {
+        read_ahead(self, index, scratch);
+    }
+    return got;
+}
+
 static pyc_fault
 digest_fd(pyc_batch *self, size_t index, int fd, pyc_scratch *scratch)
 {
@@ -104,17 +119,7 @@ digest_fd(pyc_batch *self, size_t index, int fd, pyc_scratch *scratch)
         return pyc_crypto_fault();
     }
     bool advised = false;
-    ssize_t got = read_at_once(fd, scratch->block);
-    bool wait = got < 0 && errno == EAGAIN;
-    if (got < 0 && self->at_once) {
-        return PYC_FAULT_STOPPED;
-    }
-    if (got <= 0) {
-        got = read_block(fd, scratch->block);
-    }
-    if (wait && got > 0) {
-        read_ahead(self, index, scratch);
-    }
+    ssize_t got = read_first(self, index, fd, scratch);
     for (; got > 0; got = read_block(fd, scratch->block)) {
         if (pyc_crew_is_cut(&self->job, index)) {
             return PYC_FAULT_STOPPED;
@@ -131,7 +136,8 @@ digest_fd(pyc_batch *self, size_t index, int fd, pyc_scratch *scratch)
         }
     }
     if (got < 0) {
-        return PYC_FAULT_SYSTEM | (pyc_fault)errno;
+        return self->at_once ? PYC_FAULT_STOPPED
+                             : PYC_FAULT_SYSTEM | (pyc_fault)errno;
     }
     if (!EVP_DigestFinal_ex(scratch->context, pyc_batch_result(self, index),
                             NULL)) {
