@@ -175,9 +175,8 @@ class Chaos:
         await rng.choice(self.events).wait_async()
 
     async def submit_async(self, rng):
-        job = self.pool.submit(self.job, rng.random(), 1)
         try:
-            await job
+            await self.pool.submit(self.job, rng.random(), 1)
         except (ZeroDivisionError, CancelledError):
             pass
         except RuntimeError as error:
