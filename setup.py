@@ -18,8 +18,8 @@ from setuptools.command.build_ext import build_ext
 MODULES = {
     # module: (folders of csrc it is built from, library: pkg-config name and least version)
     "_core": (("base", "py", "sync", "pool", "loop", "net", "proc"), ("libuv", "1.44")),
-    "_hash": (("base", "hash"), ("libcrypto", "3.0")),
-    "_native": (("base", "native"), None),
+    "_hash": (("base", "crew", "hash"), ("libcrypto", "3.0")),
+    "_native": (("base", "crew", "native"), None),
 }
 INSTALL_LINES = """\
     Debian, Ubuntu:  apt-get install build-essential pkg-config python3-dev libuv1-dev libssl-dev

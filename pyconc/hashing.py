@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 from pyconc import _hash
+from pyconc._bells import bell_of
 from pyconc._limits import available_cores, available_memory
 
 if TYPE_CHECKING:
@@ -283,44 +284,38 @@ def _threads(asked: int | None) -> int:
     return threads
 
 
+def _workers(asked: int | None) -> tuple[int, int]:
+    """How many threads a batch has at most, and how many there may be for all of them."""
+    width = _threads(asked)
+    return width, width if asked is None else max(width, available_cores())
+
+
 def _run(batch: _hash.Batch, threads: int | None, progress: "Progress") -> Any:
-    return batch.run(_threads(threads), progress)
+    return batch.run(*_workers(threads), progress)
 
 
 async def _run_async(batch: _hash.Batch, threads: int | None, progress: "Progress") -> Any:
     if batch.short:
-        return batch.run(_threads(threads), progress)
+        return batch.run(*_workers(threads), progress)
     import asyncio  # who hashes without coroutines does not pay for it
-    loop = asyncio.get_running_loop()
-    over = loop.create_future()
-    reader, writer = os.pipe()
     try:
-        loop.add_reader(reader, _settle, loop, reader, over)
-        batch.start(_threads(threads), writer)
-        await _watch(batch, over, progress)
+        with bell_of(asyncio.get_running_loop(), _hash.Bell) as bell:
+            batch.start(*_workers(threads))
+            await _watch(batch, bell.watch(batch), progress)
         return batch.result()
     finally:
-        # Nothing to do unless the coroutine was closed half-way: the threads may still write to the pipe.
-        batch.close()
-        if not loop.is_closed():
-            loop.remove_reader(reader)
-        os.close(reader)
-        os.close(writer)
-
-
-def _settle(loop: "asyncio.AbstractEventLoop", reader: int, over: "asyncio.Future[None]") -> None:
-    loop.remove_reader(reader)
-    if not over.done():
-        over.set_result(None)
+        batch.close()   # nothing to do unless the coroutine was closed half-way
 
 
 async def _watch(batch: _hash.Batch, over: "asyncio.Future[None]", progress: "Progress") -> None:
     import asyncio
     try:
-        while not over.done():
+        while True:
             await asyncio.wait((over,), timeout=None if progress is None else _PROGRESS_SECONDS)
             if progress is not None:
                 progress(batch.done, batch.total)
+            if over.done():
+                return
     except GeneratorExit:
         raise
     except BaseException:

@@ -230,5 +230,10 @@ def _at_once(pool: ThreadPoolExecutor, call: Callable[[int], object], times: int
         call(times)
         return begin, time.perf_counter()
 
-    ends = [future.result() for future in [pool.submit(one) for _ in range(threads)]]
+    try:
+        futures = [pool.submit(one) for _ in range(threads)]
+    except BaseException:
+        barrier.abort()     # there is no thread for one of them: the others would wait for it
+        raise
+    ends = [future.result() for future in futures]
     return max(end for _, end in ends) - min(begin for begin, _ in ends)

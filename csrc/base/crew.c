@@ -6,14 +6,21 @@
 #include <signal.h>
 #include <unistd.h>
 
+/* Unfinished jobs. Those that wait for others have a line of their own, so that
+ * neither kind can take all the workers the other needs. */
+typedef struct {
+    pyc_crew_job *first, *last;
+    size_t demand; /* the sum of their widths */
+    size_t most;   /* what one of them gave as `threads` */
+    size_t busy;   /* workers that work on an item */
+} line;
+
 struct pyc_crew {
     pthread_mutex_t lock;
-    pyc_crew_job *first, *last; /* all unfinished jobs */
-    _Atomic size_t jobs;        /* how many; read without the lock, too */
-    size_t demand;              /* the sum of their widths */
-    size_t live;                /* workers */
-    size_t busy;                /* those that work on an item */
-    pthread_t *leaving;         /* workers that are to be joined */
+    line lines[2];       /* of jobs that wait, and of all others */
+    _Atomic size_t jobs; /* unfinished; read without the lock, too */
+    size_t live;         /* workers */
+    pthread_t *leaving;  /* workers that are to be joined */
     size_t leaving_count;
     pthread_cond_t left; /* live became 0 */
     bool stopping;
@@ -21,20 +28,26 @@ struct pyc_crew {
     void (*free_scratch)(void *);
 };
 
-static void
-append(pyc_crew *crew, pyc_crew_job *job)
+static line *
+line_of(pyc_crew *crew, const pyc_crew_job *job)
 {
-    job->before = crew->last;
-    job->after = NULL;
-    *(crew->last != NULL ? &crew->last->after : &crew->first) = job;
-    crew->last = job;
+    return &crew->lines[job->waits ? 0 : 1];
 }
 
 static void
-unlink_job(pyc_crew *crew, pyc_crew_job *job)
+append(line *self, pyc_crew_job *job)
 {
-    *(job->before != NULL ? &job->before->after : &crew->first) = job->after;
-    *(job->after != NULL ? &job->after->before : &crew->last) = job->before;
+    job->before = self->last;
+    job->after = NULL;
+    *(self->last != NULL ? &self->last->after : &self->first) = job;
+    self->last = job;
+}
+
+static void
+unlink_job(line *self, pyc_crew_job *job)
+{
+    *(job->before != NULL ? &job->before->after : &self->first) = job->after;
+    *(job->after != NULL ? &job->after->before : &self->last) = job->before;
 }
 
 static void
@@ -71,9 +84,11 @@ settle(pyc_crew *crew, pyc_crew_job *job)
     if (job->finished || job->running > 0 || has_more(job)) {
         return;
     }
-    unlink_job(crew, job);
+    line *own = line_of(crew, job);
+    unlink_job(own, job);
     atomic_fetch_sub(&crew->jobs, 1);
-    crew->demand -= job->width;
+    own->demand -= job->width;
+    own->most = own->first != NULL ? own->most : 0;
     /* Inside the lock, which is taken by all who then let go of the job or of
      * a listener. */
     atomic_store(&job->finished, 1);
@@ -85,12 +100,15 @@ settle(pyc_crew *crew, pyc_crew_job *job)
 static pyc_crew_job *
 pick(pyc_crew *crew)
 {
-    for (pyc_crew_job *job = crew->first; job != NULL; job = job->after) {
-        if (job->running < job->width && crew->busy < job->threads &&
-            has_more(job)) {
-            unlink_job(crew, job);
-            append(crew, job);
-            return job;
+    for (size_t i = 0; i < 2; i++) {
+        line *from = &crew->lines[i];
+        pyc_crew_job *job = from->busy < from->most ? from->first : NULL;
+        for (; job != NULL; job = job->after) {
+            if (job->running < job->width && has_more(job)) {
+                unlink_job(from, job);
+                append(from, job);
+                return job;
+            }
         }
     }
     return NULL;
@@ -166,14 +184,14 @@ work(void *arg)
     pyc_crew_job *job;
     pthread_mutex_lock(&crew->lock);
     while ((job = pick(crew)) != NULL) {
-        size_t mine = free_share(job);
+        size_t mine = free_share(job), *busy = &line_of(crew, job)->busy;
         job->shares.shares[mine].used = true;
         job->running++;
-        crew->busy++;
+        ++*busy;
         pthread_mutex_unlock(&crew->lock);
         run_turn(crew, job, mine, &scratch);
         pthread_mutex_lock(&crew->lock);
-        crew->busy--;
+        --*busy;
         job->running--;
         job->shares.shares[mine].used = false;
         settle(crew, job);
@@ -271,12 +289,15 @@ pyc_crew_stop(pyc_crew *crew)
 {
     pthread_mutex_lock(&crew->lock);
     crew->stopping = true;
-    pyc_crew_job *after;
-    for (pyc_crew_job *job = crew->first; job != NULL; job = after) {
-        after = job->after;
-        job->end = 0;
-        job->cut = true;
-        settle(crew, job);
+    for (size_t i = 0; i < 2; i++) {
+        pyc_crew_job *after;
+        for (pyc_crew_job *job = crew->lines[i].first; job != NULL;
+             job = after) {
+            after = job->after;
+            job->end = 0;
+            job->cut = true;
+            settle(crew, job);
+        }
     }
     while (crew->live > 0) {
         pthread_cond_wait(&crew->left, &crew->lock);
@@ -308,6 +329,12 @@ share_out(pyc_crew_job *job)
     return pyc_shares_init(&job->shares, chunks, job->width) < 0 ? ENOMEM : 0;
 }
 
+static size_t
+workers_wanted(const line *self)
+{
+    return self->demand < self->most ? self->demand : self->most;
+}
+
 int
 pyc_crew_submit(pyc_crew *crew, pyc_crew_job *job)
 {
@@ -317,8 +344,11 @@ pyc_crew_submit(pyc_crew *crew, pyc_crew_job *job)
     }
     pthread_mutex_lock(&crew->lock);
     join_leaving(crew);
-    size_t wanted = crew->demand + job->width;
-    wanted = wanted < job->threads ? wanted : job->threads;
+    line *own = line_of(crew, job), before = *own;
+    own->demand += job->width;
+    own->most = own->most > job->threads ? own->most : job->threads;
+    size_t wanted =
+        workers_wanted(&crew->lines[0]) + workers_wanted(&crew->lines[1]);
     while (!crew->stopping && err == 0 && crew->live < wanted) {
         err = add_worker(crew);
     }
@@ -328,32 +358,38 @@ pyc_crew_submit(pyc_crew *crew, pyc_crew_job *job)
     else if (crew->live > 0) {
         err = 0; /* fewer threads than asked for will do as well */
         job->crew = crew;
-        crew->demand += job->width;
-        append(crew, job);
+        append(own, job);
         atomic_fetch_add(&crew->jobs, 1);
         settle(crew, job); /* it may be empty */
+    }
+    if (err != 0) {
+        *own = before;
     }
     pthread_mutex_unlock(&crew->lock);
     return err;
 }
 
-void
+bool
 pyc_crew_run_here(pyc_crew_job *job, void (*free_scratch)(void *))
 {
     void *scratch = NULL;
     pyc_fault fault = 0;
     atomic_store(&job->end, job->total);
     size_t count = job->run(job, 0, job->total, &scratch, &fault);
+    if (scratch != NULL) {
+        free_scratch(scratch);
+    }
+    if (fault == 0 && count < job->total) {
+        return false;
+    }
     job->done_here = count;
     if (fault != 0) {
         job->end = count;
         job->fault = fault;
     }
-    if (scratch != NULL) {
-        free_scratch(scratch);
-    }
     atomic_store(&job->finished, 1);
     tell_listeners(job);
+    return true;
 }
 
 static void

@@ -2,7 +2,8 @@
 /* Threads that work through jobs and never touch the interpreter. A job is a
  * number of items, which the workers take in chunks and steal from one
  * another. While there are several jobs a worker turns to the next one after
- * each chunk, so that a long job cannot starve a short one. */
+ * each chunk, so that a long job cannot starve a short one. Jobs whose calls
+ * may wait have workers of their own. */
 #ifndef PYC_BASE_CREW_H
 #define PYC_BASE_CREW_H
 
@@ -36,7 +37,10 @@ struct pyc_crew_job {
     size_t total;
     size_t chunk;   /* items a worker takes at once; more when there are many */
     size_t width;   /* workers on this job at most */
-    size_t threads; /* workers busy in the whole crew at most */
+    size_t threads; /* workers busy at most, on this job and on those beside
+                       it; where they differ the most counts */
+    bool waits; /* its calls may wait for what other jobs do: those that do are
+                   counted by themselves */
 
     /* The rest is the crew's: guarded by its lock unless it is atomic. */
 
@@ -69,8 +73,9 @@ void pyc_crew_free(pyc_crew *crew);
 /* 0; ECANCELED when the crew was stopped, ENOMEM, or why no thread could be
  * started. */
 int pyc_crew_submit(pyc_crew *crew, pyc_crew_job *job);
-/* Works through the job in the calling thread; no crew is involved. */
-void pyc_crew_run_here(pyc_crew_job *job, void (*free_scratch)(void *));
+/* Works through the job in the calling thread; no crew is involved. False if
+ * items were left over without a fault: the job can be submitted still. */
+bool pyc_crew_run_here(pyc_crew_job *job, void (*free_scratch)(void *));
 
 /* Has the listener told when the job is over; false if it is already. Can be
  * called before the job is submitted. */

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 #include "hash/batch.h"
-#include "base/wake.h"
 #include <errno.h>
 #include <openssl/err.h>
 
@@ -9,6 +8,9 @@
 #define TINY_WORK ((size_t)64 << 10)
 /* What makes it worth while to wake one thread (more). */
 #define THREAD_WORK ((size_t)256 << 10)
+/* Below this much work a batch for one thread stays in the calling one, which
+ * is as quick and answers signals soon enough. */
+#define LONE_WORK ((size_t)4 << 20)
 #define ATTEND_MS 50
 
 static void
@@ -49,9 +51,9 @@ run_items(pyc_crew_job *job, size_t begin, size_t end, void **kept,
 pyc_batch *
 pyc_batch_new(PyObject *module, pyc_batch_item item)
 {
-    pyc_hash_state *state = PyModule_GetState(module);
+    pyc_crew_state *state = PyModule_GetState(module);
     pyc_batch *self =
-        (pyc_batch *)state->batch_type->tp_alloc(state->batch_type, 0);
+        (pyc_batch *)state->job_type->tp_alloc(state->job_type, 0);
     if (self != NULL) {
         self->state = state;
         self->item = item;
@@ -95,11 +97,13 @@ pyc_crypto_fault(void)
     return PYC_FAULT_CRYPTO | (uint32_t)code;
 }
 
+/* args: the threads for this batch and for all of them, at most. */
 static int
-begin(pyc_batch *self, PyObject *threads)
+begin(pyc_batch *self, PyObject *const *args)
 {
-    size_t most = PyLong_AsSize_t(threads);
-    if (most == (size_t)-1 && PyErr_Occurred()) {
+    size_t width = PyLong_AsSize_t(args[0]);
+    size_t threads = PyErr_Occurred() ? 0 : PyLong_AsSize_t(args[1]);
+    if (PyErr_Occurred()) {
         return -1;
     }
     if (atomic_exchange(&self->started, true)) {
@@ -107,8 +111,8 @@ begin(pyc_batch *self, PyObject *threads)
         return -1;
     }
     pyc_crew_job *job = &self->job;
-    job->threads = most > 0 ? most : 1;
-    job->width = job->threads < job->total ? job->threads : job->total;
+    job->threads = threads > 0 ? threads : 1;
+    job->width = width < job->total ? width : job->total;
     if (self->work / THREAD_WORK < job->width) {
         job->width = self->work / THREAD_WORK + 1;
     }
@@ -173,16 +177,25 @@ attend(pyc_batch *self, PyObject *progress)
     return 0;
 }
 
-static void
+/* Works through the batch in this thread, or returns false if threads should,
+ * whatever has been done already. */
+static bool
 run_in_place(pyc_batch *self)
 {
     if (self->work <= TINY_WORK) {
-        pyc_crew_run_here(&self->job, free_scratch);
-        return;
+        return pyc_crew_run_here(&self->job, free_scratch);
     }
+    bool done = false;
+    self->at_once = self->paths != NULL;
     Py_BEGIN_ALLOW_THREADS
-    pyc_crew_run_here(&self->job, free_scratch);
+    if (self->at_once ? pyc_files_are_small(self)
+                      : self->work < (self->job.width == 1 ? LONE_WORK
+                                                           : PYC_SERIAL_WORK)) {
+        done = pyc_crew_run_here(&self->job, free_scratch);
+    }
     Py_END_ALLOW_THREADS
+    self->at_once = false;
+    return done;
 }
 
 static PyObject *
@@ -295,9 +308,9 @@ batch_result(pyc_batch *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(run_doc,
-             "run($self, threads, progress, /)\n--\n\n"
-             "Work through the batch on at most that many threads and return "
-             "the results.\n\n"
+             "run($self, width, threads, progress, /)\n--\n\n"
+             "Work through the batch on at most `width` of the `threads` that "
+             "there may be for\nall batches, and return the results.\n\n"
              "progress(done, total), or None, is called in this thread about "
              "every 50 ms\nand at the end; what it raises, or a signal's "
              "handler, cancels the batch.");
@@ -305,20 +318,19 @@ PyDoc_STRVAR(run_doc,
 static PyObject *
 batch_run(pyc_batch *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (pyc_expect_args("run", count, 2) < 0 || begin(self, args[0]) < 0) {
+    if (pyc_expect_args("run", count, 3) < 0 || begin(self, args) < 0) {
         return NULL;
     }
-    if (self->work < THREAD_WORK) {
-        run_in_place(self);
-    }
-    else if (submit(self) < 0) {
-        return NULL;
-    }
-    else if (attend(self, args[1]) < 0) {
-        goto fail;
+    if (!run_in_place(self)) {
+        if (submit(self) < 0) {
+            return NULL;
+        }
+        if (attend(self, args[2]) < 0) {
+            goto fail;
+        }
     }
     size_t total = self->job.total;
-    if (self->job.fault == 0 && report(args[1], total, total) < 0) {
+    if (self->job.fault == 0 && report(args[2], total, total) < 0) {
         goto fail;
     }
     return batch_result(self, NULL);
@@ -330,18 +342,9 @@ fail:;
     return NULL;
 }
 
-static void
-tell_descriptor(pyc_crew_listener *listener)
-{
-    pyc_wake_set(
-        ((pyc_batch *)((char *)listener - offsetof(pyc_batch, listener)))->fd);
-}
-
-PyDoc_STRVAR(start_doc,
-             "start($self, threads, fd, /)\n--\n\n"
-             "Begin to work through the batch on at most that many threads.\n\n"
-             "Eight bytes are written to the file descriptor when the batch is "
-             "over, for\nwhatever reason; it must stay open until then.");
+PyDoc_STRVAR(start_doc, "start($self, width, threads, /)\n--\n\n"
+                        "Begin to work through the batch, on threads as in "
+                        "run(). A Bell tells when it is\nover.");
 
 static PyObject *
 batch_start(pyc_batch *self, PyObject *const *args, Py_ssize_t count)
@@ -349,14 +352,7 @@ batch_start(pyc_batch *self, PyObject *const *args, Py_ssize_t count)
     if (pyc_expect_args("start", count, 2) < 0) {
         return NULL;
     }
-    int fd = PyObject_AsFileDescriptor(args[1]);
-    if (fd < 0 || begin(self, args[0]) < 0) {
-        return NULL;
-    }
-    self->fd = fd;
-    self->listener.tell = tell_descriptor;
-    pyc_crew_listen(&self->job, &self->listener);
-    if (submit(self) < 0) {
+    if (begin(self, args) < 0 || submit(self) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

@@ -9,6 +9,9 @@
 #include "hash/low.h"
 
 #define PYC_BLOCK_SIZE ((size_t)256 << 10)
+/* What two threads are not quicker at than the calling one, which has to start
+ * them. */
+#define PYC_SERIAL_WORK ((size_t)512 << 10)
 
 /* What a worker keeps from one item to the next; made by who needs it. */
 typedef struct {
@@ -25,11 +28,6 @@ typedef struct {
 #define PYC_FAULT_CODE(fault) ((unsigned long)(uint32_t)(fault))
 
 typedef struct {
-    PyTypeObject *batch_type;
-    _Atomic(pyc_crew *) crew; /* made when it is first needed */
-} pyc_hash_state;
-
-typedef struct {
     const void *data;
     size_t size;
 } pyc_span;
@@ -37,11 +35,12 @@ typedef struct {
 typedef struct pyc_batch pyc_batch;
 typedef pyc_fault (*pyc_batch_item)(pyc_batch *, size_t index, pyc_scratch *);
 
+/* Begins as pyc_crew_object does. */
 struct pyc_batch {
     PyObject_HEAD
     pyc_crew_job job;
     pyc_batch_item item;
-    pyc_hash_state *state;
+    pyc_crew_state *state;
     PyObject *owners; /* tuple: what the inputs point into */
     PyObject *salts;  /* tuple: the same for the salts */
     PyObject *keys;   /* tuple: the same for the keys */
@@ -53,9 +52,8 @@ struct pyc_batch {
     pyc_span *salt_spans; /* one each, or a single one */
     pyc_span *key_spans;  /* what the results must be; NULL: there are none */
     size_t work;          /* about how many bytes there are to hash */
+    bool at_once; /* what would have to be waited for is left to threads */
     atomic_bool started;
-    pyc_crew_listener listener; /* who tells `fd` */
-    int fd;
     unsigned char *out; /* where all results go, one after the other; NULL:
                            each is a bytes object in the list */
 
@@ -88,6 +86,10 @@ int pyc_batch_hold_keys(pyc_batch *self, PyObject *keys);
  * bytes objects (out is None), in a new bytes or bytearray object (out is the
  * type) or in the writable buffer `out`. 0 or -1. */
 int pyc_batch_make_results(pyc_batch *self, size_t size, PyObject *out);
+
+/* Whether threads would take longer than the calling one to read the files, if
+ * these are in memory. */
+bool pyc_files_are_small(const pyc_batch *self);
 
 /* 0, or -1 with a TypeError unless a function got that many arguments. */
 int pyc_expect_args(const char *function, Py_ssize_t count, Py_ssize_t wanted);

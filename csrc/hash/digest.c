@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Digests of buffers. */
 #include "hash/batch.h"
+#include <errno.h>
 #include <openssl/err.h>
 
 /* Between two looks at whether the batch was cancelled. */
@@ -52,14 +53,16 @@ pyc_batch_fetch_digest(pyc_batch *self, PyObject *name)
         PyErr_Format(PyExc_ValueError, "unsupported hash type %U", name);
         return -1;
     }
-    if (EVP_MD_get_flags(self->md) & EVP_MD_FLAG_XOF) {
+    bool varies = EVP_MD_get_flags(self->md) & EVP_MD_FLAG_XOF;
+    int digest_size = EVP_MD_get_size(self->md);
+    if (varies || digest_size <= 0) {
         PyErr_Format(PyExc_ValueError,
-                     "unsupported hash type %U: its digests have no fixed size",
-                     name);
+                     "unsupported hash type %U: its digests %s", name,
+                     varies ? "have no fixed size" : "are empty");
         return -1;
     }
     self->low = pyc_find_low_digest(self->md);
-    self->digest_size = (size_t)EVP_MD_get_size(self->md);
+    self->digest_size = (size_t)digest_size;
     return 0;
 }
 
@@ -75,6 +78,9 @@ digest_item(pyc_batch *self, size_t index, pyc_scratch *scratch)
     }
     if (scratch->context == NULL) {
         scratch->context = EVP_MD_CTX_new();
+    }
+    if (scratch->context == NULL) {
+        return PYC_FAULT_SYSTEM | ENOMEM;
     }
     if (!EVP_DigestInit_ex2(scratch->context, self->md, NULL)) {
         return pyc_crypto_fault();

@@ -6,11 +6,18 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
+#ifdef RWF_NOWAIT
+#    include <linux/magic.h>
+#    include <sys/vfs.h>
+#endif
 
 /* Of files that have to come from the disk, so many are asked for before their
  * turn, and so much of each. */
 #define FILES_AHEAD 8
 #define BYTES_AHEAD ((off_t)1 << 20)
+
+/* Opening and closing a file takes as long as hashing this many bytes. */
+#define FILE_WORK ((size_t)8 << 10)
 
 /* 0, or an errno. Waits for nobody: no signal and no cancellation would get
  * through to this thread. */
@@ -45,19 +52,30 @@ read_block(int fd, unsigned char *block)
     return got;
 }
 
-/* The first block, and whether it had to be waited for. */
+#ifdef RWF_NOWAIT
+static bool
+is_in_tmpfs(int fd)
+{
+    struct statfs info;
+    return fstatfs(fd, &info) == 0 && info.f_type == TMPFS_MAGIC;
+}
+#endif
+
+/* The same of what need not be waited for: -1 and EAGAIN when nothing is. */
 static ssize_t
-read_first(int fd, unsigned char *block, bool *waited)
+read_at_once(int fd, unsigned char *block)
 {
 #ifdef RWF_NOWAIT
     struct iovec into = {block, PYC_BLOCK_SIZE};
     ssize_t got = preadv2(fd, &into, 1, -1, RWF_NOWAIT);
-    if (got > 0) {
-        return got;
-    }
-    *waited = got < 0 && errno == EAGAIN;
+    /* tmpfs does not know the flag and does not need it. */
+    return got < 0 && errno == EOPNOTSUPP && is_in_tmpfs(fd)
+               ? read_block(fd, block)
+               : got;
+#else
+    errno = ENOSYS;
+    return -1;
 #endif
-    return read_block(fd, block);
 }
 
 /* Has the system read the files that come after number `index`. */
@@ -79,17 +97,29 @@ read_ahead(pyc_batch *self, size_t index, pyc_scratch *scratch)
 #endif
 }
 
+static ssize_t
+read_first(pyc_batch *self, size_t index, int fd, pyc_scratch *scratch)
+{
+    ssize_t got = read_at_once(fd, scratch->block);
+    if (got > 0 || (got < 0 && self->at_once)) {
+        return got;
+    }
+    bool wait = got < 0 && errno == EAGAIN;
+    got = read_block(fd, scratch->block);
+    if (wait && got > 0) {
+        read_ahead(self, index, scratch);
+    }
+    return got;
+}
+
 static pyc_fault
 digest_fd(pyc_batch *self, size_t index, int fd, pyc_scratch *scratch)
 {
     if (!EVP_DigestInit_ex2(scratch->context, self->md, NULL)) {
         return pyc_crypto_fault();
     }
-    bool advised = false, waited = false;
-    ssize_t got = read_first(fd, scratch->block, &waited);
-    if (waited) {
-        read_ahead(self, index, scratch);
-    }
+    bool advised = false;
+    ssize_t got = read_first(self, index, fd, scratch);
     for (; got > 0; got = read_block(fd, scratch->block)) {
         if (pyc_crew_is_cut(&self->job, index)) {
             return PYC_FAULT_STOPPED;
@@ -106,7 +136,8 @@ digest_fd(pyc_batch *self, size_t index, int fd, pyc_scratch *scratch)
         }
     }
     if (got < 0) {
-        return PYC_FAULT_SYSTEM | (pyc_fault)errno;
+        return self->at_once ? PYC_FAULT_STOPPED
+                             : PYC_FAULT_SYSTEM | (pyc_fault)errno;
     }
     if (!EVP_DigestFinal_ex(scratch->context, pyc_batch_result(self, index),
                             NULL)) {
@@ -139,6 +170,21 @@ file_item(pyc_batch *self, size_t index, pyc_scratch *scratch)
         return 0;
     }
     return fault;
+}
+
+bool
+pyc_files_are_small(const pyc_batch *self)
+{
+    size_t work = 0;
+    for (size_t i = 0; i < self->job.total && work < PYC_SERIAL_WORK; i++) {
+        struct stat info;
+        if (stat(self->inputs[i].data, &info) < 0 || !S_ISREG(info.st_mode) ||
+            info.st_size > (off_t)PYC_SERIAL_WORK) {
+            return false;
+        }
+        work += FILE_WORK + (size_t)info.st_size;
+    }
+    return work < PYC_SERIAL_WORK;
 }
 
 /* The paths as the system wants them, in a tuple that owns them. */

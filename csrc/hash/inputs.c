@@ -130,9 +130,10 @@ pyc_batch_hold_inputs(pyc_batch *self, PyObject *buffers, const char *what)
     return 0;
 }
 
-/* The width in bytes of the integers that `view` has, or -1 with TypeError. */
-static int
-integer_width(const Py_buffer *view)
+/* The letter of the integers that `view` has, in upper case where they are
+ * unsigned, or 0 with TypeError. */
+static char
+integer_kind(const Py_buffer *view)
 {
     const char *format = view->format != NULL ? view->format : "B";
     const char *kind =
@@ -140,24 +141,24 @@ integer_width(const Py_buffer *view)
     int is_integer = strlen(kind) == 1 && strchr("iIlLqQnN", *kind) != NULL;
     if (view->ndim == 1 && is_integer &&
         (view->itemsize == 4 || view->itemsize == 8)) {
-        return (int)view->itemsize;
+        return *kind;
     }
     PyErr_Format(PyExc_TypeError,
                  "offsets must be one row of 32-bit or 64-bit integers in a "
                  "buffer, not %d-dimensional with format '%s'",
                  view->ndim, format);
-    return -1;
+    return 0;
 }
 
 static int64_t
-offset_at(const Py_buffer *view, int width, size_t index)
+offset_at(const Py_buffer *view, char kind, size_t index)
 {
-    const char *at = (const char *)view->buf + index * (size_t)width;
-    int32_t small;
+    const char *at = (const char *)view->buf + index * (size_t)view->itemsize;
+    uint32_t small;
     int64_t large;
-    if (width == 4) {
+    if (view->itemsize == 4) {
         memcpy(&small, at, sizeof(small));
-        return small;
+        return kind < 'a' ? (int64_t)small : (int32_t)small;
     }
     memcpy(&large, at, sizeof(large));
     return large;
@@ -166,9 +167,9 @@ offset_at(const Py_buffer *view, int width, size_t index)
 /* The spans that the offsets cut out of `whole`. 0 or -1. */
 static int
 cut_parts(pyc_batch *self, const pyc_span *whole, const Py_buffer *view,
-          int width)
+          char kind)
 {
-    size_t count = (size_t)(view->len / width);
+    size_t count = (size_t)(view->len / view->itemsize);
     if (count == 0) {
         PyErr_SetString(PyExc_ValueError,
                         "offsets is empty: n parts have n + 1 offsets");
@@ -182,7 +183,7 @@ cut_parts(pyc_batch *self, const pyc_span *whole, const Py_buffer *view,
     }
     int64_t before = 0;
     for (size_t i = 0; i < count; i++) {
-        int64_t offset = offset_at(view, width, i);
+        int64_t offset = offset_at(view, kind, i);
         if (offset < before || (uint64_t)offset > whole->size) {
             PyErr_Format(PyExc_ValueError,
                          "offsets[%zu] is %lld: not from the one before it "
@@ -212,8 +213,8 @@ pyc_batch_hold_parts(pyc_batch *self, PyObject *buffer, PyObject *offsets)
     if (PyObject_GetBuffer(offsets, &view, PyBUF_ND | PyBUF_FORMAT) < 0) {
         return -1;
     }
-    int width = integer_width(&view);
-    int rc = width < 0 ? -1 : cut_parts(self, &whole, &view, width);
+    char kind = integer_kind(&view);
+    int rc = kind == 0 ? -1 : cut_parts(self, &whole, &view, kind);
     PyBuffer_Release(&view);
     if (rc == 0) {
         add_work(self);

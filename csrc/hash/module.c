@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "hash/module.h"
+#include "crew/bell.h"
 #include "hash/batch.h"
 
 PyDoc_STRVAR(digest_batch_doc,
@@ -34,7 +35,7 @@ PyDoc_STRVAR(stop_doc, "stop($module, /)\n--\n\n"
 static PyObject *
 stop(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    pyc_hash_state *state = PyModule_GetState(module);
+    pyc_crew_state *state = PyModule_GetState(module);
     pyc_job_stop_all(&state->crew);
     Py_RETURN_NONE;
 }
@@ -52,28 +53,29 @@ static PyMethodDef methods[] = {
 static int
 exec(PyObject *module)
 {
-    pyc_hash_state *state = PyModule_GetState(module);
-    state->batch_type =
+    pyc_crew_state *state = PyModule_GetState(module);
+    state->job_type =
         (PyTypeObject *)PyType_FromModuleAndSpec(module, &pyc_batch_spec, NULL);
-    if (state->batch_type == NULL) {
+    if (state->job_type == NULL ||
+        PyModule_AddType(module, state->job_type) < 0) {
         return -1;
     }
-    return PyModule_AddType(module, state->batch_type);
+    return pyc_bell_add(module, "pyconc._hash.Bell");
 }
 
 static int
 traverse(PyObject *module, visitproc visit, void *arg)
 {
-    pyc_hash_state *state = PyModule_GetState(module);
-    Py_VISIT(state->batch_type);
+    pyc_crew_state *state = PyModule_GetState(module);
+    Py_VISIT(state->job_type);
     return 0;
 }
 
 static int
 clear(PyObject *module)
 {
-    pyc_hash_state *state = PyModule_GetState(module);
-    Py_CLEAR(state->batch_type);
+    pyc_crew_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->job_type);
     return 0;
 }
 
@@ -81,7 +83,7 @@ static void
 free_module(void *module)
 {
     clear(module);
-    pyc_hash_state *state = PyModule_GetState(module);
+    pyc_crew_state *state = PyModule_GetState(module);
     pyc_crew *crew = atomic_load(&state->crew);
     if (crew != NULL && !pyc_crew_is_orphan(crew)) {
         pyc_crew_free(crew);
@@ -95,7 +97,7 @@ PyModuleDef pyc_hash_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "pyconc._hash",
     .m_doc = "Batches of digests and derived keys, in threads without the GIL.",
-    .m_size = sizeof(pyc_hash_state),
+    .m_size = sizeof(pyc_crew_state),
     .m_methods = methods,
     .m_slots = slots,
     .m_traverse = traverse,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "native/module.h"
+#include "crew/bell.h"
 #include "native/work.h"
 
 PyDoc_STRVAR(once_doc,
@@ -40,7 +41,7 @@ unpack(PyObject *Py_UNUSED(module), PyObject *capsule)
 static PyObject *
 stop(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    pyc_native_state *state = PyModule_GetState(module);
+    pyc_crew_state *state = PyModule_GetState(module);
     pyc_job_stop_all(&state->crew);
     Py_RETURN_NONE;
 }
@@ -55,37 +56,31 @@ static PyMethodDef methods[] = {{"once", FAST(pyc_work_once), once_doc},
                                 {NULL}};
 
 static int
-add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot)
-{
-    *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
-    return *slot == NULL ? -1 : PyModule_AddType(module, *slot);
-}
-
-static int
 exec(PyObject *module)
 {
-    pyc_native_state *state = PyModule_GetState(module);
-    if (add_type(module, &pyc_work_spec, &state->work_type) < 0) {
+    pyc_crew_state *state = PyModule_GetState(module);
+    state->job_type =
+        (PyTypeObject *)PyType_FromModuleAndSpec(module, &pyc_work_spec, NULL);
+    if (state->job_type == NULL ||
+        PyModule_AddType(module, state->job_type) < 0) {
         return -1;
     }
-    return add_type(module, &pyc_bell_spec, &state->bell_type);
+    return pyc_bell_add(module, "pyconc._native.Bell");
 }
 
 static int
 traverse(PyObject *module, visitproc visit, void *arg)
 {
-    pyc_native_state *state = PyModule_GetState(module);
-    Py_VISIT(state->work_type);
-    Py_VISIT(state->bell_type);
+    pyc_crew_state *state = PyModule_GetState(module);
+    Py_VISIT(state->job_type);
     return 0;
 }
 
 static int
 clear(PyObject *module)
 {
-    pyc_native_state *state = PyModule_GetState(module);
-    Py_CLEAR(state->work_type);
-    Py_CLEAR(state->bell_type);
+    pyc_crew_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->job_type);
     return 0;
 }
 
@@ -93,7 +88,7 @@ static void
 free_module(void *module)
 {
     clear(module);
-    pyc_native_state *state = PyModule_GetState(module);
+    pyc_crew_state *state = PyModule_GetState(module);
     pyc_crew *crew = atomic_load(&state->crew);
     if (crew != NULL && !pyc_crew_is_orphan(crew)) {
         pyc_crew_free(crew);
@@ -107,7 +102,7 @@ PyModuleDef pyc_native_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "pyconc._native",
     .m_doc = "Calls of C functions in threads without the GIL.",
-    .m_size = sizeof(pyc_native_state),
+    .m_size = sizeof(pyc_crew_state),
     .m_methods = methods,
     .m_slots = slots,
     .m_traverse = traverse,

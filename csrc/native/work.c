@@ -21,7 +21,7 @@ expect_args(const char *function, Py_ssize_t count, Py_ssize_t wanted)
 static pyc_work *
 work_new(PyObject *module, PyObject *const *args)
 {
-    pyc_native_state *state = PyModule_GetState(module);
+    pyc_crew_state *state = PyModule_GetState(module);
     int signature = pyc_as_int(args[0]);
     void *function = PyLong_AsVoidPtr(args[1]);
     if (PyErr_Occurred()) {
@@ -31,8 +31,7 @@ work_new(PyObject *module, PyObject *const *args)
         PyErr_SetString(PyExc_ValueError, "no such signature, or no function");
         return NULL;
     }
-    pyc_work *self =
-        (pyc_work *)state->work_type->tp_alloc(state->work_type, 0);
+    pyc_work *self = (pyc_work *)state->job_type->tp_alloc(state->job_type, 0);
     if (self == NULL) {
         return NULL;
     }
@@ -57,7 +56,12 @@ pyc_work_once(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     pyc_work *self = work_new(module, args);
-    if (self != NULL && pyc_work_hold_whole(self, args[4], args[5]) < 0) {
+    if (self == NULL) {
+        return NULL;
+    }
+    /* A single call is often one that waits, as for a lock or a reply. */
+    self->job.waits = true;
+    if (pyc_work_hold_whole(self, args[4], args[5]) < 0) {
         Py_CLEAR(self);
     }
     return (PyObject *)self;
@@ -95,19 +99,21 @@ pyc_work_arrays(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return (PyObject *)self;
 }
 
-PyDoc_STRVAR(start_doc,
-             "start($self, threads, chunk, /)\n--\n\n"
-             "Begin, on at most that many threads and that many items a call "
-             "(0: as made).");
+PyDoc_STRVAR(
+    start_doc,
+    "start($self, width, threads, chunk, /)\n--\n\n"
+    "Begin, on at most `width` of the `threads` that there may be for "
+    "work of this\nkind, and with that many items a call (0: as made).");
 
 static PyObject *
 work_start(pyc_work *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (expect_args("start", count, 2) < 0) {
+    if (expect_args("start", count, 3) < 0) {
         return NULL;
     }
-    size_t threads = PyLong_AsSize_t(args[0]);
-    size_t chunk = PyErr_Occurred() ? 0 : PyLong_AsSize_t(args[1]);
+    size_t width = PyLong_AsSize_t(args[0]);
+    size_t threads = PyErr_Occurred() ? 0 : PyLong_AsSize_t(args[1]);
+    size_t chunk = PyErr_Occurred() ? 0 : PyLong_AsSize_t(args[2]);
     if (PyErr_Occurred()) {
         return NULL;
     }
@@ -115,8 +121,8 @@ work_start(pyc_work *self, PyObject *const *args, Py_ssize_t count)
         PyErr_SetString(PyExc_RuntimeError, "work runs once");
         return NULL;
     }
+    self->job.width = width;
     self->job.threads = threads > 0 ? threads : 1;
-    self->job.width = self->job.threads;
     self->job.chunk = chunk > 0 ? chunk : self->job.chunk;
     if (pyc_job_submit(&self->state->crew, NULL, &self->job) < 0) {
         return NULL;
@@ -172,19 +178,44 @@ work_cancel(pyc_work *self, PyObject *Py_UNUSED(ignored))
                            pyc_crew_cancel(&self->job));
 }
 
-PyDoc_STRVAR(claim_doc, "claim($self, /)\n--\n\n"
-                        "True for the first who asks once it is over: nobody "
-                        "else is to deal with the\noutcome. Lets go of what "
-                        "was held.");
+PyDoc_STRVAR(claim_doc,
+             "claim($self, finish, /)\n--\n\n"
+             "True for the first who asks once it is over: lets go of what was "
+             "held and calls\nthe functions of the tuple `finish`, all of them "
+             "even if one raises. It is one call\nso that no signal's handler "
+             "can come between.");
 
 static PyObject *
-work_claim(pyc_work *self, PyObject *Py_UNUSED(ignored))
+work_claim(pyc_work *self, PyObject *finish)
 {
+    if (!PyTuple_CheckExact(finish)) {
+        PyErr_SetString(PyExc_TypeError, "claim() takes a tuple");
+        return NULL;
+    }
     if (!pyc_job_is_over(&self->job) || atomic_exchange(&self->claimed, true)) {
         Py_RETURN_FALSE;
     }
     pyc_work_release(self);
+    PyObject *error = NULL;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(finish); i++) {
+        PyObject *done = PyObject_CallNoArgs(PyTuple_GET_ITEM(finish, i));
+        Py_XDECREF(done);
+        if (done == NULL) {
+            Py_XSETREF(error, pyc_take_exception());
+        }
+    }
+    if (error != NULL) {
+        pyc_put_exception(error);
+        return NULL;
+    }
     Py_RETURN_TRUE;
+}
+
+static PyObject *
+work_get_due(pyc_work *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(pyc_job_is_over(&self->job) &&
+                           !atomic_load(&self->claimed));
 }
 
 static PyObject *
@@ -268,12 +299,14 @@ static PyMethodDef work_methods[] = {
      start_doc},
     {"wait", (PyCFunction)work_wait, METH_O, wait_doc},
     {"cancel", (PyCFunction)work_cancel, METH_NOARGS, cancel_doc},
-    {"claim", (PyCFunction)work_claim, METH_NOARGS, claim_doc},
+    {"claim", (PyCFunction)work_claim, METH_O, claim_doc},
     {NULL}};
 
 static PyGetSetDef work_getset[] = {
     {"over", (getter)work_get_over, NULL,
      "Whether no thread works on it any more."},
+    {"due", (getter)work_get_due, NULL,
+     "Whether it is over and nobody has claimed it."},
     {"cut", (getter)work_get_cut, NULL, "Whether it was cancelled in time."},
     {"done", (getter)work_get_done, NULL, "Items that are worked through."},
     {"total", (getter)work_get_total, NULL, "Items there are."},

@@ -18,16 +18,11 @@ typedef enum {
     PYC_SIGNATURES,
 } pyc_signature;
 
-typedef struct {
-    PyTypeObject *work_type;
-    PyTypeObject *bell_type;
-    _Atomic(pyc_crew *) crew; /* made when it is first needed */
-} pyc_native_state;
-
+/* Begins as pyc_crew_object does. */
 typedef struct {
     PyObject_HEAD
     pyc_crew_job job;
-    pyc_native_state *state;
+    pyc_crew_state *state;
     PyObject *owner; /* what the function lives in */
     void *function;
     void *data; /* the last argument */
@@ -43,7 +38,6 @@ typedef struct {
 } pyc_work;
 
 extern PyType_Spec pyc_work_spec;
-extern PyType_Spec pyc_bell_spec;
 
 /* The function that calls the work's function for some of its items. */
 size_t pyc_work_call(pyc_crew_job *job, size_t begin, size_t end,

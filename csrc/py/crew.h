@@ -7,6 +7,18 @@
 #include "base/crew.h"
 #include <errno.h>
 
+/* The state of a module that has a crew. */
+typedef struct {
+    PyTypeObject *job_type;
+    _Atomic(pyc_crew *) crew; /* made when it is first needed */
+} pyc_crew_state;
+
+/* What each object of job_type begins with. */
+typedef struct {
+    PyObject_HEAD
+    pyc_crew_job job;
+} pyc_crew_object;
+
 /* Hands the job to the crew in *slot. 0, or -1 with an exception set. */
 static inline int
 pyc_job_submit(_Atomic(pyc_crew *) *slot, void (*free_scratch)(void *),

@@ -50,6 +50,9 @@ def run(fn: Any, input: "Buffer | None" = None, output: "Buffer | None" = None, 
     input, output: contiguous buffers, output writable.
     data, signature: as in Function; not for a Function, which has its own.
 
+    A call may wait, as for a lock or for what another one does: up to min(32, CPUs + 4) of them run at once, as many as
+    concurrent.futures.ThreadPoolExecutor has threads, beside those that map_ranges() and map_arrays() have.
+
     The Job's result is the int64_t that fn returned, else None. Raises what Function raises, TypeError for buffers that
     fn does not take and for what is no buffer, BufferError for what is not contiguous or not writable.
     """
@@ -57,7 +60,9 @@ def run(fn: Any, input: "Buffer | None" = None, output: "Buffer | None" = None, 
     if fn.kind != _function.BLOCK and (input is not None or output is not None):
         raise TypeError(f"a function declared as {SIGNATURES[fn.kind]!r} takes no buffers")
     work = _native.once(fn.kind, fn.address, fn, fn.data, input, output)
-    return _start(work, _VALUE if fn.kind == _function.BLOCK else None, 1, 1)
+    job = Job(work, _VALUE if fn.kind == _function.BLOCK else None)
+    job.begin(1, min(32, available_cores() + 4), 1)
+    return job
 
 
 def map_ranges(fn: Any, n: int, grain: int | None = None, *, data: Any = None, signature: str | None = None,
@@ -127,5 +132,5 @@ def _threads(asked: int | None) -> int:
 
 def _start(work: _native.Work, result: Any, threads: int, grain: int) -> Job:
     job = Job(work, result)
-    job.begin(threads, grain)
+    job.begin(threads, max(threads, available_cores()), grain)
     return job

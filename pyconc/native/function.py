@@ -23,10 +23,14 @@ _WORDS = {
     "void": "v", "double": "d", "float64_t": "d", "npy_double": "d",
     "int": "i", "signed int": "i", "int32_t": "i",
     **dict.fromkeys((
-        "long", "long int", "signed long", "unsigned long", "long unsigned int", "unsigned long int", "ulong",
-        "long long", "unsigned long long", "longlong", "ulonglong", "int64_t", "uint64_t", "size_t", "ssize_t",
-        "Py_ssize_t", "intptr_t", "uintptr_t", "ptrdiff_t", "npy_intp", "npy_uintp", "npy_int64", "npy_uint64"), "w"),
+        "ulong", "longlong", "ulonglong", "int64_t", "uint64_t", "size_t", "ssize_t", "Py_ssize_t", "intptr_t",
+        "uintptr_t", "ptrdiff_t", "npy_intp", "npy_uintp", "npy_int64", "npy_uint64"), "w"),
 }
+# In any order and number, with "long" among them, these are a word.
+_LONG = {"long", "int", "signed", "unsigned"}
+# What an argument can't be called.
+_RESERVED = {"char", "short", "float", "complex", "_Complex", "imaginary", "_Imaginary", "bool", "_Bool", "struct",
+             "union", "enum", *_LONG, *_WORDS}
 _QUALIFIERS = {"const", "volatile", "restrict", "__restrict", "register"}
 _FUNCFLAG_PYTHONAPI = 4  # of ctypes
 
@@ -36,8 +40,11 @@ def _letter(declaration: str) -> str | None:
     if "*" in declaration or "[" in declaration:
         return "p"
     words = [word for word in declaration.split() if word not in _QUALIFIERS]
-    # The last word may be the argument's name.
-    return _WORDS.get(" ".join(words)) or (_WORDS.get(" ".join(words[:-1])) if len(words) > 1 else None)
+    if len(words) > 1 and words[-1] not in _RESERVED:
+        words.pop()     # the argument's name
+    if "long" in words and _LONG.issuperset(words):
+        return "w"
+    return _WORDS.get(" ".join(words))
 
 
 def _letters(signature: str) -> str | None:
@@ -208,7 +215,8 @@ def _pointer(data: Any) -> Any:
     if parts is not None:
         return parts[0]
     ctypes, backend = sys.modules.get("ctypes"), sys.modules.get("_cffi_backend")
-    if ctypes is not None and isinstance(data, (ctypes.c_void_p, ctypes._Pointer)):
+    if ctypes is not None and isinstance(data, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_wchar_p, ctypes._Pointer,
+                                                ctypes._CFuncPtr)):
         # Its own memory holds the address: what is meant is what it points to.
         return ctypes.c_void_p.from_buffer_copy(data).value or 0
     if backend is not None and _is_cdata(data):

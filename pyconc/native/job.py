@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: MIT
 """The Future of native work: who looks at it finds out itself that it is over, since the threads can't tell Python."""
 import asyncio
-import contextlib
 import errno
+import functools
 import os
 import select
+import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from pyconc import _native
+from pyconc._bells import bell_of
 from pyconc.concurrent.futures._base import Future
 
 
@@ -49,23 +52,30 @@ class Job(Future):
     # Whoever finds that it is over says so to all that Future knows of.
 
     def _settle(self) -> None:
-        if not self._work.claim():
-            return
         work = self._work
+        if not work.due:
+            return
+        finish: tuple[Callable[[], object], ...]
         if work.cut:
-            super().cancel()
-            super().set_running_or_notify_cancel()
+            finish = super().cancel, super().set_running_or_notify_cancel
         elif work.fault is not None:
-            super().set_exception(_error_of(*work.fault))
+            finish = functools.partial(super().set_exception, _error_of(*work.fault)),
         else:
-            super().set_result(work.value if self._returned is _VALUE else self._returned)
-        self._returned = None
-        _running.discard(self)
+            finish = functools.partial(super().set_result, work.value if self._returned is _VALUE else self._returned),
+        if work.claim(finish):
+            self._returned = None
+            _running.discard(self)
 
-    def begin(self, threads: int, grain: int) -> None:
-        """For pyconc.native: begins, on at most that many threads and that many items a call."""
+    def _lose(self) -> None:
+        """In a child process: it is over, since its threads are the parent's. So are those who wait to be called."""
+        if not self._work.over:
+            self._exception = RuntimeError("the work belongs to the parent process")
+            self._state = "FINISHED"
+
+    def begin(self, width: int, threads: int, grain: int) -> None:
+        """For pyconc.native: begins, as Work.start() says."""
         global _swept
-        self._work.start(threads, grain)
+        self._work.start(width, threads, grain)
         if len(_running) > 2 * _swept + 16:
             for job in list(_running):
                 if job._work.over:
@@ -106,7 +116,7 @@ class Job(Future):
             milliseconds = -1
         else:
             milliseconds = min(max(0, -int(-timeout * 1000 // 1)), 2**62)
-        if self._work.wait(milliseconds):
+        if not super().done() and self._work.wait(milliseconds):
             self._settle()
 
     def result(self, timeout: float | None = None) -> Any:
@@ -150,52 +160,17 @@ _swept = 0
 _VALUE = object()  # the result is what the only call returned
 
 
-class _LoopBell:
-    """Wakes the coroutines of one loop; there while some wait."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.bell = _native.Bell()
-        self.waiting = 0
-        loop.add_reader(self.bell.fileno(), self.answer)
-
-    def answer(self) -> None:
-        for over in self.bell.answer():
-            if not over.done():
-                over.set_result(None)
-
-    def leave(self) -> None:
-        self.waiting -= 1
-        if self.waiting == 0:
-            del _bells[self.loop]
-            if not self.loop.is_closed():
-                self.loop.remove_reader(self.bell.fileno())
-
-
-_bells: dict[asyncio.AbstractEventLoop, _LoopBell] = {}
-
-
 async def _wait_in_loop(job: Job) -> None:
     """Until it is over. Cancellation cuts it short, and is raised when no call is running any more."""
-    loop = asyncio.get_running_loop()
-    bell = _bells.get(loop)
-    if bell is None:
-        bell = _bells[loop] = _LoopBell(loop)
-    bell.waiting += 1
     cancelled = None
-    try:
+    with bell_of(asyncio.get_running_loop(), _native.Bell) as bell:
         while True:
-            over = loop.create_future()
-            if not bell.bell.watch(job._work, over):
-                break
             try:
-                await over
+                await bell.watch(job._work)
                 break
             except asyncio.CancelledError as error:
                 job.cancel()
                 cancelled = cancelled or error
-    finally:
-        bell.leave()
     if cancelled is not None:
         raise cancelled
 
@@ -232,8 +207,11 @@ class _Collector:
             poll.poll()
             over = bell.answer()
             for job in over:
-                with contextlib.suppress(Exception):
+                try:
                     job._settle()
+                except BaseException:
+                    # A callback's SystemExit, say. As in any thread it ends, but for the others this one goes on.
+                    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
             with self.lock:
                 self.jobs.difference_update(over)
                 if not self.jobs:
@@ -244,7 +222,9 @@ class _Collector:
 
 def _after_fork_in_child() -> None:
     _collector.reset()
-    _bells.clear()
+    for job in _running:
+        job._lose()
+    _running.clear()
 
 
 _collector = _Collector()

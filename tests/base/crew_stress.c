@@ -89,6 +89,7 @@ one_round(unsigned *random)
     one.job.chunk = (size_t)rand_r(random) % 20;
     one.job.threads = 1 + (size_t)rand_r(random) % 4;
     one.job.width = 1 + (size_t)rand_r(random) % one.job.threads;
+    one.job.waits = rand_r(random) % 3 == 0;
     one.spin = (unsigned)rand_r(random) % 200;
     one.seen = calloc(one.job.total + 1, 1);
     if (kind == FAILED && one.job.total > 2) {

@@ -1,12 +1,17 @@
 """How batches run: progress, cancellation, coroutines, signals, memory, exits, forks."""
 import asyncio
+import errno
 import hashlib
 import os
+import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
+import time
 import warnings
 
 import pytest
@@ -19,9 +24,9 @@ LONG = [b"x"] * 1_000_000  # some minutes of scrypt, or a second of SHA-256
 EXPECTED = hashlib.sha256(b"x").digest()
 
 
-def run_python(code, *options):
+def run_python(code, *options, env=None):
     return subprocess.run([sys.executable, *options, "-c", textwrap.dedent(code)], text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=60)
+                          stderr=subprocess.STDOUT, timeout=60, env=env)
 
 
 class Mine(Exception):
@@ -107,6 +112,24 @@ def test_many_coroutines_at_once(run, tmp_path, no_leaked_fds, no_leaked_threads
     assert [digest for (digest,) in run(main())] == hashing.file_digest_many(paths, "sha256")
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts the descriptors in /proc")
+def test_a_loop_has_one_descriptor_for_all_batches(run):
+    async def count_in_a_round():
+        tasks = [asyncio.ensure_future(hashing.scrypt_many_async(LONG[:10_000], **SCRYPT)) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        meanwhile = len(os.listdir("/proc/self/fd"))
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        return meanwhile, len(os.listdir("/proc/self/fd"))
+
+    async def main():
+        _, before = await count_in_a_round()    # there are some that the loop keeps
+        assert await count_in_a_round() == (before + 1, before)
+
+    run(main())
+
+
 def read_by_this_thread():
     """Bytes, by the kernel's count."""
     with open("/proc/thread-self/io") as file:
@@ -120,18 +143,60 @@ def test_files_are_never_read_on_the_loops_thread(run, tmp_path):
         with path.open("wb") as file:
             file.truncate(size)     # without blocks: nothing but time to read
 
+    wanted = [hashing.file_digest_many([path], "md5") for path in paths]
+
     async def main():
         before, turns = read_by_this_thread(), 0
-        for path in paths:
+        for path, digest in zip(paths, wanted):
             task = asyncio.ensure_future(hashing.file_digest_many_async([path], "md5"))
             while not task.done():
                 await asyncio.sleep(0)
                 turns += 1
-            assert await task == hashing.file_digest_many([path], "md5", threads=1)
+            assert await task == digest
         assert read_by_this_thread() - before < 100_000
         return turns
 
     assert run(main()) > 100
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="needs files that are in memory for certain")
+def test_small_files_are_read_by_the_thread_that_asks():
+    """Another would take longer to start than they do to read."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        paths, contents = [], [os.urandom(size) for size in (0, 1, 5000, 70_000)]
+        for i, data in enumerate(contents):
+            paths.append(os.path.join(folder, str(i)))
+            with open(paths[-1], "wb") as file:
+                file.write(data)
+        for count in range(1, 5):
+            before = read_by_this_thread()
+            found = hashing.file_digest_many(paths[:count], "sha256")
+            read = read_by_this_thread() - before
+            assert found == [hashlib.sha256(data).digest() for data in contents[:count]]
+            assert read >= sum(map(len, contents[:count]))
+        large = os.path.join(folder, "large")
+        with open(large, "wb") as file:
+            file.truncate(1 << 21)
+        before = read_by_this_thread()
+        assert hashing.file_digest_many([paths[0], large], "sha256")[1] == hashlib.sha256(bytes(1 << 21)).digest()
+        assert read_by_this_thread() - before < 1 << 20
+        found = hashing.file_digest_many([paths[2], folder, paths[1]], "sha256", errors="return")
+        assert found[::2] == [hashlib.sha256(contents[i]).digest() for i in (2, 1)]
+        assert isinstance(found[1], IsADirectoryError)
+
+
+@pytest.mark.parametrize("buffers, threads, here", [([bytes(1000)] * 300, None, True), ([bytes(1 << 21)], None, True),
+                                                    ([bytes(1000)] * 2000, 1, True), ([bytes(1 << 25)], 1, False)])
+def test_what_is_hashed_by_the_thread_that_asks(buffers, threads, here):
+    """By its CPU time, which no other program changes much: all of the work, or next to none."""
+    def cpu(call):
+        begin = time.thread_time()
+        call()
+        return time.thread_time() - begin
+
+    alone = min(cpu(lambda: [hashlib.sha256(data).digest() for data in buffers]) for _ in range(5))
+    asked = min(cpu(lambda: hashing.digest_many("sha256", buffers, threads=threads)) for _ in range(5))
+    assert (asked > alone / 3) is here
 
 
 def test_the_loop_runs_meanwhile(run):
@@ -288,7 +353,7 @@ def test_exit_with_a_batch_that_was_started():
         import os
         from pyconc import _hash, hashing
         kept = _hash.scrypt_batch([b'x'] * 10**6, b'', 1024, 8, 1, 0, 64, None)
-        kept.start(2, os.pipe()[1])
+        kept.start(2, 2)
         print("bye")
     """
     done = run_python(code, "-X", "dev")
@@ -402,6 +467,22 @@ def test_memory_limit_below_one_job():
         hashing.scrypt_many([b"x"], **SCRYPT, memory_limit="1")
 
 
+@pytest.mark.skipif(shutil.which("cc") is None or sys.platform != "linux", reason="needs a C compiler and LD_PRELOAD")
+def test_no_memory_for_a_digest(tmp_path):
+    library = tmp_path / "nothing.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library], check=True, text=True,
+                   input="void *EVP_MD_CTX_new(void) { return 0; }")
+    done = run_python(f"""
+        from pyconc import hashing
+        for buffers in ([b"x"], [bytes(1 << 20)] * 3):
+            try:
+                hashing.digest_many("sha3_256", buffers)
+            except OSError as error:
+                print(error.errno == {errno.ENOMEM})
+    """, env={**os.environ, "LD_PRELOAD": str(library)})
+    assert (done.stdout, done.returncode) == ("True\nTrue\n", 0)
+
+
 def test_control_groups(tmp_path, monkeypatch):
     def write(name, text):
         path = tmp_path / name
@@ -446,47 +527,46 @@ def test_a_batch_runs_once():
     assert (batch.done, batch.total, batch.short) == (0, 1, True)
     with pytest.raises(RuntimeError, match="not over"):
         batch.result()
-    assert batch.run(1, None) == [EXPECTED]
+    assert batch.run(1, 1, None) == [EXPECTED]
     assert batch.done == 1
     with pytest.raises(RuntimeError, match="once"):
-        batch.run(1, None)
+        batch.run(1, 1, None)
     with pytest.raises(RuntimeError, match="once"):
-        batch.start(1, 0)
+        batch.start(1, 1)
     with pytest.raises(RuntimeError, match="not run"):
         batch.result()
 
 
+def wait_for(batch):
+    bell = _hash.Bell()
+    if bell.watch(batch, "over"):
+        select.select([bell], [], [])
+        assert bell.answer() == ["over"]
+    assert not bell.watch(batch, "over")
+
+
 def test_a_batch_that_is_started():
-    reader, writer = os.pipe()
-    try:
-        for count in (0, 1, 2000):
-            batch = _hash.digest_batch("sha256", [b"x"] * count, None, None)
-            batch.start(2, writer)
-            assert len(os.read(reader, 10)) == 8
-            assert batch.done == count
-            assert batch.result() == [EXPECTED] * count
-        batch = _hash.scrypt_batch(LONG, b"", 1024, 8, 1, 0, 64, None)
-        batch.start(2, writer)
-        with pytest.raises(RuntimeError, match="not over"):
-            batch.result()
-        batch.cancel()
-        assert len(os.read(reader, 10)) == 8
-        batch.close()
-        assert batch.done < batch.total
-        with pytest.raises(RuntimeError, match="not run to its end"):
-            batch.result()
-    finally:
-        os.close(reader)
-        os.close(writer)
+    for count in (0, 1, 2000):
+        batch = _hash.digest_batch("sha256", [b"x"] * count, None, None)
+        batch.start(2, 2)
+        wait_for(batch)
+        assert batch.done == count
+        assert batch.result() == [EXPECTED] * count
+    batch = _hash.scrypt_batch(LONG, b"", 1024, 8, 1, 0, 64, None)
+    batch.start(2, 2)
+    with pytest.raises(RuntimeError, match="not over"):
+        batch.result()
+    batch.cancel()
+    wait_for(batch)
+    batch.close()
+    assert batch.done < batch.total
+    with pytest.raises(RuntimeError, match="not run to its end"):
+        batch.result()
 
 
 def test_a_batch_that_is_dropped(no_leaked_threads):
     """Its threads are gone before its memory is."""
-    reader, writer = os.pipe()
-    _hash.scrypt_batch([bytearray(5)] * 100_000, bytearray(9), 1024, 8, 1, 0, 64, None).start(2, writer)
-    assert len(os.read(reader, 10)) == 8
-    os.close(reader)
-    os.close(writer)
+    _hash.scrypt_batch([bytearray(5)] * 100_000, bytearray(9), 1024, 8, 1, 0, 64, None).start(2, 2)
 
 
 def test_a_batch_is_not_made_by_hand():

@@ -105,10 +105,13 @@ def test_a_buffer_is_locked_while_it_is_hashed():
     buffer.append(1)
 
 
-@pytest.mark.parametrize("name", ["nope", "", "sha256\0", "x" * 100, "shake_128", "shake_256", "\xb5"])
+@pytest.mark.parametrize("name", ["nope", "", "sha256\0", "x" * 100, "shake_128", "shake_256", "null",
+                                  "\xb5"])
 def test_unknown_hash(name):
     with pytest.raises(ValueError, match="unsupported hash type"):
         hashing.digest_many(name, [b"x"])
+    with pytest.raises(ValueError, match="unsupported hash type"):
+        hashing.digest_many(name, [], out=bytes)
     with pytest.raises(ValueError, match="unsupported hash type"):
         hashing.file_digest_many([], name)
     with pytest.raises(ValueError, match="unsupported hash type"):
@@ -310,6 +313,29 @@ def test_a_long_batch_does_not_block_a_short_one():
     assert len(hashing.scrypt_many(passwords, **SCRYPT, threads=1)) == 50
     stop.set()
     thread.join()
+
+
+def test_one_thread_is_enough_to_have_a_turn():
+    begun, cut = threading.Event(), threading.Event()
+
+    def long():
+        def progress(done, total):
+            begun.set()
+            if cut.is_set():
+                raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            hashing.pbkdf2_many("sha256", [b"x"] * 1_000_000, salt=b"s", iterations=1000, threads=8, progress=progress)
+
+    thread = threading.Thread(target=long)
+    thread.start()
+    try:
+        begun.wait()
+        hashing.pbkdf2_many("sha256", [b"x"], salt=b"s", iterations=1, threads=1)
+        assert thread.is_alive()
+    finally:
+        cut.set()
+        thread.join()
 
 
 def test_no_thread_stays(no_leaked_threads):

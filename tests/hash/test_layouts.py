@@ -1,6 +1,7 @@
 """One buffer cut by offsets, and digests in one piece of memory."""
 import array
 import hashlib
+import mmap
 import os
 
 import pytest
@@ -40,6 +41,18 @@ def test_offsets_as_arrow_has_them():
     """Offsets need not begin at 0 nor lead to the end: a slice of an array has those of the whole."""
     offsets = memoryview(array.array("i", [0, 3, 3, 10, 12])).cast("B")[4:].cast("i")
     assert hashing.digest_many("md5", b"abcdefghijklmnop", offsets=offsets) == digests([b"", b"defghij", b"kl"], "md5")
+
+
+def test_offsets_of_a_large_buffer():
+    """From 2 GiB on those of 32 bits are told from negative ones by their type alone."""
+    first = 1 << 31
+    with mmap.mmap(-1, first + 64) as data:     # without memory of its own
+        data[first:first + 3] = b"abc"
+        for code in "IqQ":
+            offsets = array.array(code, [first, first + 3, first + 3])
+            assert hashing.digest_many("md5", data, offsets=offsets) == digests([b"abc", b""], "md5")
+        with pytest.raises(ValueError, match=r"offsets\[0\] is -2147483648"):
+            hashing.digest_many("md5", data, offsets=array.array("i", [-first, 0]))
 
 
 @pytest.mark.parametrize("offsets, error, match", [

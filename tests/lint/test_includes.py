@@ -6,12 +6,13 @@ import pytest
 
 CSRC = Path(__file__).parents[2] / "csrc"
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.MULTILINE)
-# From the lowest to the highest. The others stand aside: they know base and py only, and nobody knows them but mod.
+# From the lowest to the highest. The others stand aside: they know base, py and crew, and nobody knows them but mod.
 STACK = ["base", "py", "sync", "pool", "loop", "aio", "net", "proc"]
 ASIDE = ["ipc", "hash", "native"]
 MAY_INCLUDE = {
     **{folder: set(STACK[:place]) for place, folder in enumerate(STACK)},
-    **dict.fromkeys(ASIDE, {"base", "py"}),
+    "crew": {"base", "py"},
+    **dict.fromkeys(ASIDE, {"base", "py", "crew"}),
     "mod": {*STACK, *ASIDE},
 }
 FILES = sorted(path for path in CSRC.rglob("*") if path.suffix in (".c", ".h"))

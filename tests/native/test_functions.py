@@ -47,7 +47,9 @@ def capsule():
     ("long (void *, unsigned long, char [], Py_ssize_t n, const struct thing *)", "wpwpwp"),
     ("void (size_t begin, ssize_t end, double *)", "vwwp"), ("void ()", "v"), ("void (void)", "v"),
     ("int (int, char * *)", "iip"), ("float (double)", None), ("double", None), ("", None), ("double (double", None),
-    ("double (double), void", None), ("double (unsigned)", None),
+    ("double (double), void", None), ("double (unsigned)", None), ("double complex (double complex)", None),
+    ("double (long double)", None), ("int (int unsigned)", None), ("double (float double)", None),
+    ("long long int (unsigned long int n, long unsigned, signed long long)", "wwww"),
 ])
 def test_signatures(signature, letters):
     assert _letters(signature) == letters
@@ -70,6 +72,19 @@ def test_ctypes_without_argtypes(library_path):
     with pytest.raises(ValueError, match="what is the signature of .* or set its argtypes and restype"):
         Function(plain)
     assert halves(plain, signature="double (double)")
+
+
+def test_pointers_of_ctypes_as_data(lib):
+    """What they point to is meant, not the memory that the pointer is in."""
+    libc = ctypes.CDLL(None)
+    for length, data in ((libc.strlen, ctypes.c_char_p(b"hello, world")),
+                         (libc.wcslen, ctypes.c_wchar_p("hello, world")),
+                         (libc.strlen, ctypes.cast(b"hello, world", ctypes.c_void_p)),
+                         (libc.strlen, ctypes.pointer(ctypes.create_string_buffer(b"hello, world")))):
+        with pytest.raises(native.NativeError, match="returned 12 "):
+            native.run(address(length), data=data, signature="int (void *)").result()
+    assert Function(lib.increment, data=lib.halve).data == address(lib.halve)
+    assert Function(lib.increment, data=ctypes.c_char_p()).data == 0
 
 
 def test_ctypes_functions_stay_as_they_were(lib):

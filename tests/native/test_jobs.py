@@ -2,6 +2,7 @@
 import array
 import asyncio
 import concurrent.futures
+import ctypes
 import errno
 import gc
 import os
@@ -19,6 +20,9 @@ import pytest
 import pyconc
 import pyconc.concurrent.futures
 from pyconc import native
+from pyconc._limits import available_cores
+
+CORES = available_cores()
 
 
 def until(condition):
@@ -99,6 +103,53 @@ def test_a_function_is_used_again(lib):
     assert list(values) == [8, 16, 24]
     with pytest.raises(TypeError, match="has its signature and its data already"):
         native.map_arrays(function, values, values, data=b"12345678")
+
+
+# Workers.
+
+def test_calls_that_wait_for_one_another(lib, account):
+    data = account()
+    waits = native.run(lib.hold, data=data)
+    stop = ctypes.addressof(data) + account.stop.offset
+    assert native.run(lib.increment, data=stop).result(60) is None
+    assert waits.result(60) is None
+
+
+def test_neither_kind_of_job_keeps_the_other_from_its_workers(lib, account):
+    data = account()
+    try:
+        ranges = native.map_ranges(lib.hold_range, 2 * CORES, 1, data=data)
+        until(lambda: data.calls == CORES)
+        assert native.run(lib.invert, b"x", bytearray(1)).result(60) == 1
+    finally:
+        data.stop = 1
+    ranges.result(60)
+    data = account()
+    try:
+        calls = [native.run(lib.hold, data=data) for _ in range(50)]
+        assert native.map_ranges(lib.count_range, 100, 1, data=bytearray(100)).result(60) is None
+    finally:
+        data.stop = 1
+    assert [call.result(60) for call in calls] == [None] * 50
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts the threads in /proc")
+def test_calls_have_as_many_threads_as_a_pool_has(lib, account):
+    data, before = account(), len(os.listdir("/proc/self/task"))
+    try:
+        calls = [native.run(lib.hold, data=data) for _ in range(100)]
+        assert len(os.listdir("/proc/self/task")) <= before + min(32, CORES + 4)
+    finally:
+        data.stop = 1
+    for call in calls:
+        call.result(60)
+
+
+def test_one_thread_is_enough_to_have_a_turn(lib, account):
+    long = native.map_ranges(lib.check_range, 1_000_000, 1, data=account(nap=1000), threads=CORES + 1)
+    assert native.map_ranges(lib.count_range, 10, 1, data=bytearray(10), threads=1).result(60) is None
+    assert not long.done()
+    long.cancel()
 
 
 # Errors that functions return.
@@ -289,6 +340,22 @@ def test_many_callbacks(lib):
     until(lambda: not any(thread.name == "pyconc-native" for thread in threading.enumerate()))
 
 
+def test_a_callback_that_ends_its_thread(lib, account, monkeypatch):
+    """The others are called all the same."""
+    first, second, called = account(), account(), threading.Event()
+    ended = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: ended.append(args.exc_type))
+    jobs = [native.run(lib.hold, data=data) for data in (first, second)]
+    jobs[0].add_done_callback(lambda job: sys.exit())
+    jobs[1].add_done_callback(lambda job: called.set())
+    first.stop = 1
+    until(lambda: ended)
+    second.stop = 1
+    assert called.wait(60)
+    assert ended == [SystemExit]
+    until(lambda: not any(thread.name == "pyconc-native" for thread in threading.enumerate()))
+
+
 def test_from_many_threads(lib, account):
     data = account()
     job = native.run(lib.hold, data=data)
@@ -439,6 +506,34 @@ def test_ctrl_c(library_path):
     assert (done.stdout, done.returncode) == ("interrupted True True\n", 0)
 
 
+def test_a_signal_while_it_is_found_to_be_over(lib):
+    """A handler that raises must not come between finding it and saying it."""
+    class Stop(BaseException):
+        pass
+
+    def stop(*args):
+        raise Stop
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        for i in range(1000):
+            job = native.run(lib.invert)
+            while not job._work.over:
+                time.sleep(0)
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + i % 15))
+                try:
+                    job.done()
+                    until(lambda: False)
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            except Stop:
+                pass
+            assert job.done()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_exit_ends_what_runs(library_path):
     done = python(library_path, """
         lib.check_range.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]
@@ -461,7 +556,9 @@ def test_a_child_has_threads_of_its_own(lib, account):
         pid = os.fork()
     if pid == 0:
         try:
-            report = f"{native.run(lib.invert, b'xy', bytearray(2)).result()} {before.done()} {before.cancel()} "
+            over, _ = concurrent.futures.wait([before], 60)
+            report = f"{native.run(lib.invert, b'xy', bytearray(2)).result()} {over == {before}} {before.cancel()} "
+            assert before.done() and str(before.exception()) == "the work belongs to the parent process"
             try:
                 before.result()
             except RuntimeError as error:
@@ -471,7 +568,7 @@ def test_a_child_has_threads_of_its_own(lib, account):
             os._exit(0)
     os.close(writer)
     with open(reader) as file:
-        assert file.read() == "2 False False the work belongs to the parent process"
+        assert file.read() == "2 True False the work belongs to the parent process"
     os.waitpid(pid, 0)
     data.stop = 1
     assert before.result() is None

@@ -203,6 +203,21 @@ def test_probe_tells_the_gil_from_its_absence():
     assert worst < best
 
 
+def test_probe_where_no_more_threads_can_be_started(monkeypatch):
+    """Those that could are not left waiting for the others."""
+    start, left = threading.Thread.start, [3]
+
+    def limited(thread):
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        parallel.probe(sum, range(1000), threads=8)
+
+
 def test_probe_refused():
     with pytest.raises(ValueError, match="threads must be at least 1, not 0"):
         parallel.probe(int, threads=0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Bell: a descriptor that becomes readable when work is over, and the list of
  * who waited for it. One wake serves all that ends before it is answered. */
-#include "native/work.h"
+#include "crew/bell.h"
 #include "base/wake.h"
 
 typedef struct bell bell;
@@ -13,7 +13,7 @@ typedef struct waiter {
     bell *bell;
     struct waiter *rung_after; /* in bell->rung */
     struct waiter *after;      /* in bell->waiters */
-    pyc_work *work;
+    pyc_crew_object *work;
     PyObject *tag;
 } waiter;
 
@@ -86,8 +86,8 @@ PyDoc_STRVAR(watch_doc,
 static PyObject *
 bell_watch(bell *self, PyObject *const *args, Py_ssize_t count)
 {
-    pyc_native_state *state = PyType_GetModuleState(Py_TYPE(self));
-    if (count != 2 || !Py_IS_TYPE(args[0], state->work_type)) {
+    pyc_crew_state *state = PyType_GetModuleState(Py_TYPE(self));
+    if (count != 2 || !Py_IS_TYPE(args[0], state->job_type)) {
         PyErr_SetString(PyExc_TypeError, "watch() takes work and a tag");
         return NULL;
     }
@@ -97,7 +97,7 @@ bell_watch(bell *self, PyObject *const *args, Py_ssize_t count)
     }
     one->listener.tell = tell;
     one->bell = self;
-    one->work = (pyc_work *)Py_NewRef(args[0]);
+    one->work = (pyc_crew_object *)Py_NewRef(args[0]);
     one->tag = Py_NewRef(args[1]);
     PYC_BEGIN_CRITICAL_SECTION(self);
     one->after = self->waiters;
@@ -214,9 +214,18 @@ static PyType_Slot bell_slots[] = {
     {Py_tp_methods, bell_methods},
     {0, NULL}};
 
-PyType_Spec pyc_bell_spec = {
-    .name = "pyconc._native.Bell",
-    .basicsize = sizeof(bell),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = bell_slots,
-};
+int
+pyc_bell_add(PyObject *module, const char *name)
+{
+    PyType_Spec spec = {
+        .name = name,
+        .basicsize = sizeof(bell),
+        .flags =
+            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+        .slots = bell_slots,
+    };
+    PyObject *type = PyType_FromModuleAndSpec(module, &spec, NULL);
+    int rc = type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
+    Py_XDECREF(type);
+    return rc;
+}
