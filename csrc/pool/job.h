@@ -4,6 +4,8 @@
 #ifndef PYC_POOL_JOB_H
 #define PYC_POOL_JOB_H
 
+#include "py/compat.h"
+
 #include "base/list.h"
 #include "pool/future.h"
 #include "sync/mailbox.h"

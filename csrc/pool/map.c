@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "pool/map.h"
+#include "pool/aside.h"
 
 #include <errno.h>
 #include <limits.h>

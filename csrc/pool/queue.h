@@ -63,17 +63,6 @@ int pyc_queue_must_help(pyc_queue *self);
  * exception that is set as it is. */
 int pyc_queue_help(pyc_future *future);
 
-/* What a thread is in the middle of while it helps: another job must not find
- * a running loop or an exception there. */
-typedef struct {
-    PyObject *pending;
-    PyObject *handled;
-    PyObject *loop;
-} pyc_aside;
-
-void pyc_aside_begin(pyc_state *module, pyc_aside *self);
-void pyc_aside_end(pyc_state *module, pyc_aside *self);
-
 /* To be called in a worker after each call of many: jobs that are no Python
  * code never come to where the interpreter hands the GIL over to whoever asks
  * for it, so a line of Python is run now and then. */
