@@ -5,6 +5,7 @@ pytest benchmarks/bench_pool.py --benchmark-group-by=func
 """
 import asyncio
 import concurrent.futures
+import threading
 
 import pytest
 
@@ -44,6 +45,22 @@ def test_submit_and_result(benchmark, pool):
 
 def test_ping_pong(benchmark, pool):
     benchmark.pedantic(lambda: pool.submit(nothing).result(), rounds=5, iterations=1000)
+
+
+def test_result_beside_a_busy_thread(benchmark, pool):
+    stop = threading.Event()
+
+    def busy():
+        while not stop.is_set():
+            sum(range(100))
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        benchmark.pedantic(lambda: pool.submit(nothing).result(), rounds=5, iterations=40)
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_map(benchmark, pool):

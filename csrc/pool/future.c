@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* How a Future changes its state, and how a thread waits for that. */
 #include "pool/future.h"
+#include "pool/hurry.h"
 #include "pool/wait.h"
 
 #include <errno.h>
@@ -386,6 +387,7 @@ pyc_future_wait(pyc_future *self, int64_t deadline)
         Py_BEGIN_ALLOW_THREADS
         rc = pyc_futex_wait(&self->state, state, deadline);
         Py_END_ALLOW_THREADS
+        pyc_hurry_end(self->module);
         if (PyErr_CheckSignals() < 0) {
             rc = -1;
             break;

@@ -56,7 +56,10 @@ wait_outcome(pyc_future *self, const char *name, PyObject *const *args,
             return -1;
         }
         int rc = deadline == PYC_NO_DEADLINE ? help(self) : 0;
-        rc = rc != 0 ? rc : pyc_future_wait(self, deadline);
+        if (rc == 0) {
+            pyc_queue_hurry(self);
+            rc = pyc_future_wait(self, deadline);
+        }
         if (rc < 0) {
             return -1;
         }

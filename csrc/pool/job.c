@@ -131,9 +131,10 @@ log_exception(pyc_job *job)
     PyErr_WriteUnraisable(job->future);
 }
 
-void
+pyc_future *
 pyc_job_run(pyc_job *job)
 {
+    pyc_future *awaited = NULL;
     int rc = begin(job);
     if (rc > 0) {
         PyObject *value = call(job);
@@ -142,6 +143,11 @@ pyc_job_run(pyc_job *job)
             value = pyc_take_exception();
         }
         drop_call(job);
+        pyc_future *future =
+            job->mailbox == NULL ? (pyc_future *)job->future : NULL;
+        if (future != NULL && atomic_load(&future->sleepers) > 0) {
+            awaited = (pyc_future *)Py_NewRef(future);
+        }
         rc = finish(job, value, failed);
         Py_DECREF(value);
     }
@@ -149,6 +155,7 @@ pyc_job_run(pyc_job *job)
         log_exception(job);
     }
     pyc_job_free(job);
+    return awaited;
 }
 
 void

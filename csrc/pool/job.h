@@ -28,8 +28,9 @@ pyc_job *pyc_job_new(PyObject *future, pyc_mailbox *mailbox, PyObject *func,
                      PyObject *kwnames);
 
 /* Each of these three ends the job's future, frees the job and leaves no
- * exception set. */
-void pyc_job_run(pyc_job *job);
+ * exception set. The first gives a new reference to the future if a thread
+ * slept until that, or else NULL. */
+pyc_future *pyc_job_run(pyc_job *job);
 void pyc_job_cancel(pyc_job *job);
 void pyc_job_fail(pyc_job *job, PyObject *exception);
 

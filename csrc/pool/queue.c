@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "pool/queue.h"
 #include "pool/aside.h"
+#include "pool/hurry.h"
 
 #include <limits.h>
 
@@ -12,7 +13,8 @@ typedef struct {
     _Atomic uint32_t woken;
     pyc_job *job; /* what it runs, and after it what that was run for */
     unsigned long thread;
-    int leave; /* its pool is another one since a fork */
+    int leave;           /* its pool is another one since a fork */
+    pyc_future *awaited; /* somebody slept until it was done, just now */
     unsigned ran;
     pyc_queue *queue;
     PyObject *breathe; /* borrowed, as the queue: of the one who runs work() */
@@ -224,11 +226,16 @@ next_job(pyc_queue *self, pyc_worker *worker, pyc_job **job)
         if (rc != 0) {
             return rc;
         }
+        if (worker->awaited != NULL && worker->awaited->sleepers > 0) {
+            pyc_hurry_begin(self->module);
+        }
+        Py_CLEAR(worker->awaited);
         Py_BEGIN_ALLOW_THREADS
         while (!atomic_load(&worker->woken)) {
             pyc_futex_wait(&worker->woken, 0, PYC_NO_DEADLINE);
         }
         Py_END_ALLOW_THREADS
+        pyc_hurry_end(self->module);
         pyc_lock_take(&self->lock);
         self->nidle--;
         self->waking = 0;
@@ -290,8 +297,20 @@ run_job(pyc_worker *worker, pyc_job *job)
 {
     pyc_job *outer = job->outer = worker->job;
     worker->job = job;
-    pyc_job_run(job);
+    Py_CLEAR(worker->awaited);
+    pyc_future *awaited = pyc_job_run(job);
+    Py_XSETREF(worker->awaited, awaited);
     worker->job = outer;
+}
+
+void
+pyc_queue_hurry(pyc_future *future)
+{
+    /* Where it waits, its queue is there. */
+    pyc_queue *queue = future->job == NULL ? NULL : (pyc_queue *)future->queue;
+    if (queue != NULL && queue->waking) {
+        pyc_hurry_begin(queue->module);
+    }
 }
 
 int
@@ -342,6 +361,7 @@ queue_work(PyObject *op, PyObject *breathe)
         pyc_queue_breathe();
     }
     working = outer;
+    Py_CLEAR(worker->awaited);
     pyc_lock_take(&self->lock);
     pyc_link_remove(&worker->link);
     pyc_lock_give(&self->lock);

@@ -58,6 +58,10 @@ int pyc_queue_in_worker(pyc_state *module);
  * are by now, 0 in any other thread. */
 int pyc_queue_must_help(pyc_queue *self);
 
+/* To be called before one sleeps until the future is done: a worker that is on
+ * its way to its job gets the GIL soon. */
+void pyc_queue_hurry(pyc_future *future);
+
 /* Runs the job of `future` here if so: 1; -1 if others are free to run it, 0
  * when it does not wait in the queue for which this thread works. Leaves the
  * exception that is set as it is. */

@@ -47,7 +47,9 @@ extern struct PyModuleDef pyc_core_module;
     X(SendfileMode, "asyncio.constants", "_SendfileMode")                      \
     X(TransportSocket, "asyncio.trsock", "TransportSocket")                    \
     X(StreamReaderProtocol, "asyncio", "StreamReaderProtocol")                 \
-    X(socket_type, "socket", "socket")
+    X(socket_type, "socket", "socket")                                         \
+    X(sys_getswitchinterval, "sys", "getswitchinterval")                       \
+    X(sys_setswitchinterval, "sys", "setswitchinterval")
 
 /* Interned names. */
 #define PYC_STATE_NAMES(X)                                                     \
@@ -146,6 +148,7 @@ typedef struct {
     PyObject *watch_report;    /* who is told of deadlocks, NULL: nobody */
     pyc_link watched;          /* the threads that wait for locks, then */
     pyc_lock watch_guard;
+    double switch_interval;    /* while a shorter one is set: the usual one */
     PyObject *data_received;  /* of StreamReaderProtocol */
     PyObject *adopt_streams;  /* of pyconc.loop.streams, once needed */
     PyObject *source_of;      /* the same */

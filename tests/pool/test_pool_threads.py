@@ -434,6 +434,47 @@ def test_shutdown_waits_for_a_thread_that_is_just_being_started(monkeypatch):
     submitter.join(30)
 
 
+@pytest.fixture
+def busy():
+    """A thread that always wants the GIL."""
+    stop = threading.Event()
+
+    def work():
+        while not stop.is_set():
+            sum(range(100))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+
+def test_the_switch_interval_is_what_it_was(pool, busy):
+    """It is shortened while a woken thread comes for the GIL."""
+    before = sys.getswitchinterval()
+    for number in range(50):
+        assert pool.submit(int, number).result() == number
+        assert sys.getswitchinterval() == before
+    threads = [threading.Thread(target=lambda: [pool.submit(int).result() for _ in range(30)]) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    pool.submit(int).result()
+    assert sys.getswitchinterval() == before
+
+
+def test_a_switch_interval_that_a_job_sets_stays(pool, busy):
+    before = sys.getswitchinterval()
+    try:
+        pool.submit(sys.setswitchinterval, 0.002).result()
+        pool.submit(int).result()
+        assert sys.getswitchinterval() == 0.002
+    finally:
+        sys.setswitchinterval(before)
+
+
 @pytest.mark.stress
 def test_a_hundred_thousand_jobs():
     with ThreadPoolExecutor(8) as pool:
