@@ -129,7 +129,10 @@ class Chaos:
     def map(self, rng):
         results = self.pool.map(abs, range(rng.randrange(30)))
         for _ in range(rng.randrange(30)):
-            next(results, None)
+            try:
+                next(results, None)
+            except CancelledError:      # the program ends, and with it the pool
+                break
         if rng.random() < 0.5:
             results.close()
 

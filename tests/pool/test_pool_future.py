@@ -263,6 +263,16 @@ def test_as_completed_takes_the_futures_of_others():
     assert set(as_completed([theirs, mine], 30)) == {theirs, mine}
 
 
+def test_in_the_place_of_the_standard_functions(monkeypatch):
+    """What is not ours is for the standard functions, not for what stands there now."""
+    monkeypatch.setattr(concurrent.futures, "wait", wait)
+    monkeypatch.setattr(concurrent.futures, "as_completed", as_completed)
+    theirs = concurrent.futures.Future()
+    theirs.set_result(1)
+    assert concurrent.futures.wait([theirs]).done == {theirs}
+    assert list(concurrent.futures.as_completed([theirs])) == [theirs]
+
+
 def test_a_callback_that_adds_and_waits():
     future, seen = Future(), []
 

@@ -5,6 +5,8 @@ import queue
 import threading
 import time
 from concurrent.futures._base import DoneAndNotDoneFutures
+from concurrent.futures._base import as_completed as standard_as_completed  # also where ours has taken its place
+from concurrent.futures._base import wait as standard_wait
 
 from pyconc import _core
 
@@ -60,7 +62,7 @@ def as_completed(fs, timeout=None):
     end = None if timeout is None else timeout + time.monotonic()
     pending = _watched(fs)
     if not all(isinstance(future, _core.FutureBase) for future in pending):
-        yield from concurrent.futures.as_completed(pending, timeout)
+        yield from standard_as_completed(pending, timeout)
         return
     total, done = len(pending), queue.SimpleQueue()
     help_out = end is None and _core.in_worker()
@@ -100,4 +102,4 @@ def wait(fs, timeout=None, return_when=concurrent.futures.ALL_COMPLETED):
         done = _core.wait(list(fs), timeout, *first)
         if done is not None:
             return DoneAndNotDoneFutures(done, fs.keys() - done)
-    return concurrent.futures.wait(fs, timeout, return_when)
+    return standard_wait(fs, timeout, return_when)
