@@ -306,11 +306,12 @@ run_job(pyc_worker *worker, pyc_job *job)
 void
 pyc_queue_hurry(pyc_future *future)
 {
-    /* Where it waits, its queue is there. */
+#ifndef Py_GIL_DISABLED /* which keeps its queue there while it waits */
     pyc_queue *queue = future->job == NULL ? NULL : (pyc_queue *)future->queue;
     if (queue != NULL && queue->waking) {
         pyc_hurry_begin(queue->module);
     }
+#endif
 }
 
 int
