@@ -479,7 +479,7 @@ def test_no_memory_for_a_digest(tmp_path):
                 hashing.digest_many("sha3_256", buffers)
             except OSError as error:
                 print(error.errno == {errno.ENOMEM})
-    """, env={**os.environ, "LD_PRELOAD": str(library)})
+    """, env={**os.environ, "LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {library}"})
     assert (done.stdout, done.returncode) == ("True\nTrue\n", 0)
 
 
