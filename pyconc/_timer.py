@@ -30,18 +30,22 @@ class _Event(_core.EventBase):
 
 
 class _TimerThread(Thread):
-    """The one that waits."""
+    """The one that waits; a daemon once the interpreter exits, for then only daemons may still be started."""
 
     def __init__(self):
-        super().__init__(name="pyconc-timer", daemon=False)
+        super().__init__(name="pyconc-timer", daemon=_schedule.exiting)
 
     def run(self):
         # Two may be started at a time; and who starts a timer while this one ends relies on it.
         while _schedule.running.acquire(False):
             try:
-                _schedule.work()
+                _schedule.work(self.daemon)
             finally:
                 _schedule.running.release()
+            if _schedule.exiting and not self.daemon:
+                if _schedule.waiting:
+                    _TimerThread().start()      # the exit waits for this one, which therefore must come to an end
+                return
             if not _schedule.arrived:
                 return
 
@@ -110,14 +114,14 @@ class _Schedule:
                 timer._fire()
                 self.launching = timer = None
 
-    def work(self):
-        """Fires timers until there is nothing to wait for."""
+    def work(self, daemon):
+        """Fires timers until there is nothing to wait for; not in a daemon: nothing that the exit has to wait for."""
         while True:
             self.woken.clear()
             self.wakes = NEVER  # who starts a timer from here on wakes this thread
             self.sort_in()
             self.fire_due()
-            if self.exiting and not self.keeps_interpreter():
+            if self.exiting and not daemon and not self.keeps_interpreter():
                 return
             now = monotonic()
             self.wakes = self.heap[0][0] if self.heap else now + LINGER
@@ -197,7 +201,7 @@ class Timer(Thread):
             raise RuntimeError("threads can only be started once")
         interval = self.interval
         if (getattr(self.run, "__func__", None) is not Timer.run or type(interval) not in (int, float)
-                or not interval < threading.TIMEOUT_MAX):
+                or not interval < threading.TIMEOUT_MAX or (_schedule.exiting and not self._daemonic)):
             super().start()
             return
         if getattr(flags, "thread_inherit_context", False):

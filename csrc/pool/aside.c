@@ -12,6 +12,24 @@ set_running_loop(pyc_state *module, PyObject *loop)
     Py_XDECREF(done);
 }
 
+/* The loop's current task until now, None or NULL: from 3.14 on it is the
+ * thread's, too, and no other loop can run beside it. Before 3.12 there is no
+ * such function, and no need of it. */
+static PyObject *
+swap_task(PyObject *loop, PyObject *task)
+{
+    PyObject *tasks = PyImport_ImportModule("asyncio.tasks");
+    PyObject *before = tasks == NULL
+                           ? NULL
+                           : PyObject_CallMethod(tasks, "_swap_current_task",
+                                                 "OO", loop, task);
+    Py_XDECREF(tasks);
+    if (before == NULL) {
+        PyErr_Clear();
+    }
+    return before;
+}
+
 void
 pyc_aside_begin(pyc_state *module, pyc_aside *self)
 {
@@ -22,7 +40,9 @@ pyc_aside_begin(pyc_state *module, pyc_aside *self)
     if (self->loop == NULL) {
         PyErr_Clear();
     }
+    self->task = NULL;
     if (self->loop != NULL && self->loop != Py_None) {
+        self->task = swap_task(self->loop, Py_None);
         set_running_loop(module, Py_None);
     }
 }
@@ -32,6 +52,10 @@ pyc_aside_end(pyc_state *module, pyc_aside *self)
 {
     if (self->loop != NULL && self->loop != Py_None) {
         set_running_loop(module, self->loop);
+    }
+    if (self->task != NULL) {
+        Py_XDECREF(swap_task(self->loop, self->task));
+        Py_DECREF(self->task);
     }
     Py_XDECREF(self->loop);
     PyErr_SetHandledException(self->handled);

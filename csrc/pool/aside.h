@@ -11,6 +11,7 @@ typedef struct {
     PyObject *pending;
     PyObject *handled;
     PyObject *loop;
+    PyObject *task;
 } pyc_aside;
 
 void pyc_aside_begin(pyc_state *module, pyc_aside *self);
