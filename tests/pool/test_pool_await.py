@@ -5,6 +5,7 @@ import contextvars
 import gc
 import sys
 import threading
+import time
 import weakref
 
 import pytest
@@ -329,11 +330,16 @@ def test_no_leak(pool, no_leaked_objects):
             future.cancel()
         await asyncio.wait(cancelled)
 
+    def whole(run):
+        run(main())
+        while pool._work_queue.qsize():     # cancelled jobs that no thread has come by yet
+            time.sleep(0.001)
+
     # Four threads and a loop take a while to fill their caches.
     with asyncio.Runner() as runner:
         for _ in range(300):
             runner.run(main())
-        no_leaked_objects(lambda: runner.run(main()), 200)
+        no_leaked_objects(lambda: whole(runner.run), 200)
     for _ in range(100):
         asyncio.run(main())
-    no_leaked_objects(lambda: asyncio.run(main()), 100)
+    no_leaked_objects(lambda: whole(asyncio.run), 100)
