@@ -39,14 +39,10 @@ class _TimerThread(Thread):
         # Two may be started at a time; and who starts a timer while this one ends relies on it.
         while _schedule.running.acquire(False):
             try:
-                _schedule.work(self.daemon)
+                _schedule.work(self)
             finally:
                 _schedule.running.release()
-            if _schedule.exiting and not self.daemon:
-                if _schedule.waiting:
-                    _TimerThread().start()      # the exit waits for this one, which therefore must come to an end
-                return
-            if not _schedule.arrived:
+            if not _schedule.arrived or _schedule.lets_exit(self):
                 return
 
 
@@ -114,23 +110,30 @@ class _Schedule:
                 timer._fire()
                 self.launching = timer = None
 
-    def work(self, daemon):
-        """Fires timers until there is nothing to wait for; not in a daemon: nothing that the exit has to wait for."""
+    def work(self, thread):
+        """Fires timers until there is nothing to wait for."""
         while True:
             self.woken.clear()
             self.wakes = NEVER  # who starts a timer from here on wakes this thread
             self.sort_in()
             self.fire_due()
-            if self.exiting and not daemon and not self.keeps_interpreter():
+            if self.lets_exit(thread):
                 return
             now = monotonic()
             self.wakes = self.heap[0][0] if self.heap else now + LINGER
+            if self.exiting:
+                self.wakes = min(self.wakes, now + LINGER)
             woken = self.woken.wait(max(0, min(self.wakes - now, threading.TIMEOUT_MAX)))
             if not (woken or self.heap or self.arrived):
                 return
 
     def pending(self):
         return [*self.waiting.copy().values(), *filter(None, [self.launching])]
+
+    def lets_exit(self, thread):
+        """Whether nothing but `thread`, which waits for timers, still keeps the interpreter from its exit."""
+        return self.exiting and not thread.daemon and not self.keeps_interpreter() and all(
+            other.daemon or other in (thread, threading.main_thread()) for other in threading.enumerate())
 
     def keeps_interpreter(self):
         """Whether the interpreter's exit has to wait, as it would for threads that are not daemons."""

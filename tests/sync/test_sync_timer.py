@@ -306,6 +306,56 @@ def test_exit_does_not_wait_for_daemons():
     assert script(text) == ("1\n", "", 0)
 
 
+def test_exit_while_daemons_go_on_starting_daemons():
+    out, errors, status = script("""
+import threading, time
+from pyconc.threading import Timer
+
+def start():
+    while True:
+        timer = Timer(5, print)
+        timer.daemon = True
+        try:
+            timer.start()
+        except RuntimeError:    # so late that no thread starts
+            return
+        timer.cancel()
+
+for _ in range(3):
+    threading.Thread(target=start, daemon=True).start()
+time.sleep(0.2)
+print("exits", flush=True)
+""")
+    assert (out, errors, status) == ("exits\n", "", 0)
+
+
+def test_a_daemon_fires_while_the_exit_waits_for_others():
+    """Started before and after the main thread has ended."""
+    text = """
+import threading, time
+from pyconc.threading import Timer
+
+def daemon(name):
+    timer = Timer(0.1, print, (name,))
+    timer.daemon = True
+    timer.start()
+
+def late():
+    threading.main_thread().join()
+    time.sleep(0.05)
+    try:
+        daemon("after")
+    except RuntimeError:        # Python 3.12 starts no thread any more
+        print("after")
+    time.sleep(0.5)
+
+threading.Thread(target=late).start()
+daemon("before")
+"""
+    out, errors, status = script(text)
+    assert (sorted(out.split()), status) == (["after", "before"], 0), errors
+
+
 @pytest.mark.parametrize("before", ["Timer(0, print).start()", ""])
 def test_timer_started_while_the_interpreter_exits(before):
     text = f"""
