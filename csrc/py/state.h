@@ -148,7 +148,7 @@ typedef struct {
     PyObject *watch_report;    /* who is told of deadlocks, NULL: nobody */
     pyc_link watched;          /* the threads that wait for locks, then */
     pyc_lock watch_guard;
-    double switch_interval;    /* while a shorter one is set: the usual one */
+    double switch_interval;   /* while a shorter one is set: the usual one */
     PyObject *data_received;  /* of StreamReaderProtocol */
     PyObject *adopt_streams;  /* of pyconc.loop.streams, once needed */
     PyObject *source_of;      /* the same */
