@@ -24,7 +24,7 @@ def test_nothing_is_lost(attempt):
 
 
 @pytest.mark.xfail(strict=False, reason="CPython 3.11's take_gil() reads the state of a daemon thread that comes back "
-                   "from a system call after it was freed, which -X dev makes fatal: about one exit in thirty under load")
+                   "from a system call after it was freed, fatal with -X dev: about one exit in thirty under load")
 @pytest.mark.parametrize("attempt", range(10))
 def test_exit_in_the_middle(attempt):
     assert run(0.7, "exit") == "exits\n"
