@@ -23,7 +23,7 @@ def test_nothing_is_lost(attempt):
     assert run(4, "settle").endswith("timers\n")
 
 
-@pytest.mark.xfail(strict=False, reason="CPython 3.11's take_gil() reads the state of a daemon thread that comes back "
+@pytest.mark.xfail(strict=False, reason="one dump: CPython 3.11 take_gil() reads the state of a daemon thread that comes back "
                    "from a system call after it was freed, fatal with -X dev: about one exit in thirty under load")
 @pytest.mark.parametrize("attempt", range(10))
 def test_exit_in_the_middle(attempt):
