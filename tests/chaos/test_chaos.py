@@ -23,8 +23,8 @@ def test_nothing_is_lost(attempt):
     assert run(4, "settle").endswith("timers\n")
 
 
-@pytest.mark.xfail(strict=False, reason="about one exit in thirty under load ends in a segmentation fault; the one dump "
-                   "shows CPython 3.11's take_gil() with the state of a daemon thread that was freed, and no proof of why")
+@pytest.mark.xfail(strict=False, reason="about one exit in thirty under load crashes; the one dump there is shows "
+                   "CPython 3.11's take_gil() with a daemon thread's freed state, and no proof of why")
 @pytest.mark.parametrize("attempt", range(10))
 def test_exit_in_the_middle(attempt):
     assert run(0.7, "exit") == "exits\n"
