@@ -119,6 +119,16 @@ def test_an_exception_comes_in_its_place_and_cancels_the_rest():
     assert begun == [0, 1, 2]
 
 
+@pytest.mark.parametrize("buffersize", [None, 2])
+def test_a_call_that_raises_stop_iteration_does_not_end_the_results(pool, buffersize):
+    results = pool.map(lambda row: next(iter(row)), [[1], [], [3]], buffersize=buffersize)
+    assert next(results) == 1
+    with pytest.raises(RuntimeError, match="generator raised StopIteration") as caught:
+        next(results)
+    assert type(caught.value.__cause__) is StopIteration
+    assert list(results) == []
+
+
 def test_close_cancels_what_nobody_has_begun():
     begun, permits = [], threading.Semaphore(1)
 
