@@ -8,10 +8,12 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
+from types import SimpleNamespace
 
 import pytest
 
-from pyconc.concurrent.futures import BrokenThreadPool, CancelledError, ThreadPoolExecutor
+from pyconc.concurrent.futures import BrokenThreadPool, CancelledError, ThreadPoolExecutor, thread
 
 pytestmark = pytest.mark.usefixtures("no_leaked_threads")
 LONG = 30       # seconds, after which a test gives up
@@ -45,10 +47,62 @@ def test_the_calls_are_made_before_the_results_are_asked_for(pool):
 
 
 def test_the_items_are_taken_at_once(pool):
+    for items in ([3, 4], {3: 0, 4: 0}, {3, 4}, deque([3, 4])):
+        results = pool.map(int, items)
+        items.clear()
+        assert sorted(results) == [3, 4]
     items = iter(range(3))
     results = pool.map(int, items)
     assert list(items) == []
     assert list(results) == [0, 1, 2]
+
+
+def test_the_first_calls_are_made_while_an_iterator_yields(pool):
+    made = threading.Event()
+
+    def items():
+        yield 1
+        yield made.wait(LONG)
+
+    assert list(pool.map(lambda item: made.set() or item, items())) == [1, True]
+    made.clear()
+    assert list(pool.map(lambda item, _: made.set() or item, items(), range(5))) == [1, True]
+
+
+def test_a_subclass_of_list_is_read_by_its_own_iterator(pool):
+    class Rows(list):
+        def __iter__(self):
+            return map(abs, super().__iter__())
+
+    assert list(pool.map(int, Rows([-1, -2]))) == [1, 2]
+
+
+def test_an_iterator_that_raises_leaves_the_calls_before_it():
+    made = []
+
+    def items():
+        yield 1
+        yield 2
+        raise KeyError("items")
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(KeyError, match="items"):
+        pool.map(made.append, items())
+    assert made == [1, 2]
+
+
+def test_the_timeout_counts_while_an_iterator_is_read(monkeypatch):
+    now, gate = [0], threading.Event()
+    monkeypatch.setattr(thread, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def items():
+        now[0] += 3 * LONG
+        yield LONG
+
+    with ThreadPoolExecutor(1) as pool:
+        results = pool.map(gate.wait, items(), timeout=2 * LONG)
+        with pytest.raises(concurrent.futures.TimeoutError):
+            next(results)
+        gate.set()
 
 
 def test_a_call_that_blocks_keeps_no_other_from_running():
