@@ -548,6 +548,29 @@ def test_exit_does_not_wait_for_daemons():
     assert (code, out, err) == (0, "True\n", "")
 
 
+def test_exit_cancels_what_waits_for_a_daemon_without_a_pool():
+    """And wakes the thread that waits for it."""
+    code, out, err = run_script("""
+        import threading, time
+        from pyconc.concurrent.futures import CancelledError, ThreadPoolExecutor
+
+        def use():
+            pool, running = ThreadPoolExecutor(1, daemon=True), threading.Event()
+            pool.submit(lambda: (running.set(), time.sleep(3600)))
+            running.wait()
+            return pool.submit(print, "never")
+
+        def wait(future):
+            try:
+                future.result()
+            except CancelledError:
+                print("cancelled")
+
+        threading.Thread(target=wait, args=(use(),)).start()
+    """)
+    assert (code, out, err) == (0, "cancelled\n", "")
+
+
 def test_exit_with_idle_threads():
     assert run_script("""
         from pyconc.concurrent.futures import ThreadPoolExecutor
@@ -652,6 +675,24 @@ def test_fork_child_is_told_of_lost_jobs():
     """)
     assert (code, err) == (0, "")
     assert out.count("forked") == 4 and out.endswith("7\n[True, True, True, True]\n")
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+def test_fork_child_is_told_of_the_lost_jobs_of_a_pool_that_was_dropped(daemon):
+    code, out, err = run_script(FORK + f"""
+    job = ThreadPoolExecutor(1, daemon={daemon}).submit(gate.wait, 30)
+
+    def child():
+        try:
+            job.result(30)
+        except BrokenThreadPool as error:
+            print("told")
+
+    assert in_child(child) == 0
+    gate.set()
+    print(job.result(30))
+    """)
+    assert (code, out, err) == (0, "told\nTrue\n", "")
 
 
 def test_fork_in_a_worker():

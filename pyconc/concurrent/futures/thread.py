@@ -18,7 +18,7 @@ from pyconc.concurrent.futures._base import Future
 _cpu_count = getattr(os, "process_cpu_count", os.cpu_count)
 _counter = itertools.count()
 _executors = weakref.WeakSet()
-_queues = weakref.WeakKeyDictionary()  # thread: what it works on
+_queues = weakref.WeakKeyDictionary()  # thread: (what it works on, whether the exit does not wait for it)
 _exiting = False
 # Whose items are read without running anybody's Python code.
 _AT_HAND = frozenset({list, tuple, range, str, bytes, bytearray, set, frozenset, deque, dict,
@@ -33,20 +33,19 @@ def _at_exit():
     with _lock:
         _exiting = True
     workers = list(_queues.items())
-    for _, queue in workers:
+    for _, (queue, daemon) in workers:
         queue.close(True)
-    for executor in list(_executors):
-        if executor._daemon:
-            executor._work_queue.close(True)
-            executor._work_queue.cancel()
-    for thread, _ in workers:
-        thread.join()
+        if daemon:
+            queue.cancel()
+    for thread, (_, daemon) in workers:
+        if not daemon:
+            thread.join()
 
 
 def _after_fork_in_child():
     _lock._at_fork_reinit()
     lost = BrokenThreadPool("the process was forked: the thread that ran this job is in the parent")
-    queues = set(_queues.values())
+    queues = {queue for queue, _ in _queues.values()}
     _queues.clear()
     for executor in list(_executors):
         executor._reset()
@@ -172,8 +171,7 @@ class ThreadPoolExecutor(_core.ThreadPoolBase, concurrent.futures.ThreadPoolExec
                                       daemon=self._daemon or None)
             thread.start()
             self._threads.add(thread)
-            if not self._daemon:
-                _queues[thread] = self._work_queue
+            _queues[thread] = self._work_queue, self._daemon
 
     def _started_threads(self):
         """All, also the one that a submit() in another thread is just about to start."""
