@@ -580,6 +580,26 @@ def test_exit_with_idle_threads():
     """) == (0, "", "")
 
 
+def test_exit_after_the_start_of_a_thread_was_interrupted():
+    code, out, err = run_script("""
+        import threading
+        from pyconc.concurrent.futures import ThreadPoolExecutor
+        pool, start = ThreadPoolExecutor(2), threading.Thread.start
+
+        def interrupted(thread):
+            start(thread)
+            raise KeyboardInterrupt
+
+        threading.Thread.start = interrupted
+        try:
+            pool.submit(int)
+        except KeyboardInterrupt:
+            print("interrupted")
+        threading.Thread.start = start
+    """)
+    assert (code, out, err) == (0, "interrupted\n", "")
+
+
 def test_submit_while_the_interpreter_ends():
     code, out, err = run_script("""
         import atexit, threading

@@ -32,12 +32,14 @@ def _at_exit():
     global _exiting
     with _lock:
         _exiting = True
-    workers = list(_queues.items())
-    for _, (queue, daemon) in workers:
+    workers = dict(_queues)
+    # Those of all executors: a thread whose start() was interrupted, by a Ctrl-C, is in no list.
+    queues = {executor._work_queue: executor._daemon for executor in list(_executors)} | dict(workers.values())
+    for queue, daemon in queues.items():
         queue.close(True)
         if daemon:
             queue.cancel()
-    for thread, (_, daemon) in workers:
+    for thread, (_, daemon) in workers.items():
         if not daemon:
             thread.join()
 
