@@ -697,6 +697,25 @@ def test_fork_child_is_told_of_lost_jobs():
     assert out.count("forked") == 4 and out.endswith("7\n[True, True, True, True]\n")
 
 
+def test_fork_in_a_worker():
+    code, out, err = run_script(FORK + """
+    pool.submit(gate.wait, 30)
+    job = pool.submit(in_child, lambda: print(pool.submit(int, "7").result(30)))
+    assert job.result(30) == 0
+    gate.set()
+    """)
+    assert (code, out, err) == (0, "7\n", "")
+
+
+def test_fork_child_that_returns_from_the_worker_ends():
+    code, out, err = run_script(FORK + """
+    pid = pool.submit(os.fork).result(30)
+    assert os.waitpid(pid, 0)[1] == 0
+    print("ended")
+    """)
+    assert (code, out.splitlines()[-1], err) == (0, "ended", "")
+
+
 @pytest.mark.parametrize("daemon", [False, True])
 def test_fork_child_is_told_of_the_lost_jobs_of_a_pool_that_was_dropped(daemon):
     code, out, err = run_script(FORK + f"""
@@ -715,23 +734,21 @@ def test_fork_child_is_told_of_the_lost_jobs_of_a_pool_that_was_dropped(daemon):
     assert (code, out, err) == (0, "told\nTrue\n", "")
 
 
-def test_fork_in_a_worker():
+def test_fork_child_goes_on_with_as_completed():
     code, out, err = run_script(FORK + """
-    pool.submit(gate.wait, 30)
-    job = pool.submit(in_child, lambda: print(pool.submit(int, "7").result(30)))
-    assert job.result(30) == 0
+    from pyconc.concurrent.futures import as_completed
+    jobs = [pool.submit(int), pool.submit(gate.wait, 30), pool.submit(gate.wait, 30)]
+    results = as_completed(jobs, 30)
+    assert next(results) is jobs[0]
+
+    def child():
+        print([type(job.exception()).__name__ for job in results])
+
+    assert in_child(child) == 0
     gate.set()
+    print([job.result() for job in results])
     """)
-    assert (code, out, err) == (0, "7\n", "")
-
-
-def test_fork_child_that_returns_from_the_worker_ends():
-    code, out, err = run_script(FORK + """
-    pid = pool.submit(os.fork).result(30)
-    assert os.waitpid(pid, 0)[1] == 0
-    print("ended")
-    """)
-    assert (code, out.splitlines()[-1], err) == (0, "ended", "")
+    assert (code, out, err) == (0, "['BrokenThreadPool', 'BrokenThreadPool']\n[True, True]\n", "")
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="reads the CPU time from /proc")
