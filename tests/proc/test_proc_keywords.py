@@ -130,6 +130,38 @@ def test_program_found_in_path(run, tmp_path):
     assert run(main) == f"found {program} bytes\n".encode()
 
 
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize(("path", "found"), [
+    ("/nonexistent:{}", "{}/its-name"),
+    ("{}/:/bin", "{}/its-name"),
+    ("/nonexistent::/bin", "its-name"),
+    ("", "its-name"),
+    ("/nonexistent:/bin", None),
+    (None, None),
+], ids=str)
+def test_folders_of_path(run_either, tmp_path, monkeypatch, given, path, found):
+    """The PATH of env, or of the present environment; what is empty in it is the current folder."""
+    program = tmp_path / "f\udcff" / "its-name"     # a folder whose name is no UTF-8
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho $0\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(program.parent)
+    monkeypatch.delenv("PATH")
+    if path is not None:
+        monkeypatch.setenv("PATH", path.format(program.parent))
+    env = {**os.environ} if given else None
+    if given:
+        monkeypatch.setenv("PATH", "/nonexistent")
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("its-name", stdout=PIPE, env=env)
+        return os.fsdecode((await process.communicate())[0])
+    if found is None:
+        pytest.raises(FileNotFoundError, run_either, main)
+    else:
+        assert run_either(main) == found.format(program.parent) + "\n"
+
+
 def test_path_objects(run, tmp_path):
     async def main():
         process = await asyncio.create_subprocess_exec(pathlib.Path("/bin/echo"), pathlib.Path("a"), stdout=PIPE)
