@@ -18,14 +18,10 @@ def known(function):
     return code is not None and code.co_varnames[:code.co_argcount] == PARAMETERS
 
 
-def programs(executable, env):
-    """The paths that may be meant by the name of a program."""
-    if b"/" in executable:
-        return [executable]
+def search_path(env):
+    """The PATH in which a program is looked for."""
     # os.get_exec_path() is slow: it silences the warnings that a mapping with bytes for keys may give.
-    path = os.environ.get("PATH", os.defpath) if env is None else os.pathsep.join(os.get_exec_path(env))
-    return [folder + b"/" + executable if folder and folder[-1:] != b"/" else folder + executable
-            for folder in os.fsencode(path).split(b":")]
+    return os.fsencode(os.environ.get("PATH", os.defpath) if env is None else os.pathsep.join(os.get_exec_path(env)))
 
 
 def environment(env):
@@ -58,8 +54,9 @@ class Popen(subprocess.Popen):
                 argv = self._command(args, executable, shell)
                 program = argv[0] if executable is None else executable
                 sys.audit("subprocess.Popen", program, argv, cwd, env)
+                name = os.fsencode(program)
                 started = _core.spawn(
-                    [os.fsencode(arg) for arg in argv], programs(os.fsencode(program), env), environment(env),
+                    tuple(argv), name, b"" if b"/" in name else search_path(env), environment(env),
                     None if cwd is None else os.fsencode(cwd), p2cread, c2pwrite, errwrite, close_fds,
                     sorted(map(int, set(pass_fds))) if pass_fds else [], restore_signals, start_new_session,
                     process_group, umask)
