@@ -18,11 +18,10 @@ def known(function):
     return code is not None and code.co_varnames[:code.co_argcount] == PARAMETERS
 
 
-def programs(executable, env):
-    """The paths that may be meant by the name of a program."""
-    if b"/" in executable:
-        return [executable]
-    return [os.path.join(os.fsencode(folder), executable) for folder in os.get_exec_path(env)]
+def search_path(env):
+    """The PATH in which a program is looked for."""
+    # os.get_exec_path() is slow: it silences the warnings that a mapping with bytes for keys may give.
+    return os.fsencode(os.environ.get("PATH", os.defpath) if env is None else os.pathsep.join(os.get_exec_path(env)))
 
 
 def environment(env):
@@ -55,8 +54,9 @@ class Popen(subprocess.Popen):
                 argv = self._command(args, executable, shell)
                 program = argv[0] if executable is None else executable
                 sys.audit("subprocess.Popen", program, argv, cwd, env)
+                name = os.fsencode(program)
                 started = _core.spawn(
-                    [os.fsencode(arg) for arg in argv], programs(os.fsencode(program), env), environment(env),
+                    tuple(argv), name, b"" if b"/" in name else search_path(env), environment(env),
                     None if cwd is None else os.fsencode(cwd), p2cread, c2pwrite, errwrite, close_fds,
                     sorted(map(int, set(pass_fds))) if pass_fds else [], restore_signals, start_new_session,
                     process_group, umask)
@@ -72,16 +72,29 @@ class Popen(subprocess.Popen):
             self._child_created = True
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
 
+        # Both do with nothing but pipes what the standard library's do, which are slow.
         def _get_handles(self, stdin, stdout, stderr):
-            if stdin is stdout is stderr is None:   # the most common, and not quick there
-                return -1, -1, -1, -1, -1, -1
-            return super()._get_handles(stdin, stdout, stderr)
+            if self.pipesize > 0 or any(each is not None and each is not subprocess.PIPE
+                                        for each in (stdin, stdout, stderr)):
+                return super()._get_handles(stdin, stdout, stderr)
+            fds = []
+            try:
+                for each in stdin, stdout, stderr:
+                    fds += (-1, -1) if each is None else os.pipe()
+            except BaseException:
+                for fd in fds:
+                    if fd != -1:
+                        os.close(fd)
+                raise
+            return tuple(fds)
 
         def _close_pipe_fds(self, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite):
-            if p2cwrite == c2pread == errread == -1 and not hasattr(self, "_devnull"):
-                self._closed_child_pipe_fds = True
-            else:
-                super()._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
+            if hasattr(self, "_devnull"):
+                return super()._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
+            for ours, child in (p2cwrite, p2cread), (c2pread, c2pwrite), (errread, errwrite):
+                if ours != -1:
+                    os.close(child)
+            self._closed_child_pipe_fds = True
 
     @staticmethod
     def _command(args, executable, shell):

@@ -8,9 +8,16 @@ import threading
 import warnings
 from asyncio.log import logger
 
+from pyconc.loop.pipe import Pipes
 from pyconc.loop.spawn import Popen
 
 NAMES = ("stdin", "stdout", "stderr")
+
+
+def makes_pipes_as_ours(loop):
+    """Whether its connect_read_pipe() and connect_write_pipe() are those of pyconc.Loop."""
+    return (getattr(loop.connect_read_pipe, "__func__", None) is Pipes.connect_read_pipe and
+            getattr(loop.connect_write_pipe, "__func__", None) is Pipes.connect_write_pipe)
 
 
 class PipeEnd(asyncio.Protocol):
@@ -163,11 +170,17 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         pipes = [(fd, pipe) for fd, name in enumerate(NAMES) if (pipe := getattr(self._proc, name)) is not None]
         for fd, _ in pipes:
             self._pipes[fd] = PipeEnd(self, fd)
+        at_once = not loop.get_debug() and makes_pipes_as_ours(loop)
         try:
             self._watch_or_kill()
             for fd, pipe in pipes:
-                connect = loop.connect_read_pipe if fd else loop.connect_write_pipe
-                await connect(lambda end=self._pipes[fd]: end, pipe)
+                end = self._pipes[fd]
+                if at_once:     # connection_made() is called in the next turn, before that of the protocol
+                    make = loop._make_read_pipe_transport if fd else loop._make_write_pipe_transport
+                    end.pipe = make(pipe, end)
+                else:
+                    connect = loop.connect_read_pipe if fd else loop.connect_write_pipe
+                    await connect(lambda end=end: end, pipe)
         except BaseException:
             for fd, pipe in pipes:
                 if self._pipes[fd].pipe is None:

@@ -7,6 +7,7 @@ import fcntl
 import getpass
 import os
 import pathlib
+import platform
 import signal
 import subprocess
 import sys
@@ -128,6 +129,38 @@ def test_program_found_in_path(run, tmp_path):
             "its-name", b"bytes", stdout=PIPE, env={"PATH": f"/nonexistent:{tmp_path}:/bin"})
         return (await process.communicate())[0]
     assert run(main) == f"found {program} bytes\n".encode()
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize(("path", "found"), [
+    ("/nonexistent:{}", "{}/its-name"),
+    ("{}/:/bin", "{}/its-name"),
+    ("/nonexistent::/bin", "its-name"),
+    ("", "its-name"),
+    ("/nonexistent:/bin", None),
+    (None, None),
+], ids=str)
+def test_folders_of_path(run_either, tmp_path, monkeypatch, given, path, found):
+    """The PATH of env, or of the present environment; what is empty in it is the current folder."""
+    program = tmp_path / "f\udcff" / "its-name"     # a folder whose name is no UTF-8
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho $0\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(program.parent)
+    monkeypatch.delenv("PATH")
+    if path is not None:
+        monkeypatch.setenv("PATH", path.format(program.parent))
+    env = {**os.environ} if given else None
+    if given:
+        monkeypatch.setenv("PATH", "/nonexistent")
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("its-name", stdout=PIPE, env=env)
+        return os.fsdecode((await process.communicate())[0])
+    if found is None:
+        pytest.raises(FileNotFoundError, run_either, main)
+    else:
+        assert run_either(main) == found.format(program.parent) + "\n"
 
 
 def test_path_objects(run, tmp_path):
@@ -369,6 +402,42 @@ def test_left_to_the_standard_library(run, monkeypatch, way):
             await asyncio.create_subprocess_exec("/nonexistent")
         assert raised.value.filename == "/nonexistent"
     run(main)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of a system call")
+def test_without_clone3():
+    """As in containers whose filter does not know it: signals that this process handles are still the child's default,
+    and those that it ignores are ignored."""
+    program = """
+import asyncio, ctypes, signal, struct, pyconc
+SYS_CLONE3, ENOSYS = 435, 38
+code = struct.pack("HBBI" * 4, 0x20, 0, 0, 0, 0x15, 0, 1, SYS_CLONE3, 6, 0, 0, 0x50000 | ENOSYS, 6, 0, 0, 0x7fff0000)
+memory = ctypes.create_string_buffer(code)
+filter = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(memory)))
+PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 38, 2
+libc = ctypes.CDLL(None)
+assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, filter, 0, 0) < 0:
+    raise SystemExit(77)
+assert libc.syscall(SYS_CLONE3, 0, 0) == -1
+signal.signal(signal.SIGUSR1, lambda *_: None)
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+async def main():
+    process = await asyncio.create_subprocess_exec("sh", "-c", "kill -USR2 $$; kill -USR1 $$")
+    assert await process.wait() == -signal.SIGUSR1
+    try:
+        await asyncio.create_subprocess_exec("/nonexistent")
+    except FileNotFoundError as error:
+        assert error.filename == "/nonexistent"
+    else:
+        raise AssertionError
+pyconc.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False,
+                          env={**os.environ, "PYTHONPATH": str(pathlib.Path(pyconc.__file__).parents[1])})
+    if done.returncode == 77:
+        pytest.skip("no filters here")
+    assert done.returncode == 0
 
 
 def test_standard_descriptors_crossed(run):

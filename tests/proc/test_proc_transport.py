@@ -9,6 +9,8 @@ import subprocess
 
 import pytest
 
+import pyconc
+
 PIPE = subprocess.PIPE
 
 
@@ -430,6 +432,47 @@ def test_pipe_that_cannot_be_connected(run, monkeypatch):
         await asyncio.sleep(0)
         raise OSError("refused")
     run(main)
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_second_pipe_that_cannot_be_connected(run, monkeypatch, which):
+    """Those before it are closed by then, and those after it too."""
+    async def main():
+        loop = asyncio.get_running_loop()
+        real, calls = loop._make_read_pipe_transport, []
+
+        def refuse(self, *args):
+            calls.append(args)
+            if len(calls) == which:
+                raise OSError("refused")
+            return real(*args)
+
+        monkeypatch.setattr(type(loop), "_make_read_pipe_transport", refuse)
+        with pytest.raises(OSError, match="refused"):
+            await asyncio.create_subprocess_exec("/bin/sleep", "100", stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    run(main)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_connected_by_the_loops_methods(debug):
+    """Those of a class derived from ours are called, as asyncio's are."""
+    calls = []
+
+    class Loop(pyconc.Loop):
+        async def connect_read_pipe(self, factory, pipe):
+            calls.append("read")
+            return await super().connect_read_pipe(factory, pipe)
+
+        async def connect_write_pipe(self, factory, pipe):
+            calls.append("write")
+            return await super().connect_write_pipe(factory, pipe)
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE, stdout=PIPE, stderr=PIPE)
+        assert await process.communicate(b"data") == (b"data", b"")
+    with asyncio.Runner(loop_factory=Loop, debug=debug) as runner:
+        runner.run(main())
+    assert calls == ["write", "read", "read"]
 
 
 def test_process_group(run):
