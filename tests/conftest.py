@@ -128,6 +128,38 @@ def flat_memory():
     return check
 
 
+class Crowd:
+    """Threads that call a function of their number again and again until the block ends, or they are told to stop."""
+
+    def __init__(self, function, count):
+        self.over = threading.Event()
+        self.failures = []
+        self.threads = [threading.Thread(target=self._work, args=(function, number)) for number in range(count)]
+
+    def _work(self, function, number):
+        try:
+            while not self.over.is_set():
+                function(number)
+        except BaseException as error:
+            self.failures.append(error)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+        assert not self.failures
+
+
+@pytest.fixture
+def crowd():
+    return Crowd
+
+
 @pytest.fixture
 def report(request):
     """report(section, line): a line for the end of the run."""
