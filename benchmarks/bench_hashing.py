@@ -9,7 +9,6 @@ import array
 import hashlib
 import hmac
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -91,21 +90,6 @@ def bench_idle(benchmark, job, way):
     benchmark.group = job
     benchmark.extra_info["way"] = way
     assert benchmark.pedantic(JOBS[job][way], rounds=5, warmup_rounds=1) == JOBS[job]["hashlib"]()
-
-
-@pytest.fixture
-def busy_thread():
-    stop = False
-
-    def run():
-        while not stop:
-            pass
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    yield
-    stop = True
-    thread.join()
 
 
 BUSY = "sha256, 4 096 x 64 KiB"

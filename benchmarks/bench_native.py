@@ -7,7 +7,6 @@ In the groups "busy: ..." a thread of the same process runs Python code all the 
 idle group of the same name is what to compare with.
 """
 import ctypes
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -66,21 +65,6 @@ def bench_empty(benchmark, way):
     nothing = native.Function(LIBM.free, "void (void *)")  # of a null pointer
     ways = {"standard": lambda: POOL.submit(int).result(), "pyconc": lambda: native.run(nothing).result()}
     benchmark.pedantic(ways[way], rounds=5, iterations=200)
-
-
-@pytest.fixture
-def busy_thread():
-    stop = False
-
-    def run():
-        while not stop:
-            pass
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    yield
-    stop = True
-    thread.join()
 
 
 @pytest.mark.parametrize("way", ["standard", "pyconc"])

@@ -5,7 +5,6 @@ pytest benchmarks/bench_pool.py --benchmark-group-by=func
 """
 import asyncio
 import concurrent.futures
-import threading
 
 import pytest
 
@@ -47,20 +46,8 @@ def test_ping_pong(benchmark, pool):
     benchmark.pedantic(lambda: pool.submit(nothing).result(), rounds=5, iterations=1000)
 
 
-def test_result_beside_a_busy_thread(benchmark, pool):
-    stop = threading.Event()
-
-    def busy():
-        while not stop.is_set():
-            sum(range(100))
-
-    thread = threading.Thread(target=busy)
-    thread.start()
-    try:
-        benchmark.pedantic(lambda: pool.submit(nothing).result(), rounds=5, iterations=40)
-    finally:
-        stop.set()
-        thread.join()
+def test_result_beside_a_busy_thread(benchmark, pool, busy_thread):
+    benchmark.pedantic(lambda: pool.submit(nothing).result(), rounds=5, iterations=40)
 
 
 def test_map(benchmark, pool):

@@ -4,6 +4,8 @@
     pytest benchmarks/bench_sync.py -o python_files='bench_*.py' --benchmark-group-by=group
 """
 import asyncio
+import contextlib
+import functools
 import os
 import queue
 import threading
@@ -32,6 +34,15 @@ def one_cpu():
     os.sched_setaffinity(0, {min(before)})
     yield
     os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def thread_of(function):
+    """A thread that calls the function beside the block, whose end waits for it."""
+    thread = threading.Thread(target=function)
+    thread.start()
+    yield
+    thread.join()
 
 
 @both
@@ -73,11 +84,9 @@ def bench_thread_to_thread(benchmark, name, way):
             get()
 
     def run(put=items.put):
-        thread = threading.Thread(target=take)
-        thread.start()
-        for number in range(CALLS):
-            put(number)
-        thread.join()
+        with thread_of(take):
+            for number in range(CALLS):
+                put(number)
 
     benchmark.pedantic(run, rounds=5)
 
@@ -88,11 +97,9 @@ def ping_pong(benchmark, mine, other):
             other()
 
     def run():
-        thread = threading.Thread(target=answer)
-        thread.start()
-        for _ in range(TRIPS):
-            mine()
-        thread.join()
+        with thread_of(answer):
+            for _ in range(TRIPS):
+                mine()
 
     benchmark.pedantic(run, rounds=5)
 
@@ -150,49 +157,38 @@ def bench_timer(benchmark, way):
     benchmark.pedantic(run, rounds=5)
 
 
-def standard_to_coroutine(count):
+def standard_ends():
     """The standard library has no queue for both: its own way in is call_soon_threadsafe."""
-    async def main():
-        loop, items = asyncio.get_running_loop(), asyncio.Queue()
-
-        def feed():
-            for number in range(count):
-                loop.call_soon_threadsafe(items.put_nowait, number)
-
-        thread = threading.Thread(target=feed)
-        thread.start()
-        for _ in range(count):
-            await items.get()
-        thread.join()
-
-    asyncio.run(main())
+    items = asyncio.Queue()
+    return functools.partial(asyncio.get_running_loop().call_soon_threadsafe, items.put_nowait), items.get
 
 
-def joint_to_coroutine(put, get, count):
-    async def main():
-        def feed():
-            for number in range(count):
-                put(number)
-
-        thread = threading.Thread(target=feed)
-        thread.start()
-        for _ in range(count):
-            await get()
-        thread.join()
-
-    asyncio.run(main())
+def aiologic_ends():
+    items = aiologic.SimpleQueue()
+    return items.green_put, items.async_get
 
 
-TO_COROUTINE = {"standard": standard_to_coroutine}
-if aiologic is not None:
-    aiologic_queue = aiologic.SimpleQueue()
-    TO_COROUTINE["aiologic"] = lambda count: joint_to_coroutine(
-        aiologic_queue.green_put, aiologic_queue.async_get, count)
-pyconc_queue = pyconc.queue.Queue()
-TO_COROUTINE["pyconc"] = lambda count: joint_to_coroutine(pyconc_queue.put, pyconc_queue.get_async, count)
+def pyconc_ends():
+    items = pyconc.queue.Queue()
+    return items.put, items.get_async
 
 
-@pytest.mark.parametrize("way", TO_COROUTINE)
+ENDS = {"standard": standard_ends, **({"aiologic": aiologic_ends} if aiologic else {}), "pyconc": pyconc_ends}
+
+
+@pytest.mark.parametrize("way", ENDS)
 def bench_thread_to_coroutine(benchmark, way):
     benchmark.group = f"{CALLS} items from a thread to a coroutine"
-    benchmark.pedantic(TO_COROUTINE[way], args=(CALLS,), rounds=5)
+
+    async def main():
+        put, get = ENDS[way]()
+
+        def feed():
+            for number in range(CALLS):
+                put(number)
+
+        with thread_of(feed):
+            for _ in range(CALLS):
+                await get()
+
+    benchmark.pedantic(lambda: asyncio.run(main()), rounds=5)

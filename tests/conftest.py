@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 
 import pytest
 
@@ -126,6 +127,69 @@ def flat_memory():
         assert min(growth) <= kib, f"grew by {growth} KiB in three times {rounds} rounds"
 
     return check
+
+
+@pytest.fixture
+def in_child():
+    """in_child(function): what it returns in a forked child, as text, or its exception, likewise. It has a minute."""
+    def run(function):
+        reader, writer = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)     # of a process with threads, 3.12
+            pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(60)
+                os.close(reader)
+                try:
+                    text = str(function())
+                except BaseException as error:
+                    text = f"{type(error).__name__}: {error}"
+                os.write(writer, text.encode())
+                status = 0
+            finally:
+                os._exit(status)
+        os.close(writer)
+        with open(reader) as file:
+            text = file.read()
+        assert os.waitpid(pid, 0)[1] == 0, text
+        return text
+
+    return run
+
+
+class Crowd:
+    """Threads that call a function of their number again and again until the block ends, or they are told to stop."""
+
+    def __init__(self, function, count):
+        self.over = threading.Event()
+        self.failures = []
+        self.threads = [threading.Thread(target=self._work, args=(function, number)) for number in range(count)]
+
+    def _work(self, function, number):
+        try:
+            while not self.over.is_set():
+                function(number)
+        except BaseException as error:
+            self.failures.append(error)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+        assert not self.failures
+
+
+@pytest.fixture
+def crowd():
+    return Crowd
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "hash/module.h"
-#include "crew/bell.h"
+#include "crew/module.h"
 #include "hash/batch.h"
 
 PyDoc_STRVAR(digest_batch_doc,
@@ -28,17 +28,6 @@ PyDoc_STRVAR(pbkdf2_batch_doc,
              "keys, /)\n--\n\n"
              "A Batch of keys derived by PBKDF2; dklen None is the digest's "
              "size, keys as in\nscrypt_batch().");
-PyDoc_STRVAR(stop_doc, "stop($module, /)\n--\n\n"
-                       "Cancel all batches and end the threads, for good: for "
-                       "the interpreter's exit.");
-
-static PyObject *
-stop(PyObject *module, PyObject *Py_UNUSED(ignored))
-{
-    pyc_crew_state *state = PyModule_GetState(module);
-    pyc_job_stop_all(&state->crew);
-    Py_RETURN_NONE;
-}
 
 #define FAST(function) ((PyCFunction)(void (*)(void))(function)), METH_FASTCALL
 
@@ -47,47 +36,13 @@ static PyMethodDef methods[] = {
     {"file_batch", FAST(pyc_file_batch), file_batch_doc},
     {"scrypt_batch", FAST(pyc_scrypt_batch), scrypt_batch_doc},
     {"pbkdf2_batch", FAST(pyc_pbkdf2_batch), pbkdf2_batch_doc},
-    {"stop", stop, METH_NOARGS, stop_doc},
+    PYC_CREW_MODULE_STOP,
     {NULL}};
 
 static int
 exec(PyObject *module)
 {
-    pyc_crew_state *state = PyModule_GetState(module);
-    state->job_type =
-        (PyTypeObject *)PyType_FromModuleAndSpec(module, &pyc_batch_spec, NULL);
-    if (state->job_type == NULL ||
-        PyModule_AddType(module, state->job_type) < 0) {
-        return -1;
-    }
-    return pyc_bell_add(module, "pyconc._hash.Bell");
-}
-
-static int
-traverse(PyObject *module, visitproc visit, void *arg)
-{
-    pyc_crew_state *state = PyModule_GetState(module);
-    Py_VISIT(state->job_type);
-    return 0;
-}
-
-static int
-clear(PyObject *module)
-{
-    pyc_crew_state *state = PyModule_GetState(module);
-    Py_CLEAR(state->job_type);
-    return 0;
-}
-
-static void
-free_module(void *module)
-{
-    clear(module);
-    pyc_crew_state *state = PyModule_GetState(module);
-    pyc_crew *crew = atomic_load(&state->crew);
-    if (crew != NULL && !pyc_crew_is_orphan(crew)) {
-        pyc_crew_free(crew);
-    }
+    return pyc_crew_module_fill(module, &pyc_batch_spec, "pyconc._hash.Bell");
 }
 
 static PyModuleDef_Slot slots[] = {
@@ -100,7 +55,7 @@ PyModuleDef pyc_hash_module = {
     .m_size = sizeof(pyc_crew_state),
     .m_methods = methods,
     .m_slots = slots,
-    .m_traverse = traverse,
-    .m_clear = clear,
-    .m_free = free_module,
+    .m_traverse = pyc_crew_module_traverse,
+    .m_clear = pyc_crew_module_clear,
+    .m_free = pyc_crew_module_free,
 };

@@ -91,16 +91,6 @@ clients_clear(pyc_clients *self)
     return 0;
 }
 
-static void
-clients_dealloc(pyc_clients *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    clients_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
 static Py_ssize_t
 clients_len(pyc_clients *self)
 {
@@ -188,7 +178,7 @@ static PyType_Slot clients_slots[] = {
     {Py_tp_doc, "Clients()\n--\n\nThe connections of a server; it does not "
                 "keep them alive."},
     {Py_tp_new, clients_new},
-    {Py_tp_dealloc, clients_dealloc},
+    {Py_tp_dealloc, pyc_dealloc},
     {Py_tp_traverse, clients_traverse},
     {Py_tp_clear, clients_clear},
     {Py_tp_methods, clients_methods},

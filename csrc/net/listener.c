@@ -296,16 +296,6 @@ listener_clear(pyc_listener *self)
     return 0;
 }
 
-static void
-listener_dealloc(pyc_listener *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    listener_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
 static PyObject *
 listener_pause(pyc_listener *self, PyObject *Py_UNUSED(ignored))
 {
@@ -368,7 +358,7 @@ PyDoc_STRVAR(
 
 static PyType_Slot listener_slots[] = {
     {Py_tp_doc, (void *)listener_doc}, {Py_tp_new, listener_new},
-    {Py_tp_dealloc, listener_dealloc}, {Py_tp_traverse, listener_traverse},
+    {Py_tp_dealloc, pyc_dealloc},      {Py_tp_traverse, listener_traverse},
     {Py_tp_clear, listener_clear},     {Py_tp_methods, listener_methods},
     {Py_tp_members, listener_members}, {0, NULL},
 };

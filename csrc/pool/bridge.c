@@ -123,21 +123,11 @@ bridge_clear(PyObject *op)
     return 0;
 }
 
-static void
-bridge_dealloc(PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    PyObject_GC_UnTrack(op);
-    bridge_clear(op);
-    type->tp_free(op);
-    Py_DECREF(type);
-}
-
 static PyType_Slot bridge_slots[] = {
     {Py_tp_call, bridge_call},
     {Py_tp_traverse, bridge_traverse},
     {Py_tp_clear, bridge_clear},
-    {Py_tp_dealloc, bridge_dealloc},
+    {Py_tp_dealloc, pyc_dealloc},
     {0, NULL},
 };
 

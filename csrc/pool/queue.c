@@ -532,16 +532,6 @@ queue_clear(PyObject *op)
     return 0;
 }
 
-static void
-queue_dealloc(PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    PyObject_GC_UnTrack(op);
-    queue_clear(op);
-    type->tp_free(op);
-    Py_DECREF(type);
-}
-
 static PyMethodDef queue_methods[] = {
     {"work", queue_work, METH_O,
      "Runs jobs until the pool is closed and calls the Python function now "
@@ -572,7 +562,7 @@ static PyType_Slot queue_slots[] = {
     {Py_tp_getset, queue_getset},
     {Py_tp_traverse, queue_traverse},
     {Py_tp_clear, queue_clear},
-    {Py_tp_dealloc, queue_dealloc},
+    {Py_tp_dealloc, pyc_dealloc},
     {0, NULL},
 };
 

@@ -65,16 +65,4 @@ pyc_job_is_over(pyc_crew_job *job)
     return pyc_crew_is_lost(job) ? job->finished != 0 : pyc_crew_is_over(job);
 }
 
-/* Ends the crew's threads, for the interpreter's exit. */
-static inline void
-pyc_job_stop_all(_Atomic(pyc_crew *) *slot)
-{
-    pyc_crew *crew = atomic_load(slot);
-    if (crew != NULL && !pyc_crew_is_orphan(crew)) {
-        Py_BEGIN_ALLOW_THREADS
-        pyc_crew_stop(crew);
-        Py_END_ALLOW_THREADS
-    }
-}
-
 #endif

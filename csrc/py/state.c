@@ -25,3 +25,13 @@ pyc_add_type(PyObject *module, PyType_Spec *spec, PyObject *bases,
     *slot = (PyTypeObject *)type;
     return PyModule_AddType(module, *slot);
 }
+
+void
+pyc_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    type->tp_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}

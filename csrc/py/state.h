@@ -171,4 +171,8 @@ pyc_state *pyc_state_of_module(PyObject *module);
 int pyc_add_type(PyObject *module, PyType_Spec *spec, PyObject *bases,
                  PyTypeObject **slot);
 
+/* The tp_dealloc of a type whose tp_clear lets go of all that it has, and that
+ * no other type is made from: its tp_clear would be called instead. */
+void pyc_dealloc(PyObject *self);
+
 #endif

@@ -463,8 +463,5 @@ static PyType_Spec barrier_spec = {
 int
 pyc_barrier_register(PyObject *module, pyc_state *state)
 {
-    PyTypeObject *type;
-    int rc = pyc_sync_add_type(module, &barrier_spec, "BarrierBase", &type);
-    Py_XDECREF(type);
-    return rc;
+    return pyc_sync_add_type(module, &barrier_spec, "BarrierBase", NULL);
 }

@@ -368,8 +368,5 @@ static PyType_Spec condition_spec = {
 int
 pyc_condition_register(PyObject *module, pyc_state *state)
 {
-    PyTypeObject *type;
-    int rc = pyc_sync_add_type(module, &condition_spec, "ConditionBase", &type);
-    Py_XDECREF(type);
-    return rc;
+    return pyc_sync_add_type(module, &condition_spec, "ConditionBase", NULL);
 }

@@ -198,8 +198,5 @@ static PyType_Spec event_spec = {
 int
 pyc_event_register(PyObject *module, pyc_state *state)
 {
-    PyTypeObject *type;
-    int rc = pyc_sync_add_type(module, &event_spec, "EventBase", &type);
-    Py_XDECREF(type);
-    return rc;
+    return pyc_sync_add_type(module, &event_spec, "EventBase", NULL);
 }

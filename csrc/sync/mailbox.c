@@ -311,21 +311,11 @@ mailbox_clear(PyObject *op)
     return 0;
 }
 
-static void
-mailbox_dealloc(PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    PyObject_GC_UnTrack(op);
-    type->tp_clear(op);
-    type->tp_free(op);
-    Py_DECREF(type);
-}
-
 static PyType_Slot mailbox_slots[] = {
     {Py_tp_call, mailbox_call},
     {Py_tp_traverse, mailbox_traverse},
     {Py_tp_clear, mailbox_clear},
-    {Py_tp_dealloc, mailbox_dealloc},
+    {Py_tp_dealloc, pyc_dealloc},
     {0, NULL},
 };
 

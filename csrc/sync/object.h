@@ -50,15 +50,19 @@ pyc_sync_free(PyObject *self, inquiry clear)
 }
 
 /* Makes the type of `spec` and adds it to the module as `name`: the short name
- * of the type is that of others, too. 0, or -1 with an exception set. */
+ * of the type is that of others, too. Stores a reference in *slot, unless it is
+ * NULL. 0, or -1 with an exception set. */
 static inline int
 pyc_sync_add_type(PyObject *module, PyType_Spec *spec, const char *name,
                   PyTypeObject **slot)
 {
-    *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
-    return *slot == NULL
-               ? -1
-               : PyModule_AddObjectRef(module, name, (PyObject *)*slot);
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    int rc = type == NULL ? -1 : PyModule_AddObjectRef(module, name, type);
+    if (slot != NULL) {
+        *slot = (PyTypeObject *)Py_XNewRef(type);
+    }
+    Py_XDECREF(type);
+    return rc;
 }
 
 #endif

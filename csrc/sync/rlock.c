@@ -169,15 +169,11 @@ PyObject *
 pyc_rlock_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
 {
-    static const pyc_signature signature = {"acquire", {"blocking", "timeout"}};
     int64_t deadline = PYC_NO_DEADLINE;
-    if (nargs > 0 || kwnames != NULL) {
-        PyObject *given[2] = {NULL, NULL};
-        if (pyc_arguments(&signature, args, nargs, kwnames, given) < 0 ||
-            pyc_timeout_acquire(SELF->module, given[0], given[1], &deadline) <
-                0) {
-            return NULL;
-        }
+    if ((nargs > 0 || kwnames != NULL) &&
+        pyc_timeout_acquire(SELF->module, args, nargs, kwnames, &deadline) <
+            0) {
+        return NULL;
     }
     uintptr_t me = PyThread_get_thread_ident();
     if (owner_of(SELF) == me) {

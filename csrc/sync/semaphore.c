@@ -363,8 +363,5 @@ static PyType_Spec semaphore_spec = {
 int
 pyc_semaphore_register(PyObject *module, pyc_state *state)
 {
-    PyTypeObject *type;
-    int rc = pyc_sync_add_type(module, &semaphore_spec, "SemaphoreBase", &type);
-    Py_XDECREF(type);
-    return rc;
+    return pyc_sync_add_type(module, &semaphore_spec, "SemaphoreBase", NULL);
 }

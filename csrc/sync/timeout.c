@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "sync/timeout.h"
 
+#include "py/arguments.h"
+
 #include <math.h>
 
 #define MOST 9223372036.0 /* threading.TIMEOUT_MAX */
@@ -97,9 +99,15 @@ seconds_of(PyObject *timeout)
 }
 
 int
-pyc_timeout_acquire(pyc_state *module, PyObject *blocking, PyObject *timeout,
-                    int64_t *deadline)
+pyc_timeout_acquire(pyc_state *module, PyObject *const *args, Py_ssize_t nargs,
+                    PyObject *kwnames, int64_t *deadline)
 {
+    static const pyc_signature signature = {"acquire", {"blocking", "timeout"}};
+    PyObject *given[2] = {NULL, NULL};
+    if (pyc_arguments(&signature, args, nargs, kwnames, given) < 0) {
+        return -1;
+    }
+    PyObject *blocking = given[0], *timeout = given[1];
     int blocks = blocking == NULL ? 1 : PyObject_IsTrue(blocking);
     if (blocks < 0) {
         return -1;

@@ -17,11 +17,11 @@
  * less is no time at all. 0, or -1 with an exception set. */
 int pyc_timeout_wait(pyc_state *module, PyObject *timeout, int64_t *deadline);
 
-/* As Lock.acquire takes it: seconds, or -1 (or NULL) for ever, which is all
- * that goes with blocking=False. 0, or -1 with the exception that the running
- * Python's own lock raises. */
-int pyc_timeout_acquire(pyc_state *module, PyObject *blocking,
-                        PyObject *timeout, int64_t *deadline);
+/* From the arguments of Lock.acquire(blocking=True, timeout=-1): seconds, or -1
+ * for ever, which is all that goes with blocking=False. 0, or -1 with the
+ * exception that the running Python's own lock raises. */
+int pyc_timeout_acquire(pyc_state *module, PyObject *const *args,
+                        Py_ssize_t nargs, PyObject *kwnames, int64_t *deadline);
 
 /* As Queue.get takes it: None or seconds, not less than none; PYC_TOO_LONG when
  * nobody can wait so long, which is an error only for who has to. 0, or -1 with

@@ -360,30 +360,10 @@ def test_exit_with_a_batch_that_was_started():
     assert (done.stdout, done.returncode) == ("bye\n", 0)
 
 
-def in_a_child(function):
-    """The child's report; "" when it died."""
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12's about threads
-        pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(writer, function().encode())
-        except BaseException as error:
-            os.write(writer, repr(error).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader) as file:
-        report = file.read()
-    os.waitpid(pid, 0)
-    return report
-
-
-def test_a_child_hashes():
+def test_a_child_hashes(in_child):
     many = [bytes(1000)] * 1000
     hashing.digest_many("sha256", many)
-    assert in_a_child(lambda: hashing.digest_many("sha256", many)[0].hex()) == hashlib.sha256(bytes(1000)).hexdigest()
+    assert in_child(lambda: hashing.digest_many("sha256", many)[0].hex()) == hashlib.sha256(bytes(1000)).hexdigest()
 
 
 def test_a_child_forked_in_mid_batch(no_leaked_threads):

@@ -1,6 +1,5 @@
 """fork() in a process that runs a loop: the child is told, the parent goes on."""
 import gc
-import os
 import socket
 import subprocess
 import sys
@@ -13,29 +12,6 @@ import pytest
 import pyconc
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")     # of a process with threads, 3.12
-
-
-def in_child(function):
-    """Runs function() in a forked child; what it returned, as text, or the exception."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            os.close(read)
-            try:
-                text = str(function())
-            except BaseException as error:
-                text = f"{type(error).__name__}: {error}"
-            os.write(write, text.encode())
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(write)
-    with os.fdopen(read) as file:
-        text = file.read()
-    assert os.waitpid(pid, 0)[1] == 0, text
-    return text
 
 
 def exchange(loop):
@@ -58,13 +34,13 @@ def exchange(loop):
     ("call_soon", (print,)), ("call_soon_threadsafe", (print,)), ("call_later", (1, print)), ("call_at", (1, print)),
     ("run_forever", ()), ("add_reader", (0, print)), ("add_writer", (0, print)),
     ("run_in_executor", (None, print))])
-def test_child_is_told(loop, method, args):
+def test_child_is_told(loop, method, args, in_child):
     text = in_child(lambda: getattr(loop, method)(*args))
     assert text.startswith("RuntimeError: This event loop was made before a fork()")
     assert "pyconc.new_event_loop()" in text
 
 
-def test_child_creates_no_task(loop):
+def test_child_creates_no_task(loop, in_child):
     async def main():
         pass
 
@@ -78,7 +54,7 @@ def test_child_creates_no_task(loop):
     assert "before a fork()" in in_child(create)
 
 
-def test_child_has_a_loop_of_its_own(loop):
+def test_child_has_a_loop_of_its_own(loop, in_child):
     def child():
         own = pyconc.new_event_loop()
         exchange(own)
@@ -89,7 +65,7 @@ def test_child_has_a_loop_of_its_own(loop):
     exchange(loop)
 
 
-def test_grandchild(loop):
+def test_grandchild(loop, in_child):
     def child():
         own = pyconc.new_event_loop()
         exchange(own)
@@ -127,7 +103,7 @@ def remove_and_close(loop, ours):
 
 
 @pytest.mark.parametrize("what", [close, remove_reader, remove_and_close])
-def test_parent_goes_on_after_the_child_cleans_up(loop, what):
+def test_parent_goes_on_after_the_child_cleans_up(loop, what, in_child):
     """The two share an epoll set: what the child takes out must not be taken from the parent."""
     ours, theirs, seen = watched(loop)
     assert in_child(lambda: what(loop, ours)) == "None"
@@ -161,7 +137,7 @@ def test_parent_hears_signals_after_the_child_closed(program):
     assert done.stdout_text == "heard\n", done.stderr_text
 
 
-def test_child_collects_the_loop():
+def test_child_collects_the_loop(in_child):
     loops = [pyconc.new_event_loop()]
     ours, theirs, seen = watched(loops[0])
 

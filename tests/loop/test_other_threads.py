@@ -20,33 +20,6 @@ THREADS = 8
 SECONDS = 1
 
 
-class Crowd:
-    """Threads that call a function of their number again and again until they are told to stop."""
-
-    def __init__(self, function, count=THREADS):
-        self.over = threading.Event()
-        self.failures = []
-        self.threads = [threading.Thread(target=self._work, args=(function, number)) for number in range(count)]
-
-    def _work(self, function, number):
-        try:
-            while not self.over.is_set():
-                function(number)
-        except BaseException as error:
-            self.failures.append(error)
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc):
-        self.over.set()
-        for thread in self.threads:
-            thread.join()
-        assert not self.failures
-
-
 def run_for(loop, seconds=SECONDS):
     loop.call_later(seconds, loop.stop)
     loop.run_forever()
@@ -60,7 +33,7 @@ def settle(loop):
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_callbacks_cancelled_by_anybody(loop, debug):
+def test_callbacks_cancelled_by_anybody(loop, debug, crowd):
     loop.set_debug(debug)
     loop.slow_callback_duration = 60
     ran, cancelled = collections.Counter(), collections.Counter()
@@ -80,7 +53,7 @@ def test_callbacks_cancelled_by_anybody(loop, debug):
                 assert handle.cancelled()
                 cancelled[other] = 1
 
-    with Crowd(work):
+    with crowd(work, THREADS):
         run_for(loop)
     settle(loop)
     assert set(ran.values()) == {1}
@@ -88,7 +61,7 @@ def test_callbacks_cancelled_by_anybody(loop, debug):
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_timers_cancelled_by_anybody(loop, debug):
+def test_timers_cancelled_by_anybody(loop, debug, crowd):
     loop.set_debug(debug)
     loop.slow_callback_duration = 60
     made, ran = [0], [0]
@@ -114,12 +87,12 @@ def test_timers_cancelled_by_anybody(loop, debug):
             hash(handle)
 
     loop.call_soon(make)
-    with Crowd(work):
+    with crowd(work, THREADS):
         run_for(loop)
     assert 0 < ran[0] <= made[0]
 
 
-def test_one_handle_cancelled_and_looked_at_by_all(loop):
+def test_one_handle_cancelled_and_looked_at_by_all(loop, crowd):
     seen = []
     handles = collections.deque(maxlen=1)
 
@@ -139,7 +112,7 @@ def test_one_handle_cancelled_and_looked_at_by_all(loop):
             str(handle), handle._args, handle._callback, handle._context, handle.cancelled()
 
     loop.call_soon(make)
-    with Crowd(work):
+    with crowd(work, THREADS):
         run_for(loop)
     assert all(type(argument) is Argument for argument in seen)
 
@@ -213,7 +186,7 @@ def test_run_in_executor(loop, errors):
     assert errors == []
 
 
-def test_loops_come_and_go_while_called(errors, loop):
+def test_loops_come_and_go_while_called(errors, loop, crowd):
     """A loop may be closed, and be gone, in the middle of others' calls."""
     current = [loop]
 
@@ -224,7 +197,7 @@ def test_loops_come_and_go_while_called(errors, loop):
         except RuntimeError as error:
             assert "closed" in str(error)
 
-    with Crowd(work):
+    with crowd(work, THREADS):
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
             current[0] = each = pyconc.new_event_loop()
@@ -235,7 +208,7 @@ def test_loops_come_and_go_while_called(errors, loop):
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_garbage_of_a_loop_is_collected_by_other_threads(loop):
+def test_garbage_of_a_loop_is_collected_by_other_threads(loop, crowd):
     """Handles, tasks, futures and transports in cycles end in whatever thread the collector runs."""
     class Knot(asyncio.Protocol):
         pass
@@ -261,14 +234,14 @@ def test_garbage_of_a_loop_is_collected_by_other_threads(loop):
         left.close()
         right.close()
 
-    with Crowd(lambda me: (gc.collect(), time.sleep(0.001)), 4):
+    with crowd(lambda me: (gc.collect(), time.sleep(0.001)), 4):
         loop.run_until_complete(main())
         loop.close()
     gc.collect()
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_connections_dropped_by_other_threads(loop):
+def test_connections_dropped_by_other_threads(loop, crowd):
     """The descriptor is free at once, and the next connection that gets its number is served as any other."""
     dropped, echoes = collections.deque(), set()
 
@@ -316,11 +289,11 @@ def test_connections_dropped_by_other_threads(loop):
         for server in servers:
             await asyncio.wait_for(server.wait_closed(), 60)
 
-    with Crowd(drop, 4):
+    with crowd(drop, 4):
         loop.run_until_complete(main())
 
 
-def test_transport_used_by_all(loop):
+def test_transport_used_by_all(loop, crowd):
     """What each thread writes arrives whole and in its order; the rest does no harm."""
     loop.set_debug(False)
     received = bytearray()
@@ -359,10 +332,10 @@ def test_transport_used_by_all(loop):
                 sink.pause_reading()
             sink.resume_reading()
 
-        with Crowd(work, THREADS) as crowd:
+        with crowd(work, THREADS) as others:
             await asyncio.sleep(SECONDS)
-            crowd.over.set()
-            while any(thread.is_alive() for thread in crowd.threads):
+            others.over.set()
+            while any(thread.is_alive() for thread in others.threads):
                 await asyncio.sleep(0.001)
         sink.resume_reading()
         while len(received) < sum(sent) * 8:
@@ -371,13 +344,13 @@ def test_transport_used_by_all(loop):
         for me in range(THREADS):
             numbers = [int(number) for who, number in zip(lines[::2], lines[1::2]) if int(who) == me]
             assert numbers == [number % 100_000 for number in range(sent[me])]
-        with Crowd(lambda me: (transport.close(), sink.abort())):
+        with crowd(lambda me: (transport.close(), sink.abort()), THREADS):
             await asyncio.wait_for(asyncio.gather(end.lost, other.lost), 60)
 
     loop.run_until_complete(main())
 
 
-def test_datagrams_sent_by_all(loop):
+def test_datagrams_sent_by_all(loop, crowd):
     loop.set_debug(False)
     received = collections.Counter()
 
@@ -389,8 +362,15 @@ def test_datagrams_sent_by_all(loop):
         sink, _ = await loop.create_datagram_endpoint(Sink, local_addr=("127.0.0.1", 0))
         source, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol,
                                                         remote_addr=sink.get_extra_info("sockname"))
-        with Crowd(lambda me: (source.sendto(bytearray(b"%d" % me)), repr(source), sink.pause_reading(),
-                               sink.resume_reading(), time.sleep(0.0001))):
+
+        def work(me):
+            source.sendto(bytearray(b"%d" % me))
+            repr(source)
+            sink.pause_reading()
+            sink.resume_reading()
+            time.sleep(0.0001)
+
+        with crowd(work, THREADS):
             await asyncio.sleep(SECONDS)
         await asyncio.sleep(0)
         source.close()

@@ -205,37 +205,27 @@ def test_once_per_occurrence(watched, ear):
     assert len(ear.texts()) == 3
 
 
-def test_end_is_told_at_level_info(watched, ear):
-    logger = logging.getLogger("asyncio")
-    before = logger.level
-    logger.setLevel(logging.INFO)
-    try:
-        async def main():
-            ear.hold()
-            while len(ear.records) < 2:
-                await asyncio.sleep(0.001)
+def test_end_is_told_at_level_info(watched, ear, caplog):
+    async def main():
+        ear.hold()
+        while len(ear.records) < 2:
+            await asyncio.sleep(0.001)
 
-        watched.run_until_complete(main())
-    finally:
-        logger.setLevel(before)
+    caplog.set_level(logging.INFO, "asyncio")
+    watched.run_until_complete(main())
     held, free = ear.texts()
     assert "has held" in held
     assert free.startswith("The event loop is free again after ")
     assert [record.levelno for record in ear.records] == [logging.WARNING, logging.INFO]
 
 
-def test_end_is_told_when_the_loop_ends_with_it(ear):
-    logger = logging.getLogger("asyncio")
-    before = logger.level
-    logger.setLevel(logging.INFO)
-    try:
-        async def main():
-            ear.hold()
+def test_end_is_told_when_the_loop_ends_with_it(ear, caplog):
+    async def main():
+        ear.hold()
 
-        pyconc.run(main(), debug=False, watchdog=0.8)   # a fifth of a second between two looks
-        held, free = ear.texts()
-    finally:
-        logger.setLevel(before)
+    caplog.set_level(logging.INFO, "asyncio")
+    pyconc.run(main(), debug=False, watchdog=0.8)   # a fifth of a second between two looks
+    held, free = ear.texts()
     assert "has held" in held
     assert free.startswith("The event loop is free again after ")
 

@@ -12,7 +12,6 @@ import sys
 import textwrap
 import threading
 import time
-import warnings
 from concurrent.futures import CancelledError
 
 import pytest
@@ -547,29 +546,18 @@ def test_exit_ends_what_runs(library_path):
     assert "Fatal" not in done.stdout
 
 
-def test_a_child_has_threads_of_its_own(lib, account):
+def test_a_child_has_threads_of_its_own(lib, account, in_child):
     data = account()
     before = native.run(lib.hold, data=data)
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        try:
-            over, _ = concurrent.futures.wait([before], 60)
-            report = f"{native.run(lib.invert, b'xy', bytearray(2)).result()} {over == {before}} {before.cancel()} "
-            assert before.done() and str(before.exception()) == "the work belongs to the parent process"
-            try:
-                before.result()
-            except RuntimeError as error:
-                report += str(error)
-            os.write(writer, report.encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader) as file:
-        assert file.read() == "2 True False the work belongs to the parent process"
-    os.waitpid(pid, 0)
+
+    def child():
+        over, _ = concurrent.futures.wait([before], 60)
+        assert before.done() and str(before.exception()) == "the work belongs to the parent process"
+        with pytest.raises(RuntimeError, match="^the work belongs to the parent process$"):
+            before.result()
+        return native.run(lib.invert, b"xy", bytearray(2)).result(), over == {before}, before.cancel()
+
+    assert in_child(child) == "(2, True, False)"
     data.stop = 1
     assert before.result() is None
 

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import threading
 
 import pytest
 
@@ -52,37 +51,6 @@ def ask_whether_it_closes(transport):
 QUESTIONS = ask_for_all, ask_for_the_protocol, ask_for_the_protocol, ask_whether_it_closes
 
 
-class Askers:
-    """Threads that ask whatever transport there is at the moment, until the block ends."""
-
-    def __init__(self):
-        self.transports, self.over, self.failures, self.asked = [None], threading.Event(), [], 0
-        self.threads = [threading.Thread(target=self._work, args=(ask,)) for ask in QUESTIONS]
-
-    def _work(self, ask):
-        try:
-            while not self.over.is_set():
-                for transport in self.transports:
-                    if transport is not None:
-                        ask(transport)
-                        self.asked += 1
-        except BaseException as error:
-            self.failures.append(error)
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc):
-        self.over.set()
-        for thread in self.threads:
-            thread.join()
-        if self.failures:
-            raise self.failures[0]
-        assert self.asked
-
-
 class End(asyncio.Protocol):
     def __init__(self):
         self.lost = asyncio.get_running_loop().create_future()
@@ -98,15 +66,24 @@ class Another(asyncio.Protocol):
     """For a moment."""
 
 
-def come_and_go(run_ours, connect, protocol_type=End):
+def come_and_go(run_ours, crowd, connect, protocol_type=End):
     """Connections of `connect`, asked about all their lives, while their protocols come and go as well."""
+    transports, asked = [], 0
+
+    def ask(me):
+        nonlocal asked
+        for transport in transports:
+            QUESTIONS[me](transport)
+            asked += 1
+
     async def main():
+        nonlocal transports
         loop = asyncio.get_running_loop()
-        with Askers() as askers:
+        with crowd(ask, len(QUESTIONS)):
             end = loop.time() + SECONDS
             while loop.time() < end:
                 protocols = await connect()
-                askers.transports = [protocol.transport for protocol in protocols]
+                transports = [protocol.transport for protocol in protocols]
                 for number, protocol in enumerate(protocols):
                     set_protocol = protocol.transport.set_protocol
                     for _ in range(1000):
@@ -123,18 +100,18 @@ def come_and_go(run_ours, connect, protocol_type=End):
                 del protocols, another
 
     run_ours(main)
-    assert not run_ours.reports
+    assert asked and not run_ours.reports
 
 
-def test_streams(run_ours):
+def test_streams(run_ours, crowd):
     async def connect():
         loop = asyncio.get_running_loop()
         return [(await loop.create_connection(End, sock=sock))[1] for sock in socket.socketpair()]
 
-    come_and_go(run_ours, connect)
+    come_and_go(run_ours, crowd, connect)
 
 
-def test_tls(run_ours, tls):
+def test_tls(run_ours, crowd, tls):
     class TLSEnd(End):
         def connection_made(self, transport):
             super().connection_made(transport)
@@ -154,10 +131,10 @@ def test_tls(run_ours, tls):
             loop.create_connection(TLSEnd, sock=ours, ssl=contexts[0], server_hostname="localhost"))
         return [accepted, connected]
 
-    come_and_go(run_ours, connect, TLSEnd)
+    come_and_go(run_ours, crowd, connect, TLSEnd)
 
 
-def test_pipes(run_ours):
+def test_pipes(run_ours, crowd):
     async def connect():
         loop = asyncio.get_running_loop()
         r, w = os.pipe()
@@ -165,10 +142,10 @@ def test_pipes(run_ours):
         _, writer = await loop.connect_write_pipe(End, open(w, "wb", 0))
         return [reader, writer]
 
-    come_and_go(run_ours, connect)
+    come_and_go(run_ours, crowd, connect)
 
 
-def test_datagrams(run_ours):
+def test_datagrams(run_ours, crowd):
     class Datagrams(End, asyncio.DatagramProtocol):
         """An End of datagrams."""
 
@@ -176,4 +153,4 @@ def test_datagrams(run_ours):
         loop = asyncio.get_running_loop()
         return [(await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0)))[1] for _ in range(2)]
 
-    come_and_go(run_ours, connect, Datagrams)
+    come_and_go(run_ours, crowd, connect, Datagrams)

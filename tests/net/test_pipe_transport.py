@@ -28,11 +28,13 @@ def run(main, **kwargs):
         return runner.run(main)
 
 
+SOCKETS = {"socket": socket.SOCK_STREAM, "datagrams": socket.SOCK_DGRAM, "seqpacket": socket.SOCK_SEQPACKET}
+
+
 def files(kind, tmp_path):
     """(reading file, writing file) of one channel of that kind."""
-    if kind == "socket":
-        r, w = socket.socketpair()
-        return r, w
+    if kind in SOCKETS:
+        return socket.socketpair(type=SOCKETS[kind])
     if kind == "fifo":
         path = tmp_path / "fifo"
         os.mkfifo(path)
@@ -40,7 +42,7 @@ def files(kind, tmp_path):
         w = os.open(path, os.O_WRONLY)
         os.set_blocking(r, True)
     else:
-        r, w = os.pipe()
+        r, w = os.pipe2(os.O_DIRECT) if kind == "packets" else os.pipe()
     return open(r, "rb", 0), open(w, "wb", 0)
 
 
@@ -70,6 +72,7 @@ def is_open(fd):
 
 
 kinds = pytest.mark.parametrize("kind", ["pipe", "fifo", "socket"])
+message_kinds = pytest.mark.parametrize("kind", ["packets", "datagrams", "seqpacket"])
 
 
 # ---- what it is
@@ -567,16 +570,11 @@ def test_more_pieces_than_one_system_call_takes():
     run(main())
 
 
-@pytest.mark.parametrize("kind", ["packets", "datagrams", "seqpacket"])
+@message_kinds
 def test_messages_stay_apart(kind):
     """Where each write is a message of its own, even those of one turn and those that had to wait."""
     async def main():
-        if kind == "packets":
-            r, w = os.pipe2(os.O_DIRECT)
-            r, w = open(r, "rb", 0), open(w, "wb", 0)
-        else:
-            r, w = socket.socketpair(type=socket.SOCK_DGRAM if kind == "datagrams" else socket.SOCK_SEQPACKET)
-        reader, writer = await read_end(r), await write_end(w)
+        reader, writer = await ends(kind)
         messages = [b"%d" % i * 100 for i in range(1, 300)]
         for message in messages:
             writer.transport.write(message)
@@ -590,17 +588,12 @@ def test_messages_stay_apart(kind):
     run(main())
 
 
-@pytest.mark.parametrize("kind", ["packets", "datagrams", "seqpacket"])
+@message_kinds
 @pytest.mark.parametrize("lines", [list, iter], ids=["list", "iterator"])
 def test_lines_are_one_message(kind, lines):
     """As asyncio sends them."""
     async def main():
-        if kind == "packets":
-            r, w = os.pipe2(os.O_DIRECT)
-            r, w = open(r, "rb", 0), open(w, "wb", 0)
-        else:
-            r, w = socket.socketpair(type=socket.SOCK_DGRAM if kind == "datagrams" else socket.SOCK_SEQPACKET)
-        reader, writer = await read_end(r), await write_end(w)
+        reader, writer = await ends(kind)
         writer.transport.writelines(lines([b"a", bytearray(b"bc"), memoryview(b"def"), b""]))
         writer.transport.writelines(lines([]))
         writer.transport.write(b"next")

@@ -1,9 +1,7 @@
 """apply_rows gives what the function gives; probe tells by measuring."""
-import os
 import sys
 import threading
 import time
-import warnings
 
 import pytest
 
@@ -141,22 +139,9 @@ def test_inside_itself():
     assert numpy.array_equal(parallel.apply_rows(outer, LARGE[:40], threads=3), numpy.sqrt(LARGE[:40]))
 
 
-def test_in_a_child():
+def test_in_a_child(in_child):
     parallel.apply_rows(numpy.sqrt, LARGE)
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(writer, b"fine" if numpy.array_equal(parallel.apply_rows(numpy.sqrt, LARGE),
-                                                          numpy.sqrt(LARGE)) else b"wrong")
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader) as file:
-        assert file.read() == "fine"
-    os.waitpid(pid, 0)
+    assert in_child(lambda: numpy.array_equal(parallel.apply_rows(numpy.sqrt, LARGE), numpy.sqrt(LARGE))) == "True"
 
 
 # probe.

@@ -1,5 +1,6 @@
 """Fixtures for the tests of threading's primitives and of queues."""
 import asyncio
+import contextlib
 import signal
 import threading
 import time
@@ -36,6 +37,28 @@ def thread():
     for one in started:
         one.join(10)
         assert not one.is_alive()
+
+
+@pytest.fixture
+def held(thread):
+    """held(lock): a block in which another thread holds it."""
+    @contextlib.contextmanager
+    def held(lock):
+        taken, over = threading.Event(), threading.Event()
+
+        def hold():
+            with lock:
+                taken.set()
+                over.wait()
+
+        thread(hold)
+        assert taken.wait(10)
+        try:
+            yield
+        finally:
+            over.set()
+
+    return held
 
 
 @pytest.fixture

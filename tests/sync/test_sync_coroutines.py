@@ -517,21 +517,12 @@ def left_asleep(wait, before=None):
 
 
 @pytest.mark.parametrize("make", [threading.Lock, threading.RLock, threading.Semaphore])
-def test_a_wake_for_a_closed_loop_goes_to_the_next(make, thread, until):
-    gate, got, go_on = make(), [], standard.Event()
-
-    def hold():
-        with gate:
-            held.set()
-            assert go_on.wait(10)
-
-    held = standard.Event()
-    thread(hold)
-    assert held.wait(10)
-    tasks = [left_asleep(gate.acquire_async) for _ in range(3)]
-    thread(lambda: got.append(gate.acquire()))
-    time.sleep(0.05)
-    go_on.set()
+def test_a_wake_for_a_closed_loop_goes_to_the_next(make, thread, until, held):
+    gate, got = make(), []
+    with held(gate):
+        tasks = [left_asleep(gate.acquire_async) for _ in range(3)]
+        thread(lambda: got.append(gate.acquire()))
+        time.sleep(0.05)
     until(lambda: got)
     assert not any(task.done() for task in tasks)
 

@@ -16,8 +16,6 @@ from pyconc import queue
 from pyconc import threading as ours
 from pyconc.queue import Empty, Full, LifoQueue, PriorityQueue, Queue, ShutDown, SimpleQueue
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")     # of a process with threads, 3.12
-
 ORDERED = [Queue, LifoQueue, PriorityQueue]
 ALL = [*ORDERED, SimpleQueue]
 
@@ -521,21 +519,22 @@ def test_simple_queue_is_put_to_from_a_destructor():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_fork_forgets_who_waited(thread):
+def test_fork_forgets_who_waited(thread, in_child):
     """A getter that was left behind takes nothing in the child."""
     mine, got = Queue(), []
     thread(lambda: got.append(mine.get()))
     time.sleep(0.02)
-    pid = os.fork()
-    if not pid:
+
+    def child():
         taken = []
         one = threading.Thread(target=lambda: taken.append(mine.get(timeout=5)))
         one.start()
         time.sleep(0.05)
         mine.put(1)
         one.join()
-        os._exit(0 if taken == [1] else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        return taken
+
+    assert in_child(child) == "[1]"
     mine.put(2)
 
 

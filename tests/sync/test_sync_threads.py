@@ -10,8 +10,6 @@ import pytest
 
 from pyconc import threading
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")     # of a process with threads, 3.12
-
 LOCKS = [threading.Lock, threading.RLock]
 locks = pytest.mark.parametrize("make", LOCKS)
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -23,19 +21,6 @@ def outcome(call, *args, **kwargs):
         return call(*args, **kwargs)
     except Exception as error:
         return type(error), str(error)
-
-
-def in_child(check):
-    """Whether check() is true in a forked child, which has ten seconds."""
-    pid = os.fork()
-    if not pid:
-        good = False
-        try:
-            standard.Timer(10, os._exit, (2,)).start()
-            good = check()
-        finally:
-            os._exit(0 if good else 1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 @locks
@@ -240,18 +225,10 @@ def test_notified_after_timing_out_counts(thread, until):
 
 
 @locks
-def test_interrupt(make, interrupted, thread):
-    lock, held, done = make(), standard.Event(), standard.Event()
-
-    def hold():
-        with lock:
-            held.set()
-            done.wait()
-
-    thread(hold)
-    held.wait()
-    interrupted(lock.acquire)
-    done.set()
+def test_interrupt(make, interrupted, held):
+    lock = make()
+    with held(lock):
+        interrupted(lock.acquire)
     with lock:  # the one that gave up stands in nobody's way
         pass
 
@@ -441,16 +418,8 @@ def test_barrier_whose_action_fails(thread):
 
 @FORKS
 @locks
-def test_fork_keeps_a_held_lock_held(make, thread):
-    lock, held, done = make(), standard.Event(), standard.Event()
-
-    def hold():
-        with lock:
-            held.set()
-            done.wait()
-
-    thread(hold)
-    held.wait()
+def test_fork_keeps_a_held_lock_held(make, held, in_child):
+    lock = make()
 
     def check():
         if not lock.locked() or lock.acquire(timeout=0.01):
@@ -458,12 +427,12 @@ def test_fork_keeps_a_held_lock_held(make, thread):
         lock._at_fork_reinit()
         return lock.acquire(False)
 
-    assert in_child(check)
-    done.set()
+    with held(lock):
+        assert in_child(check) == "True"
 
 
 @FORKS
-def test_fork_forgets_who_waited(thread, until):
+def test_fork_forgets_who_waited(thread, until, in_child):
     """In the child only the thread that forked is there: those that waited in the parent take nothing there."""
     condition, semaphore = threading.Condition(), threading.Semaphore(0)
 
@@ -497,7 +466,7 @@ def test_fork_forgets_who_waited(thread, until):
         one.join()
         return got == [True, True]
 
-    assert in_child(check)
+    assert in_child(check) == "True"
     with condition:
         condition.notify_all()
     semaphore.release(2)

@@ -376,11 +376,8 @@ add_shutdown(PyObject *module, pyc_state *state)
 int
 pyc_thread_queue_register(PyObject *module, pyc_state *state)
 {
-    PyTypeObject *type;
     if (add_shutdown(module, state) < 0) {
         return -1;
     }
-    int rc = pyc_sync_add_type(module, &queue_spec, "QueueBase", &type);
-    Py_XDECREF(type);
-    return rc;
+    return pyc_sync_add_type(module, &queue_spec, "QueueBase", NULL);
 }

@@ -194,8 +194,5 @@ static PyType_Spec simple_spec = {
 int
 pyc_simple_queue_register(PyObject *module, pyc_state *state)
 {
-    PyTypeObject *type;
-    int rc = pyc_sync_add_type(module, &simple_spec, "SimpleQueue", &type);
-    Py_XDECREF(type);
-    return rc;
+    return pyc_sync_add_type(module, &simple_spec, "SimpleQueue", NULL);
 }
