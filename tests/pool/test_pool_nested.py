@@ -186,6 +186,35 @@ def test_deep():
         assert pool.submit(down, 50).result() == 50
 
 
+def test_when_another_thread_cannot_be_started(monkeypatch):
+    """It was about to be when the job was submitted that the only worker waits for."""
+    with ThreadPoolExecutor(2) as pool:
+        go, queued, failed = threading.Event(), threading.Event(), threading.Event()
+
+        def outer():
+            go.wait(LONG)
+            inner = pool.submit(int, "7")
+            queued.set()
+            failed.wait(LONG)
+            return inner.result()
+
+        def refuse(thread):
+            go.set()
+            queued.wait(LONG)
+            raise RuntimeError("can't start new thread")
+
+        future = pool.submit(outer)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            pool.submit(int)
+        monkeypatch.undo()
+        failed.set()
+        try:
+            assert future.result(LONG) == 7
+        finally:
+            pool.submit(int)    # starts a thread, so that a failure does not hang
+
+
 def test_no_leak(no_leaked_objects):
     with ThreadPoolExecutor(1) as pool:
         def outer():
