@@ -2,10 +2,12 @@
 import asyncio
 import sys
 import threading
+import time
+import weakref
 
 import pytest
 
-from pyconc.concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, ThreadPoolExecutor, as_completed, wait
+from pyconc.concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
 
 pytestmark = pytest.mark.usefixtures("no_leaked_threads")
 LONG = 30       # seconds, after which a test gives up
@@ -213,6 +215,50 @@ def test_when_another_thread_cannot_be_started(monkeypatch):
             assert future.result(LONG) == 7
         finally:
             pool.submit(int)    # starts a thread, so that a failure does not hang
+
+
+def test_as_completed_of_many():
+    """The time for each does not grow with their number."""
+    with ThreadPoolExecutor(1) as pool:
+        def outer(number):
+            return sum(1 for _ in as_completed([pool.submit(int) for _ in range(number)]))
+
+        assert pool.submit(outer, 20_000).result(LONG) == 20_000
+
+
+def test_as_completed_in_a_worker_keeps_nothing():
+    with ThreadPoolExecutor(1) as pool:
+        def outer():
+            futures = [pool.submit(int), pool.submit(int), pool.submit(int)]
+            results = as_completed(futures)
+            kept = []
+            for future in results:
+                futures.remove(future)
+                ref = weakref.ref(future)
+                del future
+                kept.append(ref() is not None)
+            return kept
+
+        assert pool.submit(outer).result() == [False] * 3
+
+
+def test_as_completed_of_more_than_this_pools_jobs():
+    """What waits in this pool is run although others come first, that only another thread will end."""
+    with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as other:
+        gate = threading.Event()
+
+        def outer():
+            mine = Future()
+            threads = [other.submit(gate.wait, LONG), other.submit(int)]
+            while not threads[0].running():
+                time.sleep(0.001)
+            jobs = [pool.submit(int, "3"), pool.submit(mine.set_result, 4)]
+            results = as_completed([mine, threads[1], *jobs, threads[0]])
+            order = [next(results).result(), next(results).result()]
+            gate.set()
+            return order, {future.result() for future in results}
+
+        assert pool.submit(outer).result() == ([3, 4], {True, 0, None})
 
 
 def test_no_leak(no_leaked_objects):
