@@ -339,6 +339,7 @@ pyc_queue_help(pyc_future *future)
     pyc_aside aside;
     pyc_aside_begin(self->module, &aside);
     run_job(worker, job);
+    Py_CLEAR(worker->awaited); /* this worker does not go to sleep now */
     pyc_aside_end(self->module, &aside);
     return 1;
 }

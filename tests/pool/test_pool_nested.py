@@ -1,5 +1,6 @@
 """Jobs that wait for jobs of their own pool: they run them where no worker would."""
 import asyncio
+import gc
 import sys
 import threading
 import time
@@ -259,6 +260,32 @@ def test_as_completed_of_more_than_this_pools_jobs():
             return order, {future.result() for future in results}
 
         assert pool.submit(outer).result() == ([3, 4], {True, 0, None})
+
+
+def test_the_result_is_dropped_when_nobody_needs_it():
+    """Somebody else slept until the job was done that a worker has run for itself."""
+    class Thing:
+        pass
+
+    with ThreadPoolExecutor(1) as pool:
+        begun, inner = threading.Event(), []
+
+        def make():
+            begun.wait(LONG)
+            time.sleep(0.1)     # so that he sleeps by now; if not, there is nothing to see
+            return Thing()
+
+        def outer():
+            inner.append(pool.submit(make))
+            thread = threading.Thread(target=lambda: begun.set() or inner[0].result())
+            thread.start()
+            ref = weakref.ref(inner[0].result())
+            thread.join()
+            inner.clear()
+            gc.collect()
+            return ref() is None
+
+        assert pool.submit(outer).result()
 
 
 def test_no_leak(no_leaked_objects):
