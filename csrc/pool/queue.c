@@ -431,6 +431,7 @@ queue_after_fork(PyObject *op, PyObject *exception)
 {
     pyc_queue *self = (pyc_queue *)op;
     pyc_lock_reset(&self->lock);
+    self->forks++;
     pyc_hurry_end(self->module); /* the thread it was for is not here */
     pyc_link lost;
     pyc_link_move(&self->workers, &lost);

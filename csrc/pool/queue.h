@@ -28,6 +28,7 @@ typedef struct {
     Py_ssize_t max_workers;
     int waking;               /* a worker was woken and has not come yet */
     _Atomic unsigned cancels; /* how often cancel() was called */
+    unsigned forks;           /* how often this process is a forked child */
     pyc_queue_status status;
     pyc_lock lock;
     PyObject *broken;     /* the exception, when status is BROKEN */
