@@ -233,10 +233,14 @@ pyc_future_call(pyc_future *self, PyObject *callback)
 static int
 call_all(pyc_future *self, PyObject *callbacks)
 {
-    PyObject *first = NULL;
-    Py_ssize_t count = callbacks == NULL ? 0 : PyList_GET_SIZE(callbacks);
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (pyc_future_call(self, PyList_GET_ITEM(callbacks, i)) == 0) {
+    if (callbacks == NULL) {
+        return 0;
+    }
+    /* A copy: as_completed() may take its own off the list meanwhile. */
+    PyObject *first = NULL, *all = PyList_AsTuple(callbacks);
+    Py_DECREF(callbacks);
+    for (Py_ssize_t i = 0; all != NULL && i < PyTuple_GET_SIZE(all); i++) {
+        if (pyc_future_call(self, PyTuple_GET_ITEM(all, i)) == 0) {
             continue;
         }
         if (first == NULL) {
@@ -246,7 +250,10 @@ call_all(pyc_future *self, PyObject *callbacks)
             PyErr_WriteUnraisable((PyObject *)self);
         }
     }
-    Py_XDECREF(callbacks);
+    if (all == NULL) {
+        first = pyc_take_exception();
+    }
+    Py_XDECREF(all);
     if (first == NULL) {
         return 0;
     }

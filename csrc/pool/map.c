@@ -25,7 +25,7 @@ typedef struct {
     _Atomic Py_ssize_t next;    /* the first call that nobody has begun */
     _Atomic Py_ssize_t awaited; /* the call somebody sleeps for, or -1 */
     _Atomic uint32_t told;      /* what he sleeps on */
-    unsigned cancels;           /* of the queue, at the beginning */
+    unsigned cancels, forks;    /* of the queue, at the beginning */
     int spread;
     int64_t deadline;
 } map;
@@ -154,6 +154,9 @@ map_call(PyObject *op, PyObject *args, PyObject *Py_UNUSED(kwargs))
 static int
 is_lost(map *self, Py_ssize_t i)
 {
+    if (self->forks == self->queue->forks) {
+        return 0;
+    }
     Py_ssize_t count = PyList_GET_SIZE(self->workers);
     pyc_future *worker = NULL;
     for (Py_ssize_t k = 0; k < count; k++) {
@@ -308,6 +311,7 @@ pyc_map_new(pyc_queue *queue, PyObject *func, PyObject *items, int spread,
     self->count = count;
     atomic_init(&self->awaited, -1);
     self->cancels = atomic_load(&queue->cancels);
+    self->forks = queue->forks;
     self->spread = spread;
     self->deadline = deadline;
     return (PyObject *)self;

@@ -81,6 +81,7 @@ pyc_queue_put(pyc_queue *self, pyc_job *job, Py_ssize_t *number)
         sleeper = pick_sleeper(self);
         if (self->count > self->nidle && self->nworkers < self->max_workers) {
             *number = self->nworkers++;
+            self->nstarting++;
         }
     }
     pyc_lock_give(&self->lock);
@@ -156,6 +157,7 @@ pyc_queue_withdraw(pyc_queue *self, PyObject *future)
     pyc_job *job = NULL;
     pyc_lock_take(&self->lock);
     int workers = (int)--self->nworkers;
+    self->nstarting--;
     for (pyc_link *at = self->jobs.next; at != &self->jobs; at = at->next) {
         if (pyc_container(at, pyc_job, link)->future == future) {
             job = pyc_container(at, pyc_job, link);
@@ -258,11 +260,13 @@ pyc_queue_in_worker(pyc_state *module)
     return worker_of_thread(module) != NULL;
 }
 
-/* Whether no other worker is free, or will be soon. The lock is held. */
+/* Whether no other worker is free, or will be soon. Less than all workers, and
+ * none on its way: a thread could not be started. The lock is held. */
 static int
 nobody_else(pyc_queue *self)
 {
-    return self->nidle == 0 && self->nworkers >= self->max_workers;
+    return self->nidle == 0 &&
+           (self->nworkers >= self->max_workers || self->nstarting <= 0);
 }
 
 int
@@ -335,6 +339,7 @@ pyc_queue_help(pyc_future *future)
     pyc_aside aside;
     pyc_aside_begin(self->module, &aside);
     run_job(worker, job);
+    Py_CLEAR(worker->awaited); /* this worker does not go to sleep now */
     pyc_aside_end(self->module, &aside);
     return 1;
 }
@@ -356,6 +361,7 @@ queue_work(PyObject *op, PyObject *breathe)
     pyc_link_init(&worker->nap);
     pyc_lock_take(&self->lock);
     pyc_link_insert(&self->workers, &worker->link);
+    self->nstarting--;
     pyc_lock_give(&self->lock);
     while (!worker->leave && next_job(self, worker, &job) > 0) {
         run_job(worker, job);
@@ -425,11 +431,13 @@ queue_after_fork(PyObject *op, PyObject *exception)
 {
     pyc_queue *self = (pyc_queue *)op;
     pyc_lock_reset(&self->lock);
+    self->forks++;
+    pyc_hurry_end(self->module); /* the thread it was for is not here */
     pyc_link lost;
     pyc_link_move(&self->workers, &lost);
     pyc_link_init(&self->workers);
     pyc_link_init(&self->idle);
-    self->nidle = self->nworkers = 0;
+    self->nidle = self->nworkers = self->nstarting = 0;
     self->waking = 0;
     while (!pyc_link_alone(&lost)) {
         pyc_worker *worker = pyc_container(lost.next, pyc_worker, link);

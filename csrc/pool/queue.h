@@ -20,13 +20,15 @@ typedef struct {
     PyObject_HEAD
     pyc_link jobs; /* the oldest first */
     Py_ssize_t count;
-    pyc_link workers;    /* every pyc_worker */
-    pyc_link idle;       /* those asleep, the latest to fall asleep first */
-    Py_ssize_t nidle;    /* asleep, or woken and not yet at work */
-    Py_ssize_t nworkers; /* threads started or being started */
+    pyc_link workers;     /* every pyc_worker */
+    pyc_link idle;        /* those asleep, the latest to fall asleep first */
+    Py_ssize_t nidle;     /* asleep, or woken and not yet at work */
+    Py_ssize_t nworkers;  /* threads started or being started */
+    Py_ssize_t nstarting; /* those of them that have not come to work() */
     Py_ssize_t max_workers;
     int waking;               /* a worker was woken and has not come yet */
     _Atomic unsigned cancels; /* how often cancel() was called */
+    unsigned forks;           /* how often this process is a forked child */
     pyc_queue_status status;
     pyc_lock lock;
     PyObject *broken;     /* the exception, when status is BROKEN */

@@ -244,6 +244,17 @@ wait_futures(PyObject *module, PyObject *args)
 }
 
 static PyObject *
+help_with(PyObject *module, PyObject *future)
+{
+    pyc_state *state = pyc_state_of_module(module);
+    if (!PyObject_TypeCheck(future, state->future_type)) {
+        PyErr_Format(PyExc_TypeError, "not a Future: %R", future);
+        return NULL;
+    }
+    return PyLong_FromLong(pyc_queue_help((pyc_future *)future));
+}
+
+static PyObject *
 in_worker(PyObject *module, PyObject *Py_UNUSED(unused))
 {
     return PyBool_FromLong(pyc_queue_in_worker(pyc_state_of_module(module)));
@@ -274,6 +285,10 @@ static PyMethodDef functions[] = {
     {"wait", wait_futures, METH_VARARGS,
      "wait(futures, timeout, first_completed, first_exception, /)\n--\n\n"
      "The set of those in the list that are done; None if one is not ours."},
+    {"help", help_with, METH_O,
+     "help(future, /)\n--\n\n"
+     "Runs the future's job here, 1, if it waits in the pool whose worker this "
+     "thread is and no other is free; -1 if one is; 0 if it waits not there."},
     {"in_worker", in_worker, METH_NOARGS,
      "in_worker()\n--\n\nWhether this thread is one of a thread pool's."},
     {NULL},

@@ -104,6 +104,8 @@ extern struct PyModuleDef pyc_core_module;
     X(remove_reader)                                                           \
     X(remove_writer)
 
+#define PYC_USUAL_INTERVALS 4 /* switch intervals that a program uses */
+
 /* Types of this module. */
 #define PYC_STATE_TYPES(X)                                                     \
     X(handle_type)                                                             \
@@ -148,7 +150,9 @@ typedef struct {
     PyObject *watch_report;    /* who is told of deadlocks, NULL: nobody */
     pyc_link watched;          /* the threads that wait for locks, then */
     pyc_lock watch_guard;
-    double switch_interval;   /* while a shorter one is set: the usual one */
+    /* Whether a short switch interval is set; what to set instead: hurry.c. */
+    int hurrying;
+    double usual_intervals[PYC_USUAL_INTERVALS];
     PyObject *data_received;  /* of StreamReaderProtocol */
     PyObject *adopt_streams;  /* of pyconc.loop.streams, once needed */
     PyObject *source_of;      /* the same */

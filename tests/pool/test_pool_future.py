@@ -225,6 +225,22 @@ def test_the_callbacks_after_one_that_exits_are_called(capsys):
     assert called == [future]
 
 
+def test_callbacks_that_are_taken_off_while_they_are_called():
+    """As as_completed() does when it is closed: nobody else misses his call, and nobody gets a second one."""
+    future, called = Future(), []
+    callbacks = future._done_callbacks
+
+    def leave(got):
+        callbacks.remove(leave)
+        called.append("leave")
+
+    future.add_done_callback(leave)
+    for name in "abc":
+        future.add_done_callback(lambda got, name=name: called.append(name))
+    future.set_result(1)
+    assert called == ["leave", "a", "b", "c"]
+
+
 def test_as_completed_when_a_callback_exits():
     future = Future()
     future.add_done_callback(lambda got: sys.exit(3))

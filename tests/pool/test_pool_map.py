@@ -331,6 +331,27 @@ def test_ctrl_c():
         gate.set()
 
 
+def test_cancelled_is_not_lost(monkeypatch):
+    """Its job is cancelled, and the thread that does that is just about to cancel the calls."""
+    with ThreadPoolExecutor(1) as pool:
+        gate, reached, go_on = threading.Event(), threading.Event(), threading.Event()
+        pool.submit(gate.wait, LONG)
+        calls = pool._map(str, [1, 2], False, None)
+        (job,) = next(each for each in gc.get_referents(calls) if type(each) is list)
+        # Called between the two.
+        monkeypatch.setattr(type(job._condition), "notify_all", lambda _: reached.set() or go_on.wait(LONG))
+        canceller = threading.Thread(target=pool._work_queue.cancel)
+        canceller.start()
+        reached.wait(LONG)
+        timer = threading.Timer(0.1, go_on.set)
+        timer.start()
+        with pytest.raises(CancelledError):
+            next(calls)
+        canceller.join()
+        timer.join()
+        gate.set()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
 def test_in_a_forked_child_nobody_makes_the_calls(in_child):
     gate = threading.Event()

@@ -1,11 +1,14 @@
 """Jobs that wait for jobs of their own pool: they run them where no worker would."""
 import asyncio
+import gc
 import sys
 import threading
+import time
+import weakref
 
 import pytest
 
-from pyconc.concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, ThreadPoolExecutor, as_completed, wait
+from pyconc.concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
 
 pytestmark = pytest.mark.usefixtures("no_leaked_threads")
 LONG = 30       # seconds, after which a test gives up
@@ -184,6 +187,105 @@ def test_deep():
             return levels and 1 + pool.submit(down, levels - 1).result()
 
         assert pool.submit(down, 50).result() == 50
+
+
+def test_when_another_thread_cannot_be_started(monkeypatch):
+    """It was about to be when the job was submitted that the only worker waits for."""
+    with ThreadPoolExecutor(2) as pool:
+        go, queued, failed = threading.Event(), threading.Event(), threading.Event()
+
+        def outer():
+            go.wait(LONG)
+            inner = pool.submit(int, "7")
+            queued.set()
+            failed.wait(LONG)
+            return inner.result()
+
+        def refuse(thread):
+            go.set()
+            queued.wait(LONG)
+            raise RuntimeError("can't start new thread")
+
+        future = pool.submit(outer)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            pool.submit(int)
+        monkeypatch.undo()
+        failed.set()
+        try:
+            assert future.result(LONG) == 7
+        finally:
+            pool.submit(int)    # starts a thread, so that a failure does not hang
+
+
+def test_as_completed_of_many():
+    """The time for each does not grow with their number."""
+    with ThreadPoolExecutor(1) as pool:
+        def outer(number):
+            return sum(1 for _ in as_completed([pool.submit(int) for _ in range(number)]))
+
+        assert pool.submit(outer, 20_000).result(LONG) == 20_000
+
+
+def test_as_completed_in_a_worker_keeps_nothing():
+    with ThreadPoolExecutor(1) as pool:
+        def outer():
+            futures = [pool.submit(int), pool.submit(int), pool.submit(int)]
+            results = as_completed(futures)
+            kept = []
+            for future in results:
+                futures.remove(future)
+                ref = weakref.ref(future)
+                del future
+                kept.append(ref() is not None)
+            return kept
+
+        assert pool.submit(outer).result() == [False] * 3
+
+
+def test_as_completed_of_more_than_this_pools_jobs():
+    """What waits in this pool is run although others come first, that only another thread will end."""
+    with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as other:
+        gate = threading.Event()
+
+        def outer():
+            mine = Future()
+            threads = [other.submit(gate.wait, LONG), other.submit(int)]
+            while not threads[0].running():
+                time.sleep(0.001)
+            jobs = [pool.submit(int, "3"), pool.submit(mine.set_result, 4)]
+            results = as_completed([mine, threads[1], *jobs, threads[0]])
+            order = [next(results).result(), next(results).result()]
+            gate.set()
+            return order, {future.result() for future in results}
+
+        assert pool.submit(outer).result() == ([3, 4], {True, 0, None})
+
+
+def test_the_result_is_dropped_when_nobody_needs_it():
+    """Somebody else slept until the job was done that a worker has run for itself."""
+    class Thing:
+        pass
+
+    with ThreadPoolExecutor(1) as pool:
+        begun, inner = threading.Event(), []
+
+        def make():
+            begun.wait(LONG)
+            time.sleep(0.1)     # so that he sleeps by now; if not, there is nothing to see
+            return Thing()
+
+        def outer():
+            inner.append(pool.submit(make))
+            thread = threading.Thread(target=lambda: begun.set() or inner[0].result())
+            thread.start()
+            ref = weakref.ref(inner[0].result())
+            thread.join()
+            inner.clear()
+            gc.collect()
+            return ref() is None
+
+        assert pool.submit(outer).result()
 
 
 def test_no_leak(no_leaked_objects):

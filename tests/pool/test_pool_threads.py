@@ -475,6 +475,40 @@ def test_a_switch_interval_that_a_job_sets_stays(pool, busy):
         sys.setswitchinterval(before)
 
 
+@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="no GIL, nothing to be shortened")
+def test_a_switch_interval_that_was_read_while_it_was_short(pool):
+    """A program that sets another for a while puts back what it read, which may be ours."""
+    before, stop = sys.getswitchinterval(), threading.Event()
+
+    def use():
+        while not stop.is_set():
+            pool.submit(int).result()
+
+    users = [threading.Thread(target=use) for _ in range(2)]
+    for user in users:
+        user.start()
+    try:
+        end = time.monotonic() + 30
+        while (read := sys.getswitchinterval()) == before and time.monotonic() < end:
+            pass
+        assert read != before
+        sys.setswitchinterval(0.001)
+        for _ in range(100_000):
+            pass
+        stop.set()
+        for user in users:
+            user.join()
+        sys.setswitchinterval(read)
+        for _ in range(100):
+            pool.submit(int).result()
+        assert sys.getswitchinterval() == before
+    finally:
+        stop.set()
+        for user in users:
+            user.join()
+        sys.setswitchinterval(before)
+
+
 @pytest.mark.stress
 def test_a_hundred_thousand_jobs():
     with ThreadPoolExecutor(8) as pool:
@@ -695,6 +729,36 @@ def test_fork_child_is_told_of_lost_jobs():
     """)
     assert (code, err) == (0, "")
     assert out.count("forked") == 4 and out.endswith("7\n[True, True, True, True]\n")
+
+
+def test_fork_child_has_the_usual_switch_interval():
+    """Also one that was forked while it was short, for a thread that the child has not."""
+    code, out, err = run_script(FORK + """
+    stop = threading.Event()
+    usual = sys.getswitchinterval()
+
+    def use():
+        while not stop.is_set():
+            pool.submit(int).result()
+
+    def child():
+        assert sys.getswitchinterval() == usual
+
+    users = [threading.Thread(target=use) for _ in range(2)]
+    for user in users:
+        user.start()
+    failed = 0
+    for _ in range(20):
+        for _ in range(20_000):
+            if sys.getswitchinterval() != usual:
+                break
+        failed += in_child(child) != 0
+    stop.set()
+    for user in users:
+        user.join()
+    print(failed)
+    """)
+    assert (code, out, err) == (0, "0\n", "")
 
 
 def test_fork_in_a_worker():

@@ -5,11 +5,14 @@ import os
 import queue
 import threading
 import time
+from collections import OrderedDict
 from concurrent.futures._base import DoneAndNotDoneFutures
 from concurrent.futures._base import as_completed as standard_as_completed  # also where ours has taken its place
 from concurrent.futures._base import wait as standard_wait
 
 from pyconc import _core
+
+_HELP_AFTER = 0.005     # seconds; as PYC_HELP_AFTER in csrc/pool/queue.h
 
 
 class _Condition(type(threading.RLock())):
@@ -65,6 +68,22 @@ def _watched(fs):
     return fs
 
 
+def _help_first(ahead):
+    """Runs the first that waits in this worker's pool, unless another thread is about to end one.
+
+    ahead: an OrderedDict of futures. Those that this worker will never run are taken out. Returns the seconds after
+    which to ask again, None when one will end without that.
+    """
+    while ahead:
+        future = next(iter(ahead))
+        if future.running():
+            return None
+        if (helped := _core.help(future)) != 0:
+            return None if helped > 0 else _HELP_AFTER
+        del ahead[future]
+    return None
+
+
 def as_completed(fs, timeout=None):
     """Yields each future of `fs` once, when it is done; those first that are done already.
 
@@ -79,18 +98,22 @@ def as_completed(fs, timeout=None):
         yield from standard_as_completed(pending, timeout)
         return
     total, done = len(pending), queue.SimpleQueue()
-    help_out = end is None and _core.in_worker()
+    ahead = OrderedDict.fromkeys(pending if end is None and _core.in_worker() else ())
     try:
         for future in pending:
             future.add_done_callback(done.put)
         while pending:
-            if help_out and done.empty():
-                wait(pending, None, concurrent.futures.FIRST_COMPLETED)
+            left = None if end is None else max(0, end - time.monotonic())
+            if ahead and done.empty():
+                left = _help_first(ahead)
             try:
-                future = done.get(timeout=None if end is None else max(0, end - time.monotonic()))
+                future = done.get(timeout=left)
             except queue.Empty:
+                if end is None:
+                    continue
                 raise TimeoutError(f"{len(pending)} (of {total}) futures unfinished") from None
             del pending[future]
+            ahead.pop(future, None)
             last = [future]
             del future
             yield last.pop()    # keeps nothing of it
