@@ -565,6 +565,38 @@ def test_streams_that_cannot_be_taken_over_stay_asyncio_s(run_ours, tls, monkeyp
 
 
 @needs_ours
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_a_writer_that_cannot_be_taken_over_stays_asyncio_s(run_ours, tls, monkeypatch, over_tls):
+    change = streams.change
+
+    def change_readers_only(stream, cls, *args):
+        if cls is streams.StreamWriter:
+            raise MemoryError
+        change(stream, cls, *args)
+
+    async def handle(reader, writer):
+        assert type(reader) is streams.StreamReader and type(writer) is asyncio.StreamWriter
+        writer.write(await reader.readline())
+        await writer.drain()
+        writer.close()
+
+    async def main():
+        client, server = tls.contexts() if over_tls else (None, None)
+        async with asyncio.timeout(60), await asyncio.start_server(handle, "127.0.0.1", 0, ssl=server) as it:
+            reader, writer = await asyncio.open_connection(*it.sockets[0].getsockname(), ssl=client,
+                                                           server_hostname="localhost" if over_tls else None)
+            writer.write(b"line\n")
+            assert await reader.read() == b"line\n"
+            writer.close()
+            await writer.wait_closed()
+
+    monkeypatch.setattr(streams, "change", change_readers_only)
+    run_ours(main)
+    assert [(message, type(error)) for message, error in run_ours.reported()] == [
+        ("Exception in taking over asyncio's streams", MemoryError)]
+
+
+@needs_ours
 def test_no_memory_to_take_a_reader_over():
     """Wherever it is missing, the reader is asyncio's as before, with what it has."""
     script = """if True:
