@@ -206,7 +206,8 @@ def change(stream, cls, source, in_source=()):
 def adopt_writer(writer, reader, source):
     # Of a reader that the protocol has put in the place of its own, the source knows nothing.
     if (type(reader) is StreamReader and reader._source is source and is_original(writer, asyncio.StreamWriter) and
-            getattr(writer._protocol._drain_helper, "__func__", None) in DRAIN_HELPERS):
+            writer._reader is reader and
+            getattr(getattr(writer._protocol, "_drain_helper", None), "__func__", None) in DRAIN_HELPERS):
         change(writer, StreamWriter, source)
 
 

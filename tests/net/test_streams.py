@@ -658,6 +658,59 @@ def test_a_reader_in_the_place_of_the_protocol_s_own(run):
     assert run.reports == []
 
 
+def test_a_writer_of_another_reader(run):
+    """It is that one whose end drain() tells of, though the other is handed out with it."""
+    class Protocol(asyncio.StreamReaderProtocol):
+        def connection_made(self, transport):
+            self._stream_reader.set_transport(transport)
+            self.other = asyncio.StreamReader()
+            writer = asyncio.StreamWriter(transport, self, self.other, asyncio.get_running_loop())
+            self._client_connected_cb(self._stream_reader, writer)
+
+    async def main():
+        loop, accepted = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+        own = asyncio.StreamReader()
+        ours, peer = socket.socketpair()
+        with peer:
+            transport, protocol = await loop.create_connection(
+                lambda: Protocol(own, lambda *streams: accepted.set_result(streams)), sock=ours)
+            _, writer = await accepted
+            protocol.other.set_exception(ValueError("lost"))
+            with pytest.raises(ValueError, match="lost"):
+                await writer.drain()
+            transport.close()
+
+    run(main)
+    assert run.reports == []
+
+
+def test_a_writer_of_a_protocol_that_cannot_drain(run):
+    """As asyncio's, it can do all but that."""
+    class Protocol(asyncio.StreamReaderProtocol):
+        def connection_made(self, transport):
+            self._stream_reader.set_transport(transport)
+            writer = asyncio.StreamWriter(transport, asyncio.Protocol(), self._stream_reader,
+                                          asyncio.get_running_loop())
+            self._client_connected_cb(self._stream_reader, writer)
+
+    async def main():
+        loop, accepted = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+        own = asyncio.StreamReader()
+        ours, peer = socket.socketpair()
+        with peer:
+            transport, _ = await loop.create_connection(
+                lambda: Protocol(own, lambda *streams: accepted.set_result(streams)), sock=ours)
+            _, writer = await accepted
+            writer.write(b"data")
+            assert peer.recv(10) == b"data"
+            with pytest.raises(AttributeError):
+                await writer.drain()
+            transport.close()
+
+    run(main)
+    assert run.reports == []
+
+
 @pytest.mark.parametrize("where", ["class", "instance"])
 def test_a_protocol_that_drains_in_its_own_way(run, where):
     called = []
