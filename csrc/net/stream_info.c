@@ -225,7 +225,7 @@ pyc_stream_repr(pyc_stream *self)
 {
     const char *state = self->closed ? " closed" : "";
     /* First: the loop's thread lets go of it at any moment. */
-    int elsewhere = pyc_must_pass_on(&self->loop) != NULL;
+    int elsewhere = pyc_is_passed_on((PyObject *)self, &self->loop);
     if (!self->closed && self->closing) {
         state = " closing";
     }
