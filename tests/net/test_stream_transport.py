@@ -185,7 +185,6 @@ def test_socket_asked_for_while_the_connection_ends(monkeypatch):
         over.set()
         sock = await asking
         assert told and sock.fileno() == -1
-        del sock, transport, b
         await finish(a)
         os.close(fd)    # OSError if it was closed with the object
 
