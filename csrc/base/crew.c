@@ -345,18 +345,20 @@ pyc_crew_submit(pyc_crew *crew, pyc_crew_job *job)
     pthread_mutex_lock(&crew->lock);
     join_leaving(crew);
     line *own = line_of(crew, job), before = *own;
+    const line *other = &crew->lines[job->waits ? 1 : 0];
     own->demand += job->width;
     own->most = own->most > job->threads ? own->most : job->threads;
-    size_t wanted =
-        workers_wanted(&crew->lines[0]) + workers_wanted(&crew->lines[1]);
+    size_t wanted = workers_wanted(own) + workers_wanted(other);
     while (!crew->stopping && err == 0 && crew->live < wanted) {
         err = add_worker(crew);
     }
     if (crew->stopping) {
         err = ECANCELED;
     }
-    else if (crew->live > 0) {
-        err = 0; /* fewer threads than asked for will do as well */
+    else if (crew->live > workers_wanted(other)) {
+        /* Fewer threads than asked for will do as well, but not those that the
+         * other line may keep until this job is done. */
+        err = 0;
         job->crew = crew;
         append(own, job);
         atomic_fetch_add(&crew->jobs, 1);

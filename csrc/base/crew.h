@@ -71,7 +71,7 @@ void pyc_crew_stop(pyc_crew *crew);
 void pyc_crew_free(pyc_crew *crew);
 
 /* 0; ECANCELED when the crew was stopped, ENOMEM, or why no thread could be
- * started. */
+ * started: there are none for jobs of this kind then. */
 int pyc_crew_submit(pyc_crew *crew, pyc_crew_job *job);
 /* Works through the job in the calling thread; no crew is involved. False if
  * items were left over without a fault: the job can be submitted still. */

@@ -24,19 +24,25 @@ struct bell {
     waiter *waiters;
 };
 
+/* Puts the waiters from `one` to `last` into bell->rung. */
+static void
+ring(bell *self, waiter *one, waiter *last)
+{
+    waiter *first = atomic_load(&self->rung);
+    do {
+        last->rung_after = first;
+    } while (!atomic_compare_exchange_weak(&self->rung, &first, one));
+    if (first == NULL) {
+        pyc_wake_set(self->fd);
+    }
+}
+
 /* In a thread of the crew. */
 static void
 tell(pyc_crew_listener *listener)
 {
     waiter *one = (waiter *)((char *)listener - offsetof(waiter, listener));
-    bell *self = one->bell;
-    waiter *first = atomic_load(&self->rung);
-    do {
-        one->rung_after = first;
-    } while (!atomic_compare_exchange_weak(&self->rung, &first, one));
-    if (first == NULL) {
-        pyc_wake_set(self->fd);
-    }
+    ring(one->bell, one, one);
 }
 
 static PyObject *
@@ -114,36 +120,35 @@ bell_watch(bell *self, PyObject *const *args, Py_ssize_t count)
     Py_RETURN_FALSE;
 }
 
-/* Takes those back whose work is over, as a list of waiters. */
-static waiter *
-take_rung(bell *self)
-{
-    waiter *rung;
-    PYC_BEGIN_CRITICAL_SECTION(self);
-    /* Cleared first: who rings after that writes again. */
-    pyc_wake_clear(self->fd);
-    rung = atomic_exchange(&self->rung, NULL);
-    for (waiter *one = rung; one != NULL; one = one->rung_after) {
-        unlink_waiter(self, one);
-    }
-    PYC_END_CRITICAL_SECTION();
-    return rung;
-}
-
 PyDoc_STRVAR(answer_doc, "answer($self, /)\n--\n\n"
                          "The tags of work that is over, each once.");
 
 static PyObject *
 bell_answer(bell *self, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *tags = PyList_New(0);
-    waiter *after;
-    for (waiter *one = tags != NULL ? take_rung(self) : NULL; one != NULL;
-         one = after) {
-        after = one->rung_after;
-        if (tags != NULL && PyList_Append(tags, one->tag) < 0) {
-            Py_CLEAR(tags);
+    /* Cleared first: who rings after that writes again. */
+    pyc_wake_clear(self->fd);
+    waiter *rung = atomic_exchange(&self->rung, NULL), *last = NULL, *after;
+    Py_ssize_t count = 0, filled = 0;
+    for (waiter *one = rung; one != NULL; one = one->rung_after) {
+        last = one;
+        count++;
+    }
+    PyObject *tags = PyList_New(count);
+    if (tags == NULL) {
+        if (last != NULL) {
+            ring(self, rung, last);
         }
+        return NULL;
+    }
+    PYC_BEGIN_CRITICAL_SECTION(self);
+    for (waiter *one = rung; one != NULL; one = one->rung_after) {
+        unlink_waiter(self, one);
+        PyList_SET_ITEM(tags, filled++, Py_NewRef(one->tag));
+    }
+    PYC_END_CRITICAL_SECTION();
+    for (waiter *one = rung; one != NULL; one = after) {
+        after = one->rung_after;
         waiter_free(one);
     }
     return tags;

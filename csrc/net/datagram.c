@@ -292,7 +292,7 @@ datagram_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
             "data argument must be a bytes-like object, not '%s'",
             Py_TYPE(data)->tp_name);
     }
-    pyc_loop *elsewhere = pyc_must_pass_on(&self->loop);
+    pyc_loop *elsewhere = pyc_must_pass_on((PyObject *)self, &self->loop);
     if (elsewhere != NULL) {
         return pyc_pass_on(op, elsewhere, "sendto", both,
                            1 + (both[1] != NULL));
@@ -487,7 +487,7 @@ datagram_set_limits(PyObject *op, PyObject *args, PyObject *keywords)
     }
     self->high = most;
     self->low = least;
-    if (pyc_must_pass_on(&self->loop) == NULL) {
+    if (!pyc_is_passed_on((PyObject *)self, &self->loop)) {
         pyc_datagram_maybe_pause(self);
     }
     Py_RETURN_NONE;

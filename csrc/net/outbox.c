@@ -187,8 +187,9 @@ PyObject *
 pyc_outbox_join(PyObject *lines)
 {
     PyObject *none = PyBytes_FromStringAndSize(NULL, 0);
+    /* "O" would take a tuple for the arguments themselves. */
     PyObject *all =
-        none == NULL ? NULL : PyObject_CallMethod(none, "join", "O", lines);
+        none == NULL ? NULL : PyObject_CallMethod(none, "join", "(O)", lines);
     Py_XDECREF(none);
     return all;
 }

@@ -9,7 +9,7 @@ PyObject *
 pyc_pass_on(PyObject *transport, pyc_loop *loop, const char *name,
             PyObject *const *args, Py_ssize_t nargs)
 {
-    PyObject *stack[2 + MAX_ARGS] = {Py_NewRef(loop)}, *told = NULL;
+    PyObject *stack[2 + MAX_ARGS] = {(PyObject *)loop}, *told = NULL;
     Py_ssize_t count = 2;
     stack[1] = PyObject_GetAttrString(transport, name);
     if (stack[1] == NULL) {
@@ -39,18 +39,21 @@ done:
 PyObject *
 pyc_pass_on_lines(PyObject *transport, pyc_loop *loop, PyObject *lines)
 {
-    PyObject *all = pyc_outbox_join(lines), *result = NULL;
-    if (all != NULL) {
-        result = pyc_pass_on(transport, loop, "write", &all, 1);
-        Py_DECREF(all);
+    PyObject *all = pyc_outbox_join(lines);
+    if (all == NULL) {
+        Py_DECREF(loop);
+        return NULL;
     }
+    PyObject *result = pyc_pass_on(transport, loop, "write", &all, 1);
+    Py_DECREF(all);
     return result;
 }
 
 int
-pyc_check_runs_here(pyc_loop *const *transports, const char *call)
+pyc_check_runs_here(PyObject *transport, pyc_loop *const *field,
+                    const char *call)
 {
-    if (pyc_must_pass_on(transports) == NULL) {
+    if (!pyc_is_passed_on(transport, field)) {
         return 0;
     }
     PyErr_Format(PyExc_RuntimeError,

@@ -147,7 +147,7 @@ pipe_repr(pyc_pipe *self)
 {
     const char *state = self->closing ? " closing" : "";
     /* First: the loop's thread lets go of the pipe, and then of the loop. */
-    int elsewhere = pyc_must_pass_on(&self->loop) != NULL;
+    int elsewhere = pyc_is_passed_on((PyObject *)self, &self->loop);
     PyObject *result, *name = PyType_GetName(Py_TYPE(self));
     if (name == NULL) {
         return NULL;

@@ -136,7 +136,7 @@ write_joined(pyc_pipe *self, PyObject *lines)
 PyObject *
 pyc_pipe_writelines(pyc_pipe *self, PyObject *lines)
 {
-    pyc_loop *elsewhere = pyc_must_pass_on(&self->loop);
+    pyc_loop *elsewhere = pyc_must_pass_on((PyObject *)self, &self->loop);
     if (elsewhere != NULL) {
         return pyc_pass_on_lines((PyObject *)self, elsewhere, lines);
     }

@@ -118,13 +118,13 @@ static const pyc_transport_kind stream_kind = {
 /* ---- the end ----------------------------------------------------------- */
 
 static int
-close_descriptor(pyc_stream *self)
+close_descriptor(pyc_stream *self, PyObject *sock)
 {
-    if (self->sock == NULL) {
+    if (sock == NULL) {
         close(self->fd);
         return 0;
     }
-    PyObject *result = PyObject_CallMethod(self->sock, "close", NULL);
+    PyObject *result = PyObject_CallMethod(sock, "close", NULL);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
@@ -160,12 +160,15 @@ pyc_stream_release(pyc_stream *self)
         pyc_stream_keep_names(self);
     }
     int closed;
-    PYC_BEGIN_CRITICAL_SECTION(self); /* others may be making self->sock */
+    PyObject *sock;
+    /* Others may be making self->sock, from here on one that is closed. */
+    PYC_BEGIN_CRITICAL_SECTION(self);
     closed = self->closed;
     self->closed = 1;
+    sock = self->sock;
     PYC_END_CRITICAL_SECTION();
-    if (!closed) {
-        raised = close_descriptor(self) < 0 ? pyc_take_exception() : NULL;
+    if (!closed && close_descriptor(self, sock) < 0) {
+        raised = pyc_take_exception();
     }
     int code = stream_detach(self);
     if (raised != NULL) {

@@ -24,24 +24,56 @@ closed_socket(pyc_stream *self)
     return sock;
 }
 
+/* Makes self->sock of the descriptor, unless what this calls ends the
+ * connection: 0, or -1 with an exception. */
+static int
+make_sock(pyc_stream *self)
+{
+    PyObject *result;
+    PyObject *sock = PyObject_CallFunction(self->state->socket_type, "iiii", -1,
+                                           -1, -1, self->fd);
+    /* The constructor is Python code, during which other threads run: by now
+     * the number may be another's, or one of them has made the object. */
+    if (self->closed || self->sock != NULL) {
+        PyErr_Clear();
+        result = sock == NULL ? Py_NewRef(Py_None)
+                              : PyObject_CallMethod(sock, "detach", NULL);
+        Py_XDECREF(sock);
+        Py_XDECREF(result);
+        return result == NULL ? -1 : 0;
+    }
+    if (sock == NULL) {
+        return -1;
+    }
+    self->sock = sock; /* the descriptor is its own from here */
+    result = PyObject_CallMethod(sock, "setblocking", "i", 0);
+    Py_XDECREF(result);
+    if (result == NULL && self->closed) {
+        PyErr_Clear();
+        return 0;
+    }
+    return result == NULL ? -1 : 0;
+}
+
 PyObject *
 pyc_stream_socket(pyc_stream *self)
 {
-    if (self->sock != NULL) {
-        return self->sock;
-    }
-    if (self->closed) {
-        return self->sock = closed_socket(self);
-    }
-    PyObject *sock = PyObject_CallFunction(self->state->socket_type, "iiii", -1,
-                                           -1, -1, self->fd);
-    if (sock == NULL) {
+    if (self->sock == NULL && !self->closed && make_sock(self) < 0) {
         return NULL;
     }
-    self->sock = sock; /* the descriptor is its own from here */
-    PyObject *result = PyObject_CallMethod(sock, "setblocking", "i", 0);
-    Py_XDECREF(result);
-    return result == NULL ? NULL : sock;
+    if (self->sock == NULL) {
+        PyObject *sock = closed_socket(self);
+        if (sock == NULL) {
+            return NULL;
+        }
+        if (self->sock != NULL) { /* as above */
+            Py_DECREF(sock);
+        }
+        else {
+            self->sock = sock;
+        }
+    }
+    return self->sock;
 }
 
 /* ---- extra information ------------------------------------------------- */
@@ -225,7 +257,7 @@ pyc_stream_repr(pyc_stream *self)
 {
     const char *state = self->closed ? " closed" : "";
     /* First: the loop's thread lets go of it at any moment. */
-    int elsewhere = pyc_must_pass_on(&self->loop) != NULL;
+    int elsewhere = pyc_is_passed_on((PyObject *)self, &self->loop);
     if (!self->closed && self->closing) {
         state = " closing";
     }

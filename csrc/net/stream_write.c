@@ -157,7 +157,7 @@ pyc_stream_write(pyc_stream *self, PyObject *object)
 PyObject *
 pyc_stream_writelines(pyc_stream *self, PyObject *lines)
 {
-    pyc_loop *elsewhere = pyc_must_pass_on(&self->loop);
+    pyc_loop *elsewhere = pyc_must_pass_on((PyObject *)self, &self->loop);
     if (elsewhere != NULL) {
         return pyc_pass_on_lines((PyObject *)self, elsewhere, lines);
     }

@@ -168,7 +168,8 @@ pyc_transport_set_write_buffer_limits(pyc_transport *self, PyObject *args,
                          PYC_HIGH_WATER, &self->high, &self->low) < 0) {
         return NULL;
     }
-    if (pyc_must_pass_on(&self->loop) == NULL && self->outbox != NULL) {
+    if (!pyc_is_passed_on((PyObject *)self, &self->loop) &&
+        self->outbox != NULL) {
         pyc_transport_queued(self);
     }
     Py_RETURN_NONE;
@@ -186,7 +187,8 @@ PyObject *
 pyc_transport_get_write_buffer_size(pyc_transport *self,
                                     PyObject *Py_UNUSED(ignored))
 {
-    if (pyc_check_runs_here(&self->loop, "get_write_buffer_size()") < 0) {
+    if (pyc_check_runs_here((PyObject *)self, &self->loop,
+                            "get_write_buffer_size()") < 0) {
         return NULL;
     }
     if (self->outbox != NULL && !self->blocked) {

@@ -27,6 +27,7 @@ def main(args=None):
         from pyconc import __version__
         print(f"pyconc {__version__}")
     elif first == "demo":
+        check_environment()
         from pyconc.commands.demo import main as demo
         demo(args[1:])
     elif first in ("-m", "-c") and len(args) > 1:
@@ -64,14 +65,19 @@ def take_watchdog(args):
 
 
 def runner():
-    """The module that runs programs, unless their first loop would stumble on the environment."""
+    """The module that runs programs."""
     from pyconc.commands import run
+    check_environment()
+    return run
+
+
+def check_environment():
+    """Refuses what the first loop would stumble on."""
     from pyconc.loop import watchdog
     try:
         watchdog.limit_of_new_loops()
     except ValueError as error:
         refuse(error)
-    return run
 
 
 def refuse(why):

@@ -203,6 +203,14 @@ def change(stream, cls, source, in_source=()):
     stream.__dict__ = attributes
 
 
+def adopt_writer(writer, reader, source):
+    # Of a reader that the protocol has put in the place of its own, the source knows nothing.
+    if (type(reader) is StreamReader and reader._source is source and is_original(writer, asyncio.StreamWriter) and
+            writer._reader is reader and
+            getattr(getattr(writer._protocol, "_drain_helper", None), "__func__", None) in DRAIN_HELPERS):
+        change(writer, StreamWriter, source)
+
+
 def adopt_streams(protocol):
     """Called with a StreamReaderProtocol before its connection_made()."""
     # A class derived from it need not have called its __init__().
@@ -213,10 +221,13 @@ def adopt_streams(protocol):
 
     def connected(reader, writer):
         protocol._client_connected_cb = callback
-        # Of a reader that the protocol has put in the place of its own, the source knows nothing.
-        if (type(reader) is StreamReader and reader._source is source and is_original(writer, asyncio.StreamWriter) and
-                getattr(writer._protocol._drain_helper, "__func__", None) in DRAIN_HELPERS):
-            change(writer, StreamWriter, source)
+        try:
+            adopt_writer(writer, reader, source)
+        except Exception as error:
+            # As of a reader: whatever fails, the writer is asyncio's as before, and the program gets it.
+            asyncio.get_running_loop().call_exception_handler({
+                "message": "Exception in taking over asyncio's streams", "exception": error,
+                "transport": writer.transport, "protocol": protocol})
         return callback(reader, writer)
 
     protocol._client_connected_cb = connected

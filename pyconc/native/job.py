@@ -205,7 +205,10 @@ class _Collector:
         poll.register(bell, select.POLLIN)
         while True:
             poll.poll()
-            over = bell.answer()
+            try:
+                over = bell.answer()
+            except MemoryError:
+                continue    # the bell keeps it, and is readable still
             for job in over:
                 try:
                     job._settle()

@@ -127,7 +127,7 @@ def test_wrong_watchdog(folder, args, why):
     assert python(folder, "-m", "pyconc", *args) == (2, "", [f"python -m pyconc: {why}"])
 
 
-@pytest.mark.parametrize("program", [["look.py"], ["-c", LOOK], ["-m", "look"], ["-"]])
+@pytest.mark.parametrize("program", [["look.py"], ["-c", LOOK], ["-m", "look"], ["-"], ["demo"]])
 def test_wrong_watchdog_in_the_environment(folder, program):
     assert python(folder, "-m", "pyconc", *program, env={**os.environ, "PYCONC_WATCHDOG": "soon"}) == (
         2, "", ["python -m pyconc: the environment variable PYCONC_WATCHDOG must be a number of seconds, 0 (off) or "

@@ -544,6 +544,40 @@ def test_a_batch_that_is_started():
         batch.result()
 
 
+def test_no_memory_to_tell_what_is_over():
+    """The bell keeps it for the next who asks."""
+    pytest.importorskip("_testcapi")
+    assert run_python("""
+        import select, _testcapi
+        from pyconc import _hash
+        refused = 0
+        for allowed in range(1000):
+            bell = _hash.Bell()
+            batches = [_hash.scrypt_batch([b"x"] * 10_000, b"", 1024, 8, 1, 0, 64, None) for _ in range(3)]
+            for number, batch in enumerate(batches):
+                batch.start(2, 2)
+                assert bell.watch(batch, number)
+            for batch in batches:
+                batch.cancel()
+            select.select([bell], [], [])
+            _testcapi.set_nomemory(allowed, allowed + 1)
+            try:
+                over, failed = bell.answer(), False
+            except MemoryError:
+                over, failed = [], True
+            finally:
+                _testcapi.remove_mem_hooks()
+            refused += failed
+            while len(over) < 3:
+                select.select([bell], [], [])
+                over += bell.answer()
+            assert sorted(over) == [0, 1, 2]
+            if not failed:
+                break
+        print("refused" if refused else "never refused")
+    """).stdout == "refused\n"
+
+
 def test_a_batch_that_is_dropped(no_leaked_threads):
     """Its threads are gone before its memory is."""
     _hash.scrypt_batch([bytearray(5)] * 100_000, bytearray(9), 1024, 8, 1, 0, 64, None).start(2, 2)

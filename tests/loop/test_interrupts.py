@@ -273,23 +273,17 @@ async def main():
     return await anext(generator)
 """,
     "during the end of the default executor": """
-def work():
-    printed.wait(30)
-    time.sleep(0.1)
+def work(loop):
+    while not loop._executor_shutdown_called:
+        time.sleep(0.01)
+    time.sleep(0.1)     # somewhat later the loop waits for this thread
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.3)
 
-class Printed:
-    # says that it has been printed, soon after
-    def __str__(self):
-        threading.Timer(0.05, printed.set).start()
-        return "1"
-
-printed = threading.Event()
-
 async def main():
-    asyncio.get_running_loop().run_in_executor(None, work)
-    return Printed()
+    loop = asyncio.get_running_loop()
+    loop.run_in_executor(None, work, loop)
+    return 1
 """,
     "during the cancelling of what is left": """
 async def child():

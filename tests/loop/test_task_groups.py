@@ -141,14 +141,21 @@ async def nested(trace):
 
 @case
 async def nested_caught(trace):
+    caught = asyncio.Event()
+
+    async def child():
+        await caught.wait()
+        trace.append("outer done")
+
     async with asyncio.TaskGroup() as outer:
-        outer.create_task(trace.child("outer", 0.1))
+        outer.create_task(child())
         try:
             async with asyncio.TaskGroup() as inner:
                 inner.create_task(trace.child("bad", error=ValueError(1)))
         except* ValueError as errors:
             trace.append(described(errors))
         trace.append(asyncio.current_task().cancelling())
+        caught.set()
         await asyncio.sleep(0.001)
 
 

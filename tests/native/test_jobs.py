@@ -505,6 +505,37 @@ def test_ctrl_c(library_path):
     assert (done.stdout, done.returncode) == ("interrupted True True\n", 0)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become a user who has no processes")
+@pytest.mark.parametrize("kind", ["call", "ranges"])
+def test_no_thread_for_the_other_kind(library_path, kind):
+    """When no thread can be started, a job is refused where all there are may wait for it; beside its like it waits."""
+    done = python(library_path, f"kind = {kind!r}\n" + textwrap.dedent("""
+        import resource
+        lib.hold.argtypes, lib.hold.restype = [ctypes.c_void_p], None
+        lib.hold_range.argtypes = lib.check_range.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]
+        data, quick = (ctypes.c_int64 * 8)(-1), (ctypes.c_int64 * 8)(-1)
+        start = {
+            "call": lambda data: native.run(lib.hold, data=data),
+            "ranges": lambda data: native.map_ranges(lib.hold_range, 10, 1, data=data),
+        }
+        other = "call" if kind == "ranges" else "ranges"
+        quick[7] = 1
+        waits = start[kind](data)
+        os.setresuid(54321, 54321, 0)
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        like = start[kind](quick)
+        try:
+            start[other](quick)
+        except RuntimeError as error:
+            print(error)
+        data[7] = 1
+        print(waits.result(60), like.result(60))
+        os.setresuid(0, 0, 0)
+        print(start[other](quick).result(60))
+    """))
+    assert done.stdout == f"can't start a thread: {os.strerror(errno.EAGAIN)}\nNone None\nNone\n"
+
+
 def test_a_signal_while_it_is_found_to_be_over(lib):
     """A handler that raises must not come between finding it and saying it."""
     class Stop(BaseException):

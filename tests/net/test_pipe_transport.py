@@ -589,7 +589,7 @@ def test_messages_stay_apart(kind):
 
 
 @message_kinds
-@pytest.mark.parametrize("lines", [list, iter], ids=["list", "iterator"])
+@pytest.mark.parametrize("lines", [list, tuple, iter], ids=["list", "tuple", "iterator"])
 def test_lines_are_one_message(kind, lines):
     """As asyncio sends them."""
     async def main():

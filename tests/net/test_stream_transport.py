@@ -4,9 +4,11 @@ import asyncio
 import contextvars
 import gc
 import logging
+import os
 import socket
 import struct
 import sys
+import threading
 import warnings
 import weakref
 
@@ -159,6 +161,33 @@ def test_extra_info_after_the_end():
         await finish(a, b)
         assert b.transport.get_extra_info("peername") == name
         assert b.transport.get_extra_info("socket").fileno() == -1
+    run(main())
+
+
+def test_socket_asked_for_while_the_connection_ends(monkeypatch):
+    """By another thread: what it gets is closed, and owns no descriptor that is somebody else's by now."""
+    made, over, told = socket.socket.__init__, threading.Event(), []
+
+    async def main():
+        a, b = await pair()
+        loop, transport, fd = asyncio.get_running_loop(), b.transport, b.transport._sock_fd
+
+        def slow(self, *args, **kwargs):
+            if args[3:] == (fd,) and not told:
+                told.append(loop.call_soon_threadsafe(transport.abort))
+                assert over.wait(60)
+            made(self, *args, **kwargs)
+
+        monkeypatch.setattr(socket.socket, "__init__", slow)
+        asking = asyncio.create_task(asyncio.to_thread(transport.get_extra_info, "socket"))
+        await b.lost
+        os.dup2(a.transport._sock_fd, fd)
+        over.set()
+        sock = await asking
+        assert told and sock.fileno() == -1
+        await finish(a)
+        os.close(fd)    # OSError if it was closed with the object
+
     run(main())
 
 

@@ -565,6 +565,38 @@ def test_streams_that_cannot_be_taken_over_stay_asyncio_s(run_ours, tls, monkeyp
 
 
 @needs_ours
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_a_writer_that_cannot_be_taken_over_stays_asyncio_s(run_ours, tls, monkeypatch, over_tls):
+    change = streams.change
+
+    def change_readers_only(stream, cls, *args):
+        if cls is streams.StreamWriter:
+            raise MemoryError
+        change(stream, cls, *args)
+
+    async def handle(reader, writer):
+        assert type(reader) is streams.StreamReader and type(writer) is asyncio.StreamWriter
+        writer.write(await reader.readline())
+        await writer.drain()
+        writer.close()
+
+    async def main():
+        client, server = tls.contexts() if over_tls else (None, None)
+        async with asyncio.timeout(60), await asyncio.start_server(handle, "127.0.0.1", 0, ssl=server) as it:
+            reader, writer = await asyncio.open_connection(*it.sockets[0].getsockname(), ssl=client,
+                                                           server_hostname="localhost" if over_tls else None)
+            writer.write(b"line\n")
+            assert await reader.read() == b"line\n"
+            writer.close()
+            await writer.wait_closed()
+
+    monkeypatch.setattr(streams, "change", change_readers_only)
+    run_ours(main)
+    assert [(message, type(error)) for message, error in run_ours.reported()] == [
+        ("Exception in taking over asyncio's streams", MemoryError)]
+
+
+@needs_ours
 def test_no_memory_to_take_a_reader_over():
     """Wherever it is missing, the reader is asyncio's as before, with what it has."""
     script = """if True:
@@ -619,6 +651,59 @@ def test_a_reader_in_the_place_of_the_protocol_s_own(run):
             reader, writer = await accepted
             reader.set_exception(ValueError("lost"))
             with pytest.raises(ValueError, match="lost"):
+                await writer.drain()
+            transport.close()
+
+    run(main)
+    assert run.reports == []
+
+
+def test_a_writer_of_another_reader(run):
+    """It is that one whose end drain() tells of, though the other is handed out with it."""
+    class Protocol(asyncio.StreamReaderProtocol):
+        def connection_made(self, transport):
+            self._stream_reader.set_transport(transport)
+            self.other = asyncio.StreamReader()
+            writer = asyncio.StreamWriter(transport, self, self.other, asyncio.get_running_loop())
+            self._client_connected_cb(self._stream_reader, writer)
+
+    async def main():
+        loop, accepted = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+        own = asyncio.StreamReader()
+        ours, peer = socket.socketpair()
+        with peer:
+            transport, protocol = await loop.create_connection(
+                lambda: Protocol(own, lambda *streams: accepted.set_result(streams)), sock=ours)
+            _, writer = await accepted
+            protocol.other.set_exception(ValueError("lost"))
+            with pytest.raises(ValueError, match="lost"):
+                await writer.drain()
+            transport.close()
+
+    run(main)
+    assert run.reports == []
+
+
+def test_a_writer_of_a_protocol_that_cannot_drain(run):
+    """As asyncio's, it can do all but that."""
+    class Protocol(asyncio.StreamReaderProtocol):
+        def connection_made(self, transport):
+            self._stream_reader.set_transport(transport)
+            writer = asyncio.StreamWriter(transport, asyncio.Protocol(), self._stream_reader,
+                                          asyncio.get_running_loop())
+            self._client_connected_cb(self._stream_reader, writer)
+
+    async def main():
+        loop, accepted = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+        own = asyncio.StreamReader()
+        ours, peer = socket.socketpair()
+        with peer:
+            transport, _ = await loop.create_connection(
+                lambda: Protocol(own, lambda *streams: accepted.set_result(streams)), sock=ours)
+            _, writer = await accepted
+            writer.write(b"data")
+            assert peer.recv(10) == b"data"
+            with pytest.raises(AttributeError):
                 await writer.drain()
             transport.close()
 

@@ -129,3 +129,22 @@ def test_limits_set_by_another_thread(connect):
 
     loop.run_until_complete(main())
     assert protocol.events == ["made", ("lost", None)]
+
+
+@pytest.mark.parametrize("lines", [list, tuple, iter], ids=["list", "tuple", "iterator"])
+def test_lines_written_by_another_thread(connect, lines):
+    loop, transport, protocol, other = connect()
+
+    async def main():
+        await asyncio.to_thread(transport.writelines, lines([]))
+        await asyncio.to_thread(transport.writelines, lines([b"a", bytearray(b"bc"), memoryview(b"def")]))
+        received = b""
+        while len(received) < 6:
+            received += receive(other) or b""
+            await asyncio.sleep(0)
+        transport.close()
+        await protocol.close()
+        return received
+
+    assert loop.run_until_complete(main()) == b"abcdef"
+    loop.run_until_complete(loop.shutdown_default_executor())

@@ -115,7 +115,7 @@ transport_write(pyc_tls_transport *self, PyObject *data)
 static PyObject *
 transport_writelines(pyc_tls_transport *self, PyObject *lines)
 {
-    pyc_loop *elsewhere = pyc_must_pass_on(&self->loop);
+    pyc_loop *elsewhere = pyc_must_pass_on((PyObject *)self, &self->loop);
     if (elsewhere != NULL) {
         return pyc_pass_on_lines((PyObject *)self, elsewhere, lines);
     }
@@ -193,7 +193,7 @@ transport_set_write_buffer_limits(pyc_tls_transport *self, PyObject *args,
                          &tls->out_low) < 0) {
         return NULL;
     }
-    if (pyc_must_pass_on(&self->loop) == NULL) {
+    if (!pyc_is_passed_on((PyObject *)self, &self->loop)) {
         pyc_tls_control_writing(tls);
     }
     Py_RETURN_NONE;
@@ -216,7 +216,7 @@ transport_set_read_buffer_limits(pyc_tls_transport *self, PyObject *args,
                          PYC_TLS_HIGH_READ, &tls->in_high, &tls->in_low) < 0) {
         return NULL;
     }
-    if (pyc_must_pass_on(&self->loop) == NULL) {
+    if (!pyc_is_passed_on((PyObject *)self, &self->loop)) {
         pyc_tls_control_reading(tls);
     }
     Py_RETURN_NONE;
@@ -235,7 +235,8 @@ static PyObject *
 transport_get_write_buffer_size(pyc_tls_transport *self,
                                 PyObject *Py_UNUSED(ignored))
 {
-    if (pyc_check_runs_here(&self->loop, "get_write_buffer_size()") < 0) {
+    if (pyc_check_runs_here((PyObject *)self, &self->loop,
+                            "get_write_buffer_size()") < 0) {
         return NULL;
     }
     if (!self->tls->full) {
@@ -248,7 +249,8 @@ static PyObject *
 transport_get_read_buffer_size(pyc_tls_transport *self,
                                PyObject *Py_UNUSED(ignored))
 {
-    if (pyc_check_runs_here(&self->loop, "get_read_buffer_size()") < 0) {
+    if (pyc_check_runs_here((PyObject *)self, &self->loop,
+                            "get_read_buffer_size()") < 0) {
         return NULL;
     }
     return PyLong_FromSize_t(self->tls->engine->waiting(self->tls));
