@@ -520,6 +520,34 @@ def test_an_interrupt_while_the_loop_is_told(error, before, thread, until):
     assert task.result() is True
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_an_exception_for_a_thread_that_tells_the_loop(before, thread, until):
+    """As by PyThreadState_SetAsyncExc(): it is raised in that thread, not in the main one."""
+    lock, loop, raised = threading.Lock(), Interrupted(), []
+    lock.acquire()
+
+    async def main():
+        async with lock:
+            return True
+
+    def release():
+        try:
+            lock.release()
+            for _ in range(1000):
+                time.sleep(0.001)
+        except SystemExit:
+            raised.append(standard.current_thread())
+
+    task = in_thread(loop, main(), thread, until)
+    loop.before, loop.error = before, SystemExit
+    releases = thread(release)
+    until(task.done)
+    releases.join(10)
+    until(lambda: not loop.is_running())
+    loop.close()
+    assert task.result() is True and raised == [releases]
+
+
 def test_a_loop_that_fails_once(thread, until, monkeypatch):
     reported, lock, loop = [], threading.Lock(), Interrupted()
     monkeypatch.setattr("sys.unraisablehook", lambda report: reported.append(report.exc_type))
