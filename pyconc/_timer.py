@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """threading.Timer without a thread that sleeps: one waits for all timers, and each becomes a thread when it fires.
 
-No lock is taken to start or cancel a timer, as both happen in signal handlers and in __del__, which may interrupt them
-in the same thread: what threads share changes by single operations of dicts, and who takes a timer's number out of
-`waiting` decides what becomes of the timer.
+No lock is taken to cancel a timer, or to start one while that thread runs, as both happen in signal handlers and in
+__del__, which may interrupt them in the same thread: what threads share changes by single operations of dicts, and who
+takes a timer's number out of `waiting` decides what becomes of the timer. To start that thread, as the first timer
+does, has Thread.start()'s own limits: on 3.11 and 3.12 it waits for a lock that Thread.join() holds for a moment.
 """
 import os
 import threading

@@ -118,7 +118,7 @@ class Queue(_core.QueueBase):
 
     def _open_put(self, item, block=True, timeout=None):
         with self.mutex:
-            if not self._has_room():
+            if self.maxsize > 0 or not self._has_room():
                 self._wait(self.not_full, self._has_room, Full, block, timeout)
             self._put_locked(item)
 
@@ -131,7 +131,7 @@ class Queue(_core.QueueBase):
         end = None if timeout is None else monotonic() + timeout
         count = 0
         try:
-            for item in items:
+            for item in tuple(items):   # which nobody changes
                 self._open_put(item, block, end and max(0, end - monotonic()))
                 count += 1
         except (Full, ShutDown) as error:

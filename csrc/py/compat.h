@@ -31,6 +31,12 @@
 #    define pyc_is_finalizing() _Py_IsFinalizing()
 #endif
 
+/* Exported by each version, but from 3.13 on declared for CPython alone. */
+#if PY_VERSION_HEX >= 0x030D0000
+PyAPI_FUNC(int) _PyOS_IsMainThread(void);
+#endif
+#define pyc_is_main_thread() _PyOS_IsMainThread()
+
 #ifdef Py_GIL_DISABLED
 #    define PYC_FREE_THREADED 1
 #else

@@ -118,6 +118,9 @@ enter(barrier *self, pyc_wait *wait, int join)
     if (join) {
         wait->number = self->count++;
         wait->phase = INSIDE;
+        /* Whom the end of an action woke goes in front of nobody: there may be
+         * those who were told, and a waiter before them would hide them. */
+        atomic_store_explicit(&wait->waiter.woken, 0, memory_order_relaxed);
         pyc_waiters_join(&self->waiters, &wait->waiter);
     }
     return 0;

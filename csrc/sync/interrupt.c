@@ -8,17 +8,29 @@ raise_now(void *exception)
     return -1;
 }
 
+/* Signal handlers run in the main thread of the main interpreter only. */
+static int
+handles_signals(void)
+{
+    return pyc_is_main_thread() &&
+           PyInterpreterState_Get() == PyInterpreterState_Main();
+}
+
 void
 pyc_interrupt_later(PyObject *where)
 {
-    /* Signal handlers run in the main thread of the main interpreter only. */
-    if (!PyErr_ExceptionMatches(PyExc_Exception) &&
-        PyInterpreterState_Get() == PyInterpreterState_Main()) {
-        PyObject *exception = pyc_take_exception();
-        if (Py_AddPendingCall(raise_now, exception) == 0) {
-            return;
-        }
-        pyc_put_exception(exception);
+    if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_WriteUnraisable(where);
+        return;
     }
-    PyErr_WriteUnraisable(where);
+    PyObject *exception = pyc_take_exception();
+    if (!handles_signals()) {
+        PyThreadState_SetAsyncExc(PyThread_get_thread_ident(),
+                                  (PyObject *)Py_TYPE(exception));
+        Py_DECREF(exception);
+    }
+    else if (Py_AddPendingCall(raise_now, exception) < 0) {
+        pyc_put_exception(exception);
+        PyErr_WriteUnraisable(where);
+    }
 }

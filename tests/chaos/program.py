@@ -38,7 +38,7 @@ class Chaos:
         self.inside = [0] * len(self.locks)
         self.conditions = [shared.Condition(), shared.Condition(shared.Lock())]
         self.events = [shared.Event() for _ in range(3)]
-        self.barrier = shared.Barrier(2)
+        self.barrier = shared.Barrier(3, self.act)
         self.pool = ThreadPoolExecutor(3, daemon=True)
         self.fired = 0
 
@@ -91,10 +91,16 @@ class Chaos:
         event = rng.choice(self.events)
         rng.choice([event.set, event.clear, lambda: event.wait(0.002)])()
 
+    def act(self):
+        """What the last one at the barrier does, while others already come for the next round."""
+        time.sleep(random.choice([0, 0, 0.0005]))
+        if random.random() < 0.01 and not self.stop.is_set():
+            raise ZeroDivisionError
+
     def meet(self, rng):
         try:
-            self.barrier.wait(0.002)
-        except shared.BrokenBarrierError:
+            assert self.barrier.wait(0.002) in range(3)
+        except (shared.BrokenBarrierError, ZeroDivisionError):
             self.barrier.reset()
         if rng.random() < 0.01:
             self.barrier.abort()
@@ -179,6 +185,12 @@ class Chaos:
     async def event_async(self, rng):
         await rng.choice(self.events).wait_async()
 
+    async def meet_async(self, rng):
+        try:
+            assert await self.barrier.wait_async() in range(3)
+        except (shared.BrokenBarrierError, ZeroDivisionError):
+            self.barrier.reset()
+
     async def submit_async(self, rng):
         try:
             await self.pool.submit(self.job, rng.random(), 1)
@@ -188,7 +200,7 @@ class Chaos:
             if "interpreter shutdown" not in str(error):
                 raise
 
-    COROUTINES = (put_async, get_async, lock_async, condition_async, event_async, submit_async)
+    COROUTINES = (put_async, get_async, lock_async, condition_async, event_async, meet_async, submit_async)
 
     async def coroutine(self, rng):
         while not self.stop.is_set():
@@ -240,7 +252,25 @@ class Chaos:
         for condition in self.conditions:
             assert condition.acquire(timeout=5), condition
             condition.release()
+        self.still_work()
         return len(self.got)
+
+    def still_work(self):
+        """The barrier and the events, for threads that come now, and a timer."""
+        assert self.barrier.n_waiting == 0, self.barrier
+        self.barrier.reset()
+        for event in self.events:
+            event.clear()
+        numbers = []
+        jobs = [lambda: numbers.append(self.barrier.wait(20))] * 3 + [event.wait for event in self.events]
+        threads = [threading.Thread(target=job, daemon=True) for job in jobs]
+        for thread in threads:
+            thread.start()
+        shared.Timer(0.01, lambda: [event.set() for event in self.events]).start()
+        for thread in threads:
+            thread.join(30)
+        assert not any(thread.is_alive() for thread in threads), (threads, self.barrier, self.events)
+        assert sorted(numbers) == [0, 1, 2], numbers
 
 
 def report(args):

@@ -359,6 +359,46 @@ def test_barrier_cancelled_and_aborted(run):
     run(main())
 
 
+class Hooked(asyncio.SelectorEventLoop):
+    """A loop that calls `hook` when another thread has told it of something."""
+
+    def call_soon_threadsafe(self, *args, **kwargs):
+        handle = super().call_soon_threadsafe(*args, **kwargs)
+        self.hook()
+        return handle
+
+
+def test_barrier_entered_while_the_others_are_woken(thread, until):
+    """Who came during an action stands behind those whose round is complete by then."""
+    def action():
+        if not late:
+            late.append(loop.create_task(barrier.wait_async()))
+            loop.run_until_complete(turns())
+
+    late, loop, hooked = [], asyncio.new_event_loop(), Hooked()
+    hooked.hook = int
+    barrier = threading.Barrier(3, action)
+    first = [hooked.create_task(barrier.wait_async()) for _ in range(2)]
+    hooked.run_until_complete(turns())
+    barrier.wait()      # and the latecomer is woken, but its loop does not run
+    hooked.run_until_complete(asyncio.gather(*first))
+    second = hooked.create_task(barrier.wait_async())
+    hooked.run_until_complete(turns())
+    asleep = thread(barrier.wait)
+    until(lambda: barrier.n_waiting == 2)
+    hooked.hook = lambda: loop.run_until_complete(turns())
+    barrier.wait()
+    hooked.run_until_complete(second)
+    asleep.join(10)
+    assert not asleep.is_alive() and barrier.n_waiting == 1
+    thread(barrier.wait)
+    until(lambda: barrier.n_waiting == 2)
+    barrier.wait()
+    loop.run_until_complete(late[0])
+    hooked.close()
+    loop.close()
+
+
 def test_awaited_twice():
     lock = threading.Lock()
     wait = lock.acquire_async()
@@ -478,6 +518,34 @@ def test_an_interrupt_while_the_loop_is_told(error, before, thread, until):
     until(lambda: not loop.is_running())
     loop.close()
     assert task.result() is True
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_an_exception_for_a_thread_that_tells_the_loop(before, thread, until):
+    """As by PyThreadState_SetAsyncExc(): it is raised in that thread, not in the main one."""
+    lock, loop, raised = threading.Lock(), Interrupted(), []
+    lock.acquire()
+
+    async def main():
+        async with lock:
+            return True
+
+    def release():
+        try:
+            lock.release()
+            for _ in range(1000):
+                time.sleep(0.001)
+        except SystemExit:
+            raised.append(standard.current_thread())
+
+    task = in_thread(loop, main(), thread, until)
+    loop.before, loop.error = before, SystemExit
+    releases = thread(release)
+    until(task.done)
+    releases.join(10)
+    until(lambda: not loop.is_running())
+    loop.close()
+    assert task.result() is True and raised == [releases]
 
 
 def test_a_loop_that_fails_once(thread, until, monkeypatch):

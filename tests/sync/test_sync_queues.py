@@ -152,12 +152,28 @@ def test_bounds(make):
             call()
 
 
+@pytest.mark.parametrize("make", [*ALL, Counted, opened])
+def test_put_nowait(make):
+    mine = make()
+    mine.put_nowait(1)
+    mine.put_nowait(item=2)
+    assert sorted(mine.get_many()) == [1, 2]
+    for args, kwargs in ((), {}), ((1, 2), {}), ((1,), {"item": 2}), ((), {"thing": 1}):
+        with pytest.raises(TypeError, match="put_nowait"):
+            mine.put_nowait(*args, **kwargs)
+    assert mine.empty()
+
+
 @bounded
 def test_mistakes(make):
     mine = make(1)
     for call in (lambda: mine.get(timeout=-1), lambda: (mine.put(1), mine.put(2, timeout=-1))):
         with pytest.raises(ValueError, match="'timeout' must be a non-negative number"):
             call()
+    mine.get()
+    with pytest.raises(ValueError, match="'timeout' must be a non-negative number"):
+        mine.put(2, timeout=-1)     # though there is room
+    assert mine.empty()
     mine.task_done()
     with pytest.raises(ValueError, match="called too many times"):
         mine.task_done()
@@ -854,14 +870,15 @@ def test_cancelled_while_it_takes_the_mutex_back(run):
     run(main())
 
 
-def test_put_many_of_a_list_that_changes(thread):
+@pytest.mark.parametrize("make", [Queue, Counted, opened])
+def test_put_many_of_a_list_that_changes(make, thread):
     """What is put are the items that were in it."""
-    its, items = Queue(2), [1, 2, 3, 4]
+    its, items = make(2), [1, 2, 3, 4]
     puts = thread(its.put_many, items)
     while its.qsize() < 2:
         time.sleep(0.001)
     items.clear()
-    assert [its.get() for _ in range(4)] == [1, 2, 3, 4]
+    assert [its.get(timeout=10) for _ in range(4)] == [1, 2, 3, 4]
     puts.join(10)
 
 

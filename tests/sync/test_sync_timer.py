@@ -14,13 +14,9 @@ from pyconc import threading
 from pyconc.threading import Timer
 
 
-def script(text, timeout=20):
-    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=timeout)
+def script(text, timeout=20, env=None):
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=timeout, env=env)
     return done.stdout, done.stderr, done.returncode
-
-
-def refuse(thread):
-    raise RuntimeError("can't start new thread")
 
 
 @pytest.fixture
@@ -32,12 +28,16 @@ def hooked(monkeypatch):
 
 
 def test_fires_in_a_thread_of_its_own():
-    seen = []
-    timer = Timer(0.01, lambda *args, **kwargs: seen.append((standard.current_thread(), args, kwargs)), (1, 2),
-                  {"a": 3})
+    def function(*args, **kwargs):
+        go.wait(10)
+        seen.append((standard.current_thread(), args, kwargs))
+
+    seen, go = [], standard.Event()
+    timer = Timer(0.01, function, (1, 2), {"a": 3})
     start = time.monotonic()
     timer.start()
     assert timer.is_alive() and timer in threading.enumerate()
+    go.set()
     timer.join()
     assert time.monotonic() - start >= 0.01
     assert seen == [(timer, (1, 2), {"a": 3})]
@@ -48,13 +48,14 @@ def test_fires_in_a_thread_of_its_own():
 def test_order_and_blocking_functions():
     """One that blocks holds up nobody."""
     seen, go = [], standard.Event()
-    timers = [Timer(0.05, seen.append, ("late",)), Timer(0.01, go.wait), Timer(0.02, seen.append, ("early",))]
-    for timer in timers:
+    late, blocks, early = Timer(60, seen.append, ("late",)), Timer(0.01, go.wait), Timer(0.02, seen.append, ("early",))
+    for timer in (late, blocks, early):
         timer.start()
-    timers[0].join()
-    assert seen == ["early", "late"] and timers[1].is_alive()
+    early.join()
+    assert seen == ["early"] and blocks.is_alive() and late.is_alive()
+    late.cancel()
     go.set()
-    timers[1].join()
+    blocks.join()
 
 
 def test_cancel():
@@ -168,29 +169,38 @@ def test_asked_while_it_becomes_a_thread(monkeypatch):
                 ask(timer)
 
 
-def test_first_thread_cannot_start(monkeypatch):
-    seen, timer = [], Timer(0, lambda: seen.append(1))
-    monkeypatch.setattr(standard.Thread, "start", refuse)
-    running = [thread for thread in standard.enumerate() if thread.name == "pyconc-timer"]
-    monkeypatch.undo()
-    for thread in running:
-        thread.join(10)
-    monkeypatch.setattr(standard.Thread, "start", refuse)
-    with pytest.raises(RuntimeError, match="can't start new thread"):
-        timer.start()
-    assert not timer.is_alive() and timer not in threading.enumerate()
-    with pytest.raises(RuntimeError, match="before it is started"):
-        timer.join()
-    monkeypatch.undo()
-    timer.start()
-    timer.join()
-    assert seen == [1]
+def test_first_thread_cannot_start():
+    text = """
+import threading
+from pyconc.threading import Timer, enumerate
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+start, threading.Thread.start = threading.Thread.start, refuse
+seen = []
+timer = Timer(0, seen.append, (1,))
+for method in timer.start, timer.join:
+    try:
+        method()
+    except RuntimeError as error:
+        print(error)
+assert not timer.is_alive() and timer not in enumerate()
+threading.Thread.start = start
+timer.start()
+timer.join()
+print(seen)
+"""
+    assert script(text) == ("can't start new thread\ncannot join thread before it is started\n[1]\n", "", 0)
 
 
 def test_thread_cannot_start_when_it_fires(monkeypatch, hooked):
-    timer = Timer(0.05, print)
-    timer.start()
+    def refuse(thread):
+        if thread is timer:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    start, timer = standard.Thread.start, Timer(0.01, print)
     monkeypatch.setattr(standard.Thread, "start", refuse)
+    timer.start()
     timer.join()
     assert not timer.is_alive() and timer not in threading.enumerate()
     assert "can't start" in str(hooked[0].exc_value) and hooked[0].thread is timer
@@ -297,8 +307,16 @@ def test_odd_intervals(monkeypatch):
 
 
 def test_exit_waits_for_timers_that_are_not_daemons():
-    assert script("from pyconc.threading import Timer; Timer(0.2, print, ('fired',)).start(); print('end')") == (
-        "end\nfired\n", "", 0)
+    text = """
+import threading
+from pyconc.threading import Timer
+def fire():
+    threading.main_thread().join()
+    print("fired")
+Timer(0.2, fire).start()
+print("end")
+"""
+    assert script(text) == ("end\nfired\n", "", 0)
 
 
 def test_exit_does_not_wait_for_daemons():
@@ -307,7 +325,8 @@ def test_exit_does_not_wait_for_daemons():
 
 
 def test_exit_while_daemons_go_on_starting_daemons():
-    out, errors, status = script("""
+    """Without Python's debug allocator: CPython itself reads the state of a daemon thread that it has freed at exit."""
+    text = """
 import threading, time
 from pyconc.threading import Timer
 
@@ -325,8 +344,9 @@ for _ in range(3):
     threading.Thread(target=start, daemon=True).start()
 time.sleep(0.2)
 print("exits", flush=True)
-""")
-    assert (out, errors, status) == ("exits\n", "", 0)
+"""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDEVMODE"}
+    assert script(text, env=env) == ("exits\n", "", 0)
 
 
 def test_a_daemon_fires_while_the_exit_waits_for_others():
@@ -334,9 +354,14 @@ def test_a_daemon_fires_while_the_exit_waits_for_others():
     text = """
 import threading, time
 from pyconc.threading import Timer
+fired = threading.Semaphore(0)
+
+def fire(name):
+    print(name)
+    fired.release()
 
 def daemon(name):
-    timer = Timer(0.1, print, (name,))
+    timer = Timer(0.1, fire, (name,))
     timer.daemon = True
     timer.start()
 
@@ -346,8 +371,9 @@ def late():
     try:
         daemon("after")
     except RuntimeError:        # Python 3.12 starts no thread any more
-        print("after")
-    time.sleep(0.5)
+        fire("after")
+    for _ in range(2):
+        fired.acquire(timeout=10)
 
 threading.Thread(target=late).start()
 daemon("before")
@@ -379,9 +405,9 @@ def test_fork():
     """A child has no timers, and can make its own."""
     text = """
 import os
-from pyconc.threading import Timer
-seen = []
-timer = Timer(0.3, print, ("parent's",), )
+from pyconc.threading import Event, Timer
+seen, waited = [], Event()
+timer = Timer(0.3, lambda: (waited.wait(10), print("parent's")))
 timer.start()
 pid = os.fork()
 if not pid:
@@ -392,6 +418,7 @@ if not pid:
     mine.join()
     os._exit(0 if seen == [1] else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+waited.set()
 """
     out, errors, status = script(text)
     assert (out, status) == ("0\nparent's\n", 0)
@@ -460,18 +487,25 @@ gc.collect()
     assert script(text, 60) == ("", "", 0)
 
 
-def test_counted_like_threads(until):
+def test_counted_like_threads():
     """The thread that waits is seen by the standard library alone, and not for long after the last timer."""
-    before = threading.active_count()
-    timers = [Timer(60, print) for _ in range(3)]
-    for timer in timers:
-        timer.start()
-    assert threading.active_count() == before + 3
-    assert [thread.name for thread in standard.enumerate()].count("pyconc-timer") == 1
-    for timer in timers:
-        timer.cancel()
-    assert threading.active_count() == before
-    until(lambda: not any(thread.name == "pyconc-timer" for thread in standard.enumerate()))
+    text = """
+import threading as standard, time
+from pyconc import threading
+main = standard.main_thread()
+timers = [threading.Timer(60, print) for _ in range(3)]
+for timer in timers:
+    timer.start()
+assert threading.active_count() == 4 and set(threading.enumerate()) == {main, *timers}
+while [thread.name for thread in standard.enumerate() if thread is not main] != ["pyconc-timer"]:
+    time.sleep(0.001)
+for timer in timers:
+    timer.cancel()
+assert threading.active_count() == 1 and threading.enumerate() == [main]
+while standard.active_count() > 1:
+    time.sleep(0.001)
+"""
+    assert script(text) == ("", "", 0)
 
 
 def test_idle_thread_ends(no_leaked_threads):

@@ -40,10 +40,18 @@ queue_get(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
 }
 
 static PyObject *
-queue_put_nowait(PyObject *self, PyObject *item)
+queue_put_nowait(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames)
 {
-    PyObject *args[2] = {item, Py_False};
-    return queue_put(self, args, 2, NULL);
+    static const pyc_signature signature = {"put_nowait", {"item"}, 1};
+    PyObject *put_args[2] = {NULL, Py_False};
+    if (PYC_LIKELY(nargs == 1 && kwnames == NULL)) {
+        put_args[0] = args[0];
+    }
+    else if (pyc_arguments(&signature, args, nargs, kwnames, put_args) < 0) {
+        return NULL;
+    }
+    return queue_put(self, put_args, 2, NULL);
 }
 
 static PyObject *
@@ -258,7 +266,7 @@ PyDoc_STRVAR(get_doc,
 "is true. Empty when there is none, ShutDown when there will be none, ValueError\n"
 "for a negative timeout. Source: queue.Queue.get.");
 PyDoc_STRVAR(put_nowait_doc,
-"put_nowait($self, item, /)\n--\n\nput(item, block=False).");
+"put_nowait($self, /, item)\n--\n\nput(item, block=False).");
 PyDoc_STRVAR(get_nowait_doc,
 "get_nowait($self, /)\n--\n\nget(block=False).");
 PyDoc_STRVAR(put_many_doc,
@@ -298,7 +306,7 @@ PyDoc_STRVAR(shutdown_doc,
 static PyMethodDef queue_methods[] = {
     {"put", PYC_KEYWORDS(queue_put), FAST, put_doc},
     {"get", PYC_KEYWORDS(queue_get), FAST, get_doc},
-    {"put_nowait", queue_put_nowait, METH_O, put_nowait_doc},
+    {"put_nowait", PYC_KEYWORDS(queue_put_nowait), FAST, put_nowait_doc},
     {"get_nowait", queue_get_nowait, METH_NOARGS, get_nowait_doc},
     {"put_many", PYC_KEYWORDS(queue_put_many), FAST, put_many_doc},
     {"get_many", PYC_KEYWORDS(queue_get_many), FAST, get_many_doc},
