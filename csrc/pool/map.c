@@ -238,6 +238,22 @@ await_call(map *self, Py_ssize_t i)
     return 0;
 }
 
+/* Raises what a call raised. A StopIteration would end the results, so it
+ * becomes what it becomes in a generator. */
+static void
+raise_taken(PyObject *exception)
+{
+    if (!PyErr_GivenExceptionMatches(exception, PyExc_StopIteration)) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+        return;
+    }
+    PyErr_SetString(PyExc_RuntimeError, "generator raised StopIteration");
+    PyObject *error = pyc_take_exception();
+    PyException_SetCause(error, Py_NewRef(exception));
+    PyException_SetContext(error, Py_NewRef(exception));
+    pyc_put_exception(error);
+}
+
 static PyObject *
 map_next(PyObject *op)
 {
@@ -252,7 +268,7 @@ map_next(PyObject *op)
     case RETURNED:
         return value;
     case RAISED:
-        PyErr_SetObject((PyObject *)Py_TYPE(value), value);
+        raise_taken(value);
         Py_DECREF(value);
         return NULL;
     default:

@@ -330,7 +330,7 @@ def test_one_thread_is_enough_to_have_a_turn():
     thread = threading.Thread(target=long)
     thread.start()
     try:
-        begun.wait()
+        assert begun.wait(30)
         hashing.pbkdf2_many("sha256", [b"x"], salt=b"s", iterations=1, threads=1)
         assert thread.is_alive()
     finally:

@@ -181,14 +181,21 @@ def test_handler_of_the_signal_module_runs_in_the_poll(loop):
         if len(seen) == 2:
             raise Alarm
 
+    def kill_twice():
+        for count in range(2):
+            while len(seen) < count:    # two that wait to be handled are one
+                time.sleep(0.001)
+            time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGUSR1)
+
     before = signal.signal(signal.SIGUSR1, handler)
+    thread = threading.Thread(target=kill_twice)
     try:
-        for delay in (0.01, 0.03):
-            thread = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGUSR1))
-            thread.start()
+        thread.start()
         with pytest.raises(Alarm):
             loop.run_forever()
     finally:
+        thread.join()
         signal.signal(signal.SIGUSR1, before)
     assert seen == [signal.SIGUSR1] * 2
     loop.call_soon(loop.stop)

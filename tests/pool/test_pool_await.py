@@ -357,7 +357,9 @@ def test_no_leak(pool, no_leaked_objects):
 
     def whole(run):
         run(main())
+        deadline = time.monotonic() + 30
         while pool._work_queue.qsize():     # cancelled jobs that no thread has come by yet
+            assert time.monotonic() < deadline
             time.sleep(0.001)
 
     # Four threads and a loop take a while to fill their caches.

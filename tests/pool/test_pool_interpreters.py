@@ -62,6 +62,11 @@ else:
             with pytest.raises(concurrent.futures.interpreter.BrokenInterpreterPool, match="initializer failed"):
                 pool.submit(abs, -1)
 
+    def test_no_daemons():
+        """Python may crash when a daemon thread still runs in another interpreter at exit."""
+        with pytest.raises(TypeError, match="daemon"):
+            futures.InterpreterPoolExecutor(1, daemon=True)
+
     def test_the_interpreters_are_closed(pool):
         from concurrent import interpreters
         before = len(interpreters.list_all())

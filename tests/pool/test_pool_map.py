@@ -8,10 +8,12 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
+from types import SimpleNamespace
 
 import pytest
 
-from pyconc.concurrent.futures import BrokenThreadPool, CancelledError, ThreadPoolExecutor
+from pyconc.concurrent.futures import BrokenThreadPool, CancelledError, ThreadPoolExecutor, thread
 
 pytestmark = pytest.mark.usefixtures("no_leaked_threads")
 LONG = 30       # seconds, after which a test gives up
@@ -45,10 +47,62 @@ def test_the_calls_are_made_before_the_results_are_asked_for(pool):
 
 
 def test_the_items_are_taken_at_once(pool):
+    for items in ([3, 4], {3: 0, 4: 0}, {3, 4}, deque([3, 4])):
+        results = pool.map(int, items)
+        items.clear()
+        assert sorted(results) == [3, 4]
     items = iter(range(3))
     results = pool.map(int, items)
     assert list(items) == []
     assert list(results) == [0, 1, 2]
+
+
+def test_the_first_calls_are_made_while_an_iterator_yields(pool):
+    made = threading.Event()
+
+    def items():
+        yield 1
+        yield made.wait(LONG)
+
+    assert list(pool.map(lambda item: made.set() or item, items())) == [1, True]
+    made.clear()
+    assert list(pool.map(lambda item, _: made.set() or item, items(), range(5))) == [1, True]
+
+
+def test_a_subclass_of_list_is_read_by_its_own_iterator(pool):
+    class Rows(list):
+        def __iter__(self):
+            return map(abs, super().__iter__())
+
+    assert list(pool.map(int, Rows([-1, -2]))) == [1, 2]
+
+
+def test_an_iterator_that_raises_leaves_the_calls_before_it():
+    made = []
+
+    def items():
+        yield 1
+        yield 2
+        raise KeyError("items")
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(KeyError, match="items"):
+        pool.map(made.append, items())
+    assert made == [1, 2]
+
+
+def test_the_timeout_counts_while_an_iterator_is_read(monkeypatch):
+    now, gate = [0], threading.Event()
+    monkeypatch.setattr(thread, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def items():
+        now[0] += 3 * LONG
+        yield LONG
+
+    with ThreadPoolExecutor(1) as pool:
+        results = pool.map(gate.wait, items(), timeout=2 * LONG)
+        with pytest.raises(concurrent.futures.TimeoutError):
+            next(results)
+        gate.set()
 
 
 def test_a_call_that_blocks_keeps_no_other_from_running():
@@ -119,6 +173,16 @@ def test_an_exception_comes_in_its_place_and_cancels_the_rest():
     assert begun == [0, 1, 2]
 
 
+@pytest.mark.parametrize("buffersize", [None, 2])
+def test_a_call_that_raises_stop_iteration_does_not_end_the_results(pool, buffersize):
+    results = pool.map(lambda row: next(iter(row)), [[1], [], [3]], buffersize=buffersize)
+    assert next(results) == 1
+    with pytest.raises(RuntimeError, match="generator raised StopIteration") as caught:
+        next(results)
+    assert type(caught.value.__cause__) is StopIteration
+    assert list(results) == []
+
+
 def test_close_cancels_what_nobody_has_begun():
     begun, permits = [], threading.Semaphore(1)
 
@@ -135,10 +199,18 @@ def test_close_cancels_what_nobody_has_begun():
 
 
 def test_timeout():
-    gate = threading.Event()
+    second, gate = threading.Event(), threading.Event()
+
+    def call(waits):
+        if waits:
+            second.set()
+            gate.wait(LONG)
+        return waits
+
     with ThreadPoolExecutor(1) as pool:
-        results = pool.map(lambda wait: wait and gate.wait(LONG), [False, True, True], timeout=0.1)
-        assert next(results) is False
+        results = pool.map(call, [False, True, True], timeout=0.1)
+        assert second.wait(LONG)
+        assert next(results) is False       # it is there, be it ever so late
         before = time.monotonic()
         with pytest.raises(concurrent.futures.TimeoutError):
             next(results)
@@ -240,13 +312,13 @@ def test_a_map_in_a_map():
 
 
 def test_functions_in_c_let_others_have_the_gil():
+    made, seen, count, deadline = [], set(), 2_000_000, time.monotonic() + LONG
     with ThreadPoolExecutor(1) as pool:
-        results = pool.map(int, ["1"] * 2_000_000)
-        before = time.monotonic()
-        time.sleep(0.001)       # takes the GIL again afterwards
-        others = time.monotonic() - before
-        list(results)
-        assert others < (time.monotonic() - before) / 2
+        results = pool.map(made.append, range(count))
+        while len(made) < count and time.monotonic() < deadline:
+            seen.add(len(made))
+        assert sum(1 for _ in results) == count
+    assert seen - {0, count}        # this thread ran in the middle of the calls
 
 
 def test_ctrl_c():

@@ -548,6 +548,29 @@ def test_exit_does_not_wait_for_daemons():
     assert (code, out, err) == (0, "True\n", "")
 
 
+def test_exit_cancels_what_waits_for_a_daemon_without_a_pool():
+    """And wakes the thread that waits for it."""
+    code, out, err = run_script("""
+        import threading, time
+        from pyconc.concurrent.futures import CancelledError, ThreadPoolExecutor
+
+        def use():
+            pool, running = ThreadPoolExecutor(1, daemon=True), threading.Event()
+            pool.submit(lambda: (running.set(), time.sleep(3600)))
+            running.wait()
+            return pool.submit(print, "never")
+
+        def wait(future):
+            try:
+                future.result()
+            except CancelledError:
+                print("cancelled")
+
+        threading.Thread(target=wait, args=(use(),)).start()
+    """)
+    assert (code, out, err) == (0, "cancelled\n", "")
+
+
 def test_exit_with_idle_threads():
     assert run_script("""
         from pyconc.concurrent.futures import ThreadPoolExecutor
@@ -555,6 +578,26 @@ def test_exit_with_idle_threads():
         for pool in pools:
             list(pool.map(int, range(10)))
     """) == (0, "", "")
+
+
+def test_exit_after_the_start_of_a_thread_was_interrupted():
+    code, out, err = run_script("""
+        import threading
+        from pyconc.concurrent.futures import ThreadPoolExecutor
+        pool, start = ThreadPoolExecutor(2), threading.Thread.start
+
+        def interrupted(thread):
+            start(thread)
+            raise KeyboardInterrupt
+
+        threading.Thread.start = interrupted
+        try:
+            pool.submit(int)
+        except KeyboardInterrupt:
+            print("interrupted")
+        threading.Thread.start = start
+    """)
+    assert (code, out, err) == (0, "interrupted\n", "")
 
 
 def test_submit_while_the_interpreter_ends():
@@ -671,6 +714,41 @@ def test_fork_child_that_returns_from_the_worker_ends():
     print("ended")
     """)
     assert (code, out.splitlines()[-1], err) == (0, "ended", "")
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+def test_fork_child_is_told_of_the_lost_jobs_of_a_pool_that_was_dropped(daemon):
+    code, out, err = run_script(FORK + f"""
+    job = ThreadPoolExecutor(1, daemon={daemon}).submit(gate.wait, 30)
+
+    def child():
+        try:
+            job.result(30)
+        except BrokenThreadPool as error:
+            print("told")
+
+    assert in_child(child) == 0
+    gate.set()
+    print(job.result(30))
+    """)
+    assert (code, out, err) == (0, "told\nTrue\n", "")
+
+
+def test_fork_child_goes_on_with_as_completed():
+    code, out, err = run_script(FORK + """
+    from pyconc.concurrent.futures import as_completed
+    jobs = [pool.submit(int), pool.submit(gate.wait, 30), pool.submit(gate.wait, 30)]
+    results = as_completed(jobs, 30)
+    assert next(results) is jobs[0]
+
+    def child():
+        print([type(job.exception()).__name__ for job in results])
+
+    assert in_child(child) == 0
+    gate.set()
+    print([job.result() for job in results])
+    """)
+    assert (code, out, err) == (0, "['BrokenThreadPool', 'BrokenThreadPool']\n[True, True]\n", "")
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="reads the CPU time from /proc")

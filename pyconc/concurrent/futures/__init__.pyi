@@ -1,3 +1,4 @@
+import sys
 from concurrent.futures import ALL_COMPLETED as ALL_COMPLETED
 from concurrent.futures import FIRST_COMPLETED as FIRST_COMPLETED
 from concurrent.futures import FIRST_EXCEPTION as FIRST_EXCEPTION
@@ -31,6 +32,11 @@ __all__ = [
     "as_completed",
     "wait",
 ]
+
+if sys.version_info >= (3, 14):
+    from pyconc.concurrent.futures.interpreter import InterpreterPoolExecutor as InterpreterPoolExecutor
+
+    __all__ += ["InterpreterPoolExecutor"]
 
 def __getattr__(name: str) -> Any: ...
 def __dir__() -> list[str]: ...

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The Future of pyconc's executors."""
 import concurrent.futures
+import os
 import queue
 import threading
 import time
@@ -43,6 +44,18 @@ class Future(_core.FutureBase, concurrent.futures.Future):
     _new_condition = staticmethod(_Condition)
 
 
+_process = object()     # another one in a forked child
+
+
+def _after_fork_in_child():
+    global _process
+    _process = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def _watched(fs):
     """A dict of the futures, in their order. One that is not told when it is over (pyconc.native's) asks to be."""
     fs = dict.fromkeys(fs)
@@ -59,6 +72,7 @@ def as_completed(fs, timeout=None):
     of other libraries may be among them. In a worker of a pool and without a timeout, those that wait in that pool are
     run here, since nobody else might. Source: concurrent.futures.as_completed.
     """
+    process = _process
     end = None if timeout is None else timeout + time.monotonic()
     pending = _watched(fs)
     if not all(isinstance(future, _core.FutureBase) for future in pending):
@@ -80,6 +94,9 @@ def as_completed(fs, timeout=None):
             last = [future]
             del future
             yield last.pop()    # keeps nothing of it
+            if _process is not process:     # a child's, where the jobs that the fork lost have ended without a callback
+                yield from as_completed(pending, None if end is None else end - time.monotonic())
+                return
     finally:
         for future in pending:
             try:

@@ -18,8 +18,9 @@ def _run(task):
 class InterpreterPoolExecutor(ThreadPoolExecutor, concurrent.futures.InterpreterPoolExecutor):
     """Runs calls in threads that have an interpreter, and so a GIL, each.
 
-    max_workers, thread_name_prefix, initializer, initargs, daemon: as ThreadPoolExecutor takes them; the initializer is
-    called in each interpreter, and BrokenInterpreterPool raised after it has failed.
+    max_workers, thread_name_prefix, initializer, initargs: as ThreadPoolExecutor takes them; the initializer is called
+    in each interpreter, and BrokenInterpreterPool raised after it has failed. There are no daemons: Python may crash
+    when a thread still runs in another interpreter at exit.
 
     Functions, arguments and results are copied from one interpreter to the other. Source:
     concurrent.futures.InterpreterPoolExecutor.
@@ -27,10 +28,10 @@ class InterpreterPoolExecutor(ThreadPoolExecutor, concurrent.futures.Interpreter
 
     _broken_type = BrokenInterpreterPool
 
-    def __init__(self, max_workers=None, thread_name_prefix="", initializer=None, initargs=(), *, daemon=False):
+    def __init__(self, max_workers=None, thread_name_prefix="", initializer=None, initargs=()):
         self._new_context, self._task = WorkerContext.prepare(initializer, initargs)
         super().__init__(max_workers, thread_name_prefix or f"InterpreterPoolExecutor-{next(_counter)}", initializer,
-                         initargs, daemon=daemon)
+                         initargs)
 
     def _hooks(self):
         context = self._new_context()

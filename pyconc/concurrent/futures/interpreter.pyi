@@ -18,7 +18,5 @@ if sys.version_info >= (3, 14):
             thread_name_prefix: str = "",
             initializer: Callable[..., object] | None = None,
             initargs: tuple[Any, ...] = (),
-            *,
-            daemon: bool = False,
         ) -> None: ...
         def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]: ...

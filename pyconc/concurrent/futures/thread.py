@@ -18,8 +18,11 @@ from pyconc.concurrent.futures._base import Future
 _cpu_count = getattr(os, "process_cpu_count", os.cpu_count)
 _counter = itertools.count()
 _executors = weakref.WeakSet()
-_queues = weakref.WeakKeyDictionary()  # thread: what it works on
+_queues = weakref.WeakKeyDictionary()  # thread: (what it works on, whether the exit does not wait for it)
 _exiting = False
+# Whose items are read without running anybody's Python code.
+_AT_HAND = frozenset({list, tuple, range, str, bytes, bytearray, set, frozenset, deque, dict,
+                      *(type(view) for view in ({}.keys(), {}.values(), {}.items()))})
 # Held while a thread is started, so that the interpreter's exit misses none.
 _lock = threading.Lock()
 
@@ -29,21 +32,22 @@ def _at_exit():
     global _exiting
     with _lock:
         _exiting = True
-    workers = list(_queues.items())
-    for _, queue in workers:
+    workers = dict(_queues)
+    # Those of all executors: a thread whose start() was interrupted, by a Ctrl-C, is in no list.
+    queues = {executor._work_queue: executor._daemon for executor in list(_executors)} | dict(workers.values())
+    for queue, daemon in queues.items():
         queue.close(True)
-    for executor in list(_executors):
-        if executor._daemon:
-            executor._work_queue.close(True)
-            executor._work_queue.cancel()
-    for thread, _ in workers:
-        thread.join()
+        if daemon:
+            queue.cancel()
+    for thread, (_, daemon) in workers.items():
+        if not daemon:
+            thread.join()
 
 
 def _after_fork_in_child():
     _lock._at_fork_reinit()
     lost = BrokenThreadPool("the process was forked: the thread that ran this job is in the parent")
-    queues = set(_queues.values())
+    queues = {queue for queue, _ in _queues.values()}
     _queues.clear()
     for executor in list(_executors):
         executor._reset()
@@ -169,8 +173,7 @@ class ThreadPoolExecutor(_core.ThreadPoolBase, concurrent.futures.ThreadPoolExec
                                       daemon=self._daemon or None)
             thread.start()
             self._threads.add(thread)
-            if not self._daemon:
-                _queues[thread] = self._work_queue
+            _queues[thread] = self._work_queue, self._daemon
 
     def _started_threads(self):
         """All, also the one that a submit() in another thread is just about to start."""
@@ -188,16 +191,19 @@ class ThreadPoolExecutor(_core.ThreadPoolBase, concurrent.futures.ThreadPoolExec
         chunksize: accepted for the sake of other executors.
         buffersize: at most so many calls are submitted whose results have not been taken; None submits all at once.
 
+        The first calls are made while an iterator still yields items for the others. Items that are there already, in
+        lists, tuples, ranges, strings, sets, dicts and their views or deques, take less: no Future a call.
+
         Source: concurrent.futures.Executor.map.
         """
         if buffersize is not None and not isinstance(buffersize, int):
             raise TypeError(f"buffersize must be an integer or None, not {buffersize!r}")
         if buffersize is not None and buffersize < 1:
             raise ValueError(f"buffersize must be None or > 0, not {buffersize!r}")
-        if buffersize is None and self.submit == super().submit:
-            items = list(iterables[0]) if len(iterables) == 1 else list(zip(*iterables))
-            return _results(self._map(fn, items, len(iterables) != 1, timeout))
         end = None if timeout is None else timeout + time.monotonic()
+        if buffersize is None and self.submit == super().submit and _AT_HAND.issuperset(map(type, iterables)):
+            items = list(iterables[0]) if len(iterables) == 1 else list(zip(*iterables))
+            return _results(self._map(fn, items, len(iterables) != 1, None if end is None else end - time.monotonic()))
         items = zip(*iterables)
         futures = deque(self.submit(fn, *args) for args in itertools.islice(items, buffersize))
         # The generator must not keep the pool alive.
