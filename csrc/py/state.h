@@ -131,6 +131,7 @@ extern struct PyModuleDef pyc_core_module;
     X(thread_lock_type)                                                        \
     X(rlock_type)                                                              \
     X(mailbox_type)                                                            \
+    X(mailbag_type)                                                            \
     X(bridge_type)
 
 typedef struct {
@@ -168,6 +169,14 @@ typedef struct {
 /* The state behind the module that defines `type` or one of its bases. */
 pyc_state *pyc_state_of_type(PyTypeObject *type);
 pyc_state *pyc_state_of_module(PyObject *module);
+
+/* Whether the collector has taken the module apart: some of its objects may
+ * come after it. */
+static inline int
+pyc_state_is_cleared(const pyc_state *state)
+{
+    return state->asyncio_get_running_loop == NULL;
+}
 
 /* Makes the heap type of `spec` in `module`, with `bases` (a type, a tuple or
  * NULL), adds it under its short name and stores a reference in *slot.

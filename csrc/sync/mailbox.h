@@ -16,13 +16,16 @@ typedef struct {
     pyc_outcome outcome;
 } pyc_letter;
 
+typedef struct pyc_mailbag pyc_mailbag;
+
+/* Never holds letters that are on their way: a mailbox lives as long as the
+ * module does, and letters keep their loop alive. */
 typedef struct {
     PyObject_HEAD
-    PyObject *loop; /* a weak reference */
-    pyc_letter *letters;
-    Py_ssize_t count;
-    Py_ssize_t size;
-    int announced; /* the loop has been told to come, or is being told */
+    PyObject *loop;   /* a weak reference */
+    pyc_mailbag *bag; /* where letters go; owned unless announced */
+    int announced; /* the loop has been told to come, or is being told: the bag
+                    * belongs to who tells it, then to the loop */
     pyc_lock lock;
     pyc_state *module;
 } pyc_mailbox;
@@ -41,8 +44,7 @@ int pyc_mailbox_put(pyc_mailbox *self, PyObject *future, pyc_outcome outcome,
 
 #define PYC_FOLLOWS 2
 
-/* Whether the loop is there and not closed: the letters to one that is are
- * dropped. Never an exception. */
+/* Whether the loop is there and not closed. Never an exception. */
 int pyc_mailbox_is_open(pyc_mailbox *self);
 
 /* Sets the asyncio future, in its loop's thread, unless it is done: 0, or -1

@@ -116,6 +116,9 @@ pyc_waiters_move(pyc_waiters *from, pyc_waiters *to)
 static int
 is_here(pyc_mailbox *mailbox)
 {
+    if (pyc_state_is_cleared(mailbox->module)) {
+        return 0;
+    }
     PyObject *loop =
         PyObject_CallNoArgs(mailbox->module->asyncio_get_running_loop);
     if (loop == NULL) {

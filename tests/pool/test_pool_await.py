@@ -10,6 +10,7 @@ import weakref
 
 import pytest
 
+import pyconc
 from pyconc.concurrent.futures import Future, ThreadPoolExecutor
 
 pytestmark = pytest.mark.usefixtures("no_leaked_threads")
@@ -291,6 +292,30 @@ def test_a_future_outlives_a_closed_loop(pool):
     pool.shutdown()
     assert not future.done()
     del loop, future
+    gc.collect()
+    assert ref() is None
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.SelectorEventLoop, pyconc.new_event_loop])
+def test_a_result_on_its_way_when_its_loop_is_closed(start, new_loop, pool):
+    """The loop is gone when nobody uses it any more."""
+    gate = threading.Event()
+
+    async def wait(future):
+        await future
+
+    async def main():
+        task = asyncio.create_task(wait(start(gate.wait, 30)))
+        task._log_destroy_pending = False
+        await asyncio.sleep(0)
+
+    loop = new_loop()
+    loop.run_until_complete(main())
+    ref = weakref.ref(loop)
+    gate.set()
+    pool.shutdown()
+    loop.close()
+    del loop
     gc.collect()
     assert ref() is None
 

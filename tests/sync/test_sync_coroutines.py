@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 
+import pyconc
 from pyconc import threading
 
 GATES = [threading.Lock, threading.RLock, threading.Semaphore, threading.BoundedSemaphore, threading.Condition]
@@ -631,6 +632,27 @@ def test_a_wake_that_follows_one_that_a_closed_loop_took(thread, until):
     until(lambda: got)
     for task in tasks:
         task._log_destroy_pending = False
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, pyconc.new_event_loop])
+@pytest.mark.parametrize("make", [threading.Lock, lambda: threading.Semaphore(1)])
+def test_a_wake_on_its_way_when_its_loop_is_closed(new_loop, make, thread, until):
+    """It goes to the next one once the task is gone, and the loop is gone then, too."""
+    gate, got = make(), []
+    gate.acquire()
+    loop = new_loop()
+    task = loop.create_task(gate.acquire_async())
+    loop.run_until_complete(turns())
+    thread(lambda: got.append(gate.acquire()))
+    time.sleep(0.05)
+    gate.release()
+    loop.close()
+    task._log_destroy_pending = False
+    gone = weakref.ref(loop)
+    del loop, task
+    gc.collect()
+    until(lambda: got)
+    assert gone() is None
 
 
 @pytest.mark.parametrize("make", [threading.Lock, threading.RLock])

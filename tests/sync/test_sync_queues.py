@@ -1,6 +1,7 @@
 """pyconc.queue beside queue: order, bounds, waiting, shutdown, subclasses and the parts that programs reach for."""
 import asyncio
 import contextlib
+import gc
 import os
 import queue as standard
 import random
@@ -850,6 +851,23 @@ def test_a_wake_for_a_closed_loop_goes_to_the_next(thread):
     gets = thread(lambda: got.append(its.get()))
     time.sleep(0.05)
     its.put("item")
+    gets.join(10)
+    assert got == ["item"]
+
+
+def test_a_wake_on_its_way_when_its_loop_is_closed(thread):
+    """The item goes to the next one once the task is gone."""
+    its, got = Queue(), []
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(its.get_async())
+    loop.run_until_complete(asyncio.sleep(0.01))
+    gets = thread(lambda: got.append(its.get()))
+    time.sleep(0.05)
+    its.put("item")
+    loop.close()
+    task._log_destroy_pending = False
+    del loop, task
+    gc.collect()
     gets.join(10)
     assert got == ["item"]
 
