@@ -23,6 +23,7 @@ import pyconc.queue
 from pyconc import threading as shared
 from pyconc.concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed, wait
 
+LOOPS = (pyconc.new_event_loop, asyncio.SelectorEventLoop)
 QUEUES = (pyconc.queue.Queue, pyconc.queue.LifoQueue, pyconc.queue.PriorityQueue, pyconc.queue.SimpleQueue)
 
 
@@ -142,7 +143,21 @@ class Chaos:
         if rng.random() < 0.5:
             results.close()
 
-    ACTIONS = (put_one, put_one, get_one, get_one, lock, condition, event, meet, timer, submit, map)
+    def abandon(self, rng):
+        """A loop is closed while its coroutine waits, or after it was told and before it looks."""
+        loop = rng.choice(LOOPS)()
+        loop.set_exception_handler(lambda loop, context: None)      # of its task, which is pending
+        task = loop.create_task(rng.choice(self.queues).get_async())
+        loop.run_until_complete(asyncio.sleep(rng.choice([0, 0.001])))
+        loop.close()
+        if task.done():
+            with self.count:
+                self.got[task.result()] += 1
+        del task, loop
+        if rng.random() < 0.2:
+            gc.collect()
+
+    ACTIONS = (put_one, put_one, get_one, get_one, lock, condition, event, meet, timer, submit, map, abandon)
 
     def thread(self, seed):
         rng = random.Random(seed)
@@ -224,7 +239,7 @@ class Chaos:
     def start(self):
         jobs = [(self.thread, (f"{self.seed} {number}",)) for number in range(5)]
         jobs += [(self.loop, (f"{self.seed} loop {number}", new_loop))
-                 for number, new_loop in enumerate([pyconc.new_event_loop, asyncio.SelectorEventLoop])]
+                 for number, new_loop in enumerate(LOOPS)]
         threads = [threading.Thread(target=target, args=args, daemon=True) for target, args in jobs]
         for thread in threads:
             thread.start()
@@ -237,6 +252,7 @@ class Chaos:
             thread.join(max(0, deadline - time.monotonic()))
         assert not any(thread.is_alive() for thread in threads), threads
         self.pool.shutdown()
+        gc.collect()        # abandoned loops pass on what their coroutines were told
         for queue in self.queues:
             while True:
                 try:
