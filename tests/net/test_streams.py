@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """asyncio's streams on pyconc's loop, where their reading and draining is C: as on asyncio's loop."""
 import asyncio
+import contextlib
 import fractions
 import gc
 import inspect
@@ -632,6 +633,19 @@ def test_no_memory_to_take_a_reader_over():
     assert (ended.stdout, ended.stderr) == ("done after some\n", "")
 
 
+@contextlib.asynccontextmanager
+async def handed_out(kind):
+    """The protocol of this kind, the streams that its callback is given, and the socket of its peer."""
+    loop, accepted = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+    own = asyncio.StreamReader()        # the protocol has a weak reference
+    ours, peer = socket.socketpair()
+    with peer:
+        transport, protocol = await loop.create_connection(
+            lambda: kind(own, lambda *streams: accepted.set_result(streams)), sock=ours)
+        yield protocol, *await accepted, peer
+        transport.close()
+
+
 def test_a_reader_in_the_place_of_the_protocol_s_own(run):
     """Its writer goes by that one."""
     class Protocol(asyncio.StreamReaderProtocol):
@@ -642,17 +656,10 @@ def test_a_reader_in_the_place_of_the_protocol_s_own(run):
             self._client_connected_cb(reader, writer)
 
     async def main():
-        loop, accepted = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
-        own = asyncio.StreamReader()
-        ours, peer = socket.socketpair()
-        with peer:
-            transport, _ = await loop.create_connection(
-                lambda: Protocol(own, lambda *streams: accepted.set_result(streams)), sock=ours)
-            reader, writer = await accepted
+        async with handed_out(Protocol) as (_, reader, writer, _):
             reader.set_exception(ValueError("lost"))
             with pytest.raises(ValueError, match="lost"):
                 await writer.drain()
-            transport.close()
 
     run(main)
     assert run.reports == []
@@ -668,17 +675,10 @@ def test_a_writer_of_another_reader(run):
             self._client_connected_cb(self._stream_reader, writer)
 
     async def main():
-        loop, accepted = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
-        own = asyncio.StreamReader()
-        ours, peer = socket.socketpair()
-        with peer:
-            transport, protocol = await loop.create_connection(
-                lambda: Protocol(own, lambda *streams: accepted.set_result(streams)), sock=ours)
-            _, writer = await accepted
+        async with handed_out(Protocol) as (protocol, _, writer, _):
             protocol.other.set_exception(ValueError("lost"))
             with pytest.raises(ValueError, match="lost"):
                 await writer.drain()
-            transport.close()
 
     run(main)
     assert run.reports == []
@@ -694,18 +694,11 @@ def test_a_writer_of_a_protocol_that_cannot_drain(run):
             self._client_connected_cb(self._stream_reader, writer)
 
     async def main():
-        loop, accepted = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
-        own = asyncio.StreamReader()
-        ours, peer = socket.socketpair()
-        with peer:
-            transport, _ = await loop.create_connection(
-                lambda: Protocol(own, lambda *streams: accepted.set_result(streams)), sock=ours)
-            _, writer = await accepted
+        async with handed_out(Protocol) as (_, _, writer, peer):
             writer.write(b"data")
             assert peer.recv(10) == b"data"
             with pytest.raises(AttributeError):
                 await writer.drain()
-            transport.close()
 
     run(main)
     assert run.reports == []
@@ -722,23 +715,16 @@ def test_a_protocol_that_drains_in_its_own_way(run, where):
                 await super()._drain_helper()
 
     async def main():
-        loop, accepted = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
-        own = asyncio.StreamReader()
-        ours, peer = socket.socketpair()
-
-        def factory():
-            protocol = Protocol(own, lambda *streams: accepted.set_result(streams))
+        def protocol_of(*args):
+            protocol = Protocol(*args)
             if where == "instance":
                 original = protocol._drain_helper
                 protocol._drain_helper = lambda: (called.append(protocol), original())[1]
             return protocol
 
-        with peer:
-            transport, protocol = await loop.create_connection(factory, sock=ours)
-            _, writer = await accepted
+        async with handed_out(protocol_of) as (protocol, _, writer, _):
             await writer.drain()
             assert called == [protocol]
-            transport.close()
 
     run(main)
     assert run.reports == []
