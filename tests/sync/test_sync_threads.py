@@ -2,8 +2,10 @@
 import os
 import pickle
 import signal
+import sys
 import threading as standard
 import time
+import warnings
 import weakref
 
 import pytest
@@ -69,6 +71,25 @@ def test_timeouts_are_the_standard_ones(name, timeout):
 
     mine, theirs = wait(threading), wait(standard)
     assert (mine[0] if isinstance(mine, tuple) else mine) == (theirs[0] if isinstance(theirs, tuple) else theirs)
+
+
+@pytest.mark.parametrize("args, kwargs", [((1,), {}), ((1, 2), {}), ((), {"x": 1})])
+def test_arguments_of_an_rlock(args, kwargs):
+    """An error from 3.15 on; before, a warning that they will be."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        mine, theirs = (outcome(m.RLock, *args, **kwargs) for m in (threading, standard))
+    if sys.version_info >= (3, 15):
+        assert mine == theirs
+    else:
+        with pytest.warns(DeprecationWarning, match="removed in 3.15"):
+            assert not threading.RLock(*args, **kwargs).locked()
+
+    class Named(threading.RLock):
+        def __init__(self, *args, **kwargs):
+            super().__init__()
+
+    assert Named(*args, **kwargs).acquire()
 
 
 @pytest.mark.parametrize("call", [
