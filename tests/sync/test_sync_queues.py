@@ -1,6 +1,5 @@
 """pyconc.queue beside queue: order, bounds, waiting, shutdown, subclasses and the parts that programs reach for."""
 import asyncio
-import contextlib
 import gc
 import os
 import queue as standard
@@ -497,7 +496,7 @@ def test_interrupt(make, interrupted):
 
 
 @kinds
-def test_a_signal_handler_gets_while_we_do(make, thread):
+def test_a_signal_handler_gets_while_we_do(make, thread, asleep):
     mine, got, in_time, handling, handled = make(), [], [], threading.Event(), threading.Event()
 
     def handler(*_):
@@ -506,10 +505,10 @@ def test_a_signal_handler_gets_while_we_do(make, thread):
         handled.set()
 
     def put():
-        time.sleep(0.05)
+        asleep(threading.main_thread())
         signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
         assert handling.wait(10)
-        time.sleep(0.05)  # the handler waits, too
+        asleep(threading.main_thread())  # the handler waits, too
         mine.put(1)
         in_time.append(handled.wait(10))
         mine.put(2)
@@ -536,17 +535,16 @@ def test_simple_queue_is_put_to_from_a_destructor():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_fork_forgets_who_waited(thread, in_child):
+def test_fork_forgets_who_waited(thread, in_child, asleep):
     """A getter that was left behind takes nothing in the child."""
     mine, got = Queue(), []
-    thread(lambda: got.append(mine.get()))
-    time.sleep(0.02)
+    asleep(thread(lambda: got.append(mine.get())))
 
     def child():
         taken = []
-        one = threading.Thread(target=lambda: taken.append(mine.get(timeout=5)))
+        one = threading.Thread(target=lambda: taken.append(mine.get(timeout=30)))
         one.start()
-        time.sleep(0.05)
+        asleep(one)
         mine.put(1)
         one.join()
         return taken
@@ -693,7 +691,7 @@ def test_opened_while_tasks_wait(run):
     assert not mine.mutex.locked()
 
 
-def test_join_while_an_item_that_cannot_be_compared_is_put(thread):
+def test_join_while_an_item_that_cannot_be_compared_is_put(thread, asleep):
     class Item:
         def __lt__(self, other):
             its.task_done()         # by anybody
@@ -702,9 +700,7 @@ def test_join_while_an_item_that_cannot_be_compared_is_put(thread):
     its = PriorityQueue()
     its.put(Item())
     joins = thread(its.join)
-    while not joins.is_alive():
-        time.sleep(0.001)
-    time.sleep(0.01)
+    asleep(joins)
     with pytest.raises(TypeError, match="not comparable"):
         its.put(Item())
     joins.join(10)
@@ -712,12 +708,12 @@ def test_join_while_an_item_that_cannot_be_compared_is_put(thread):
     assert its.unfinished_tasks == 0 and its.qsize() == 1
 
 
-def test_a_signal_while_another_compares(thread):
+def test_a_signal_while_another_compares(thread, asleep, reached):
     """It ends a get() whose time is over, but who waits for the comparison: nothing of it is left behind."""
     class Item:
         def __lt__(self, other):
             comparing.set()
-            assert go_on.wait(10)
+            assert go_on.wait(30)
             return False
 
     class Stop(Exception):
@@ -727,34 +723,51 @@ def test_a_signal_while_another_compares(thread):
         raise Stop
 
     def put():
-        time.sleep(0.05)            # the main thread stands in the queue then, after the first
+        asleep(threading.main_thread())     # it stands in the queue then, after the first
         its.put_many([Item(), Item()])
+        put_all.set()
 
     def interrupt():
-        if comparing.wait(1):       # or the first was so quick that there is nothing to compare
-            time.sleep(0.4)         # its time is over then
+        while not comparing.is_set():
+            if put_all.wait(0.001):     # the first was so quick that there was nothing to compare
+                return
+        time.sleep(TIMEOUT)
+        asleep(threading.main_thread())
+        if not left.is_set():
             signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
 
-    its, got = PriorityQueue(), []
-    comparing, go_on = threading.Event(), threading.Event()
+    def attempt():
+        nonlocal its, comparing, go_on, put_all, left, got
+        its, got = PriorityQueue(), []
+        comparing, go_on, put_all, left = (threading.Event() for _ in range(4))
+        stopped, first = False, thread(lambda: got.append(its.get()))
+        asleep(first)
+        interrupts, puts = thread(interrupt), thread(put)
+        try:
+            its.get(timeout=TIMEOUT)
+        except Empty:       # before anything was put
+            pass
+        except Stop:
+            stopped = True
+        left.set()
+        interrupts.join()
+        go_on.set()
+        for one in puts, first:
+            one.join()
+        return stopped
+
+    TIMEOUT = 0.2
+    its = comparing = go_on = put_all = left = got = None
     before = signal.signal(signal.SIGUSR1, stop)
     try:
-        first = thread(lambda: got.append(its.get()))
-        time.sleep(0.05)
-        thread(put)
-        interrupts = thread(interrupt)
-        with contextlib.suppress(Empty), pytest.raises(Stop):
-            its.get(timeout=0.2)
+        reached(attempt)
     finally:
-        interrupts.join()
         signal.signal(signal.SIGUSR1, before)
-        go_on.set()
-    first.join(10)
-    its.get_many(timeout=10)
+    its.get_many(timeout=30)
     last = thread(lambda: got.append(its.get()))
-    time.sleep(0.05)
+    asleep(last)
     its.put("last")
-    last.join(10)
+    last.join(30)
     assert got[1:] == ["last"]
 
 
@@ -810,7 +823,7 @@ def test_get_many_keeps_an_interrupt_of_a_comparison():
         time.sleep(0.1)
 
 
-def test_shutdown_of_a_queue_that_is_opened_meanwhile(thread):
+def test_shutdown_of_a_queue_that_is_opened_meanwhile(thread, asleep):
     """It ends the queue that Python has in its hands then."""
     class Item:
         def __lt__(self, other):
@@ -830,9 +843,9 @@ def test_shutdown_of_a_queue_that_is_opened_meanwhile(thread):
     puts = thread(its.put, Item())
     assert comparing.wait(10)
     opens = thread(lambda: its.mutex)
-    time.sleep(0.05)
+    asleep(opens)
     shuts = thread(its.shutdown, True)
-    time.sleep(0.05)
+    asleep(shuts)
     go_on.set()
     for one in puts, opens, shuts:
         one.join(10)
@@ -841,7 +854,7 @@ def test_shutdown_of_a_queue_that_is_opened_meanwhile(thread):
     assert ended == ["get"]
 
 
-def test_a_wake_for_a_closed_loop_goes_to_the_next(thread):
+def test_a_wake_for_a_closed_loop_goes_to_the_next(thread, asleep):
     its, got = Queue(), []
     loop = asyncio.new_event_loop()
     task = loop.create_task(its.get_async())
@@ -849,20 +862,20 @@ def test_a_wake_for_a_closed_loop_goes_to_the_next(thread):
     loop.close()
     task._log_destroy_pending = False
     gets = thread(lambda: got.append(its.get()))
-    time.sleep(0.05)
+    asleep(gets)
     its.put("item")
     gets.join(10)
     assert got == ["item"]
 
 
-def test_a_wake_on_its_way_when_its_loop_is_closed(thread):
+def test_a_wake_on_its_way_when_its_loop_is_closed(thread, asleep):
     """The item goes to the next one once the task is gone."""
     its, got = Queue(), []
     loop = asyncio.new_event_loop()
     task = loop.create_task(its.get_async())
     loop.run_until_complete(asyncio.sleep(0.01))
     gets = thread(lambda: got.append(its.get()))
-    time.sleep(0.05)
+    asleep(gets)
     its.put("item")
     loop.close()
     task._log_destroy_pending = False
