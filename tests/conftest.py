@@ -40,7 +40,7 @@ def small_collections():
     gc.freeze()
 
 
-def settled(count, before, seconds=10):
+def settled(count, before, seconds=2):
     """What `count` has now beyond `before`, once it holds still: a thread that was joined may still be in its exit."""
     deadline = time.monotonic() + seconds
     while True:
@@ -190,11 +190,11 @@ def asleep():
 
 @pytest.fixture
 def meanwhile():
-    """meanwhile(function, *args): a block; a thread calls the function as soon as the one in the block is asleep."""
+    """meanwhile(function, *args, **kwargs): a block; a thread calls the function once the one in the block is asleep."""
     @contextlib.contextmanager
-    def meanwhile(function, *args):
+    def meanwhile(function, *args, **kwargs):
         blocked = threading.current_thread()
-        helper = threading.Thread(target=lambda: (wait_until_asleep(blocked), function(*args)), daemon=True)
+        helper = threading.Thread(target=lambda: (wait_until_asleep(blocked), function(*args, **kwargs)), daemon=True)
         helper.start()
         try:
             yield

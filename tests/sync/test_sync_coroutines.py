@@ -83,7 +83,7 @@ def test_threads_and_tasks_exclude_each_other(make, run, thread):
     run(main())
     for one in standard.enumerate():
         if one is not standard.current_thread() and one.name.endswith("(count)"):
-            one.join(10)
+            one.join(30)
     assert counter == [1200]
 
 
@@ -389,7 +389,7 @@ def test_barrier_entered_while_the_others_are_woken(thread, until):
     hooked.hook = lambda: loop.run_until_complete(turns())
     barrier.wait()
     hooked.run_until_complete(second)
-    asleep.join(10)
+    asleep.join(30)
     assert not asleep.is_alive() and barrier.n_waiting == 1
     thread(barrier.wait)
     until(lambda: barrier.n_waiting == 2)
@@ -544,7 +544,7 @@ def test_an_exception_for_a_thread_that_tells_the_loop(before, thread, in_thread
     loop.before, loop.error = before, SystemExit
     releases = thread(release)
     until(task.done)
-    releases.join(10)
+    releases.join(30)
     until(lambda: not loop.is_running())
     loop.close()
     assert task.result() is True and raised == [releases]
@@ -663,7 +663,7 @@ def test_a_notification_for_a_closed_loop_goes_to_the_next(make, thread, until):
 
     def wait_too():
         with condition:
-            got.append(condition.wait(10))
+            got.append(condition.wait(30))
 
     task = left_asleep(wait)
     thread(wait_too)
@@ -764,8 +764,8 @@ def test_wait_for_is_asked_by_the_task(run):
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(condition.wait_async(), 0.01)
             assert condition._is_owned()
-        assert await asyncio.wait_for(lock.acquire_async(), 10)
-        assert await asyncio.wait_for(lock.acquire_async(), 10)
+        assert await asyncio.wait_for(lock.acquire_async(), 30)
+        assert await asyncio.wait_for(lock.acquire_async(), 30)
         assert lock._recursion_count() == 2
         lock.release()
         lock.release()

@@ -129,7 +129,7 @@ def test_comparisons_that_let_other_threads_run(thread):
     for start in range(0, 200, 50):
         thread(put, range(start, start + 50))
         thread(get)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while len(got) < 200 and time.monotonic() < deadline:
         time.sleep(0.001)
     assert sorted(got) == list(range(200)) and mine.empty()
@@ -208,7 +208,7 @@ def test_many_threads(make, thread):
     for start in range(0, 2000, 500):
         thread(put, start)
         thread(get)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while len(got) < 2000 and time.monotonic() < deadline:
         time.sleep(0.001)
     mine.join()
@@ -224,7 +224,7 @@ def test_join(make, thread, until):
     mine.get()
     assert not joined.wait(0.02)
     mine.task_done()
-    assert joined.wait(10)
+    assert joined.wait(30)
 
 
 @bounded
@@ -333,16 +333,16 @@ def test_put_many_tells_how_many(make):
 def test_put_many_waits_for_room(thread):
     mine = Queue(2)
     thread(mine.put_many, range(20))
-    assert [mine.get(timeout=10) for _ in range(20)] == list(range(20))
+    assert [mine.get(timeout=30) for _ in range(20)] == list(range(20))
 
 
 def test_put_many_into_a_queue_that_is_opened_meanwhile(thread, until):
     mine = Queue(2)
-    thread(lambda: mine.put_many(iter(range(20)), timeout=10))
+    thread(lambda: mine.put_many(iter(range(20)), timeout=30))
     until(mine.full)
     time.sleep(0.01)
     assert list(mine.queue) == [0, 1]
-    assert [mine.get(timeout=10) for _ in range(20)] == list(range(20))
+    assert [mine.get(timeout=30) for _ in range(20)] == list(range(20))
 
 
 def test_subclass_hooks():
@@ -406,7 +406,7 @@ def test_opened_while_threads_wait(thread, until):
     mine, full, got, joined = Queue(), Queue(1), [], []
     full.put(1)
     thread(lambda: got.append(mine.get()))
-    thread(lambda: got.append(mine.get(timeout=10)))
+    thread(lambda: got.append(mine.get(timeout=30)))
     thread(full.put, 2)
     thread(lambda: (full.join(), joined.append(1)))
     time.sleep(0.02)
@@ -432,7 +432,7 @@ def test_opened_by_many_threads(thread):
         mine.put_many(range(100))
         threads = [thread(reach) for _ in range(3)]
         start.wait()
-        got = [mine.get(timeout=10) for _ in range(103)]
+        got = [mine.get(timeout=30) for _ in range(103)]
         assert sorted(got) == sorted([*range(100), 0, 0, 0])
         for one in threads:
             one.join()
@@ -507,10 +507,10 @@ def test_a_signal_handler_gets_while_we_do(make, thread, asleep):
     def put():
         asleep(threading.main_thread())
         signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
-        assert handling.wait(10)
+        assert handling.wait(30)
         asleep(threading.main_thread())  # the handler waits, too
         mine.put(1)
-        in_time.append(handled.wait(10))
+        in_time.append(handled.wait(30))
         mine.put(2)
 
     old = signal.signal(signal.SIGUSR1, handler)
@@ -703,7 +703,7 @@ def test_join_while_an_item_that_cannot_be_compared_is_put(thread, asleep):
     asleep(joins)
     with pytest.raises(TypeError, match="not comparable"):
         its.put(Item())
-    joins.join(10)
+    joins.join(30)
     assert not joins.is_alive()
     assert its.unfinished_tasks == 0 and its.qsize() == 1
 
@@ -828,7 +828,7 @@ def test_shutdown_of_a_queue_that_is_opened_meanwhile(thread, asleep):
     class Item:
         def __lt__(self, other):
             comparing.set()
-            assert go_on.wait(10)
+            assert go_on.wait(30)
             return False
 
     its, comparing, go_on, ended = PriorityQueue(), threading.Event(), threading.Event(), []
@@ -841,14 +841,14 @@ def test_shutdown_of_a_queue_that_is_opened_meanwhile(thread, asleep):
 
     its.put(Item())
     puts = thread(its.put, Item())
-    assert comparing.wait(10)
+    assert comparing.wait(30)
     opens = thread(lambda: its.mutex)
     asleep(opens)
     shuts = thread(its.shutdown, True)
     asleep(shuts)
     go_on.set()
     for one in puts, opens, shuts:
-        one.join(10)
+        one.join(30)
     assert its.is_shutdown and its.qsize() == 0
     get()
     assert ended == ["get"]
@@ -864,7 +864,7 @@ def test_a_wake_for_a_closed_loop_goes_to_the_next(thread, asleep):
     gets = thread(lambda: got.append(its.get()))
     asleep(gets)
     its.put("item")
-    gets.join(10)
+    gets.join(30)
     assert got == ["item"]
 
 
@@ -881,7 +881,7 @@ def test_a_wake_on_its_way_when_its_loop_is_closed(thread, asleep):
     task._log_destroy_pending = False
     del loop, task
     gc.collect()
-    gets.join(10)
+    gets.join(30)
     assert got == ["item"]
 
 
@@ -909,8 +909,8 @@ def test_put_many_of_a_list_that_changes(make, thread):
     while its.qsize() < 2:
         time.sleep(0.001)
     items.clear()
-    assert [its.get(timeout=10) for _ in range(4)] == [1, 2, 3, 4]
-    puts.join(10)
+    assert [its.get(timeout=30) for _ in range(4)] == [1, 2, 3, 4]
+    puts.join(30)
 
 
 def test_fields_are_the_standard_ones():

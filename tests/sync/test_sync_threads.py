@@ -173,7 +173,7 @@ def test_our_condition_over_any_lock(make, thread, until):
     def wait():
         with condition:
             seen.append("waits")
-            assert condition.wait(10)
+            assert condition.wait(30)
             seen.append("woken")
 
     for _ in range(3):
@@ -539,7 +539,7 @@ def test_a_barrier_that_is_aborted_during_the_action(thread):
     while barrier.n_waiting == 0:
         time.sleep(0.001)
     barrier.wait()
-    first.join(10)
+    first.join(30)
     assert broken and barrier.broken
 
 

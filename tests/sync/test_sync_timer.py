@@ -29,7 +29,7 @@ def hooked(monkeypatch):
 
 def test_fires_in_a_thread_of_its_own():
     def function(*args, **kwargs):
-        go.wait(10)
+        go.wait(30)
         seen.append((standard.current_thread(), args, kwargs))
 
     seen, go = [], standard.Event()
@@ -373,7 +373,7 @@ def late():
     except RuntimeError:        # Python 3.12 starts no thread any more
         fire("after")
     for _ in range(2):
-        fired.acquire(timeout=10)
+        fired.acquire(timeout=30)
 
 threading.Thread(target=late).start()
 daemon("before")
