@@ -190,7 +190,7 @@ def asleep():
 
 @pytest.fixture
 def meanwhile():
-    """meanwhile(function, *args, **kwargs): a block; a thread calls the function once the one in the block is asleep."""
+    """meanwhile(function, *args, **kwargs): a block; once it waits for something, another thread calls the function."""
     @contextlib.contextmanager
     def meanwhile(function, *args, **kwargs):
         blocked = threading.current_thread()

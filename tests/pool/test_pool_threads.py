@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pyconc.concurrent.futures import BrokenThreadPool, Future, ThreadPoolExecutor, thread
+from pyconc.concurrent.futures import BrokenThreadPool, Future, ThreadPoolExecutor
 
 pytestmark = pytest.mark.usefixtures("no_leaked_threads")
 
@@ -436,7 +436,7 @@ def test_shutdown_waits_for_a_thread_that_is_just_being_started(monkeypatch):
     submitter = threading.Thread(target=pool.submit, args=(ran.append, 1))
     submitter.start()
     assert starting.wait(30)
-    monkeypatch.setattr(thread, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("pyconc.concurrent.futures.thread.time", SimpleNamespace(sleep=sleep))
     pool.shutdown()
     assert ran == [1] and go_on.is_set()
 
