@@ -1,4 +1,5 @@
 """Fixtures for every test: what a test leaves behind is counted here, in one way."""
+import contextlib
 import gc
 import os
 import signal
@@ -158,6 +159,71 @@ def in_child():
         return text
 
     return run
+
+
+def wait_until_asleep(thread):
+    """Returns once the thread sleeps where nobody but others' doing wakes it: it has got to what it waits for.
+
+    Who waits for the GIL sleeps, too, but looks again every few milliseconds, which the kernel counts.
+    """
+    deadline, before = time.monotonic() + 30, None
+    while True:
+        with open(f"/proc/self/task/{thread.native_id}/status") as file:
+            status = dict(line.split(":", 1) for line in file)
+        now = [status[name] for name in ("State", "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")]
+        if now == before and now[0].split()[0] == "S":
+            return
+        assert time.monotonic() < deadline, f"{thread} does not wait: {now}"
+        before = now
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def asleep():
+    """asleep(*threads): returns once each of them stands where it waits for others, however slow the machine is."""
+    def asleep(*threads):
+        for thread in threads:
+            wait_until_asleep(thread)
+
+    return asleep
+
+
+@pytest.fixture
+def meanwhile():
+    """meanwhile(function, *args, **kwargs): a block; once it waits for something, another thread calls the function."""
+    @contextlib.contextmanager
+    def meanwhile(function, *args, **kwargs):
+        blocked = threading.current_thread()
+        helper = threading.Thread(target=lambda: (wait_until_asleep(blocked), function(*args, **kwargs)), daemon=True)
+        helper.start()
+        try:
+            yield
+        finally:
+            helper.join(30)
+            assert not helper.is_alive()
+
+    return meanwhile
+
+
+@pytest.fixture
+def interrupted(meanwhile):
+    """interrupted(block): calls block() in this thread and Ctrl-C while it waits; KeyboardInterrupt must come of it."""
+    def interrupted(block):
+        with meanwhile(signal.pthread_kill, threading.main_thread().ident, signal.SIGINT):
+            with pytest.raises(KeyboardInterrupt):
+                block()
+
+    return interrupted
+
+
+@pytest.fixture
+def reached():
+    """reached(attempt): calls attempt() until it says that it got to what is tested, which depends on the threads'
+    order; one that never does, fails."""
+    def reached(attempt):
+        assert any(attempt() for _ in range(20)), "not reached in 20 attempts"
+
+    return reached
 
 
 class Crowd:

@@ -52,7 +52,14 @@ def test_no_more_threads_than_asked_for(lib, account):
         data = account(nap=1000)
         native.map_ranges(lib.check_range, 60, 1, data=data, threads=threads).result()
         assert data.most_running <= threads
-    assert data.most_running > 1
+
+    data = account()
+    job = native.map_ranges(lib.hold_range, 60, 1, data=data, threads=3)
+    try:
+        until(lambda: data.calls > 1)
+    finally:
+        data.stop = 1
+    job.result()
 
 
 def test_run(lib):
@@ -185,7 +192,7 @@ def test_the_first_error_counts(lib, account):
 def test_no_further_calls_after_an_error(lib, account):
     data = account(bad=0, code=-errno.EIO, nap=1000)
     assert native.map_ranges(lib.check_range, 100_000, 1, data=data).exception().errno == errno.EIO
-    assert data.calls < 1000
+    assert data.calls < 50_000
 
 
 # Buffers.
@@ -255,7 +262,7 @@ def test_cancel_between_grains(lib, account):
         job.result()
     assert (job.done(), job.cancelled(), job.running()) == (True, True, False)
     assert data.running == 0
-    assert data.calls < 10_000
+    assert data.calls < 50_000
     assert job.cancel()
     with pytest.raises(CancelledError):
         job.exception()
@@ -496,8 +503,8 @@ def test_ctrl_c(library_path):
         lib.check_range.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]
         data = (ctypes.c_int64 * 8)(-1, 0, 1000)
         job = native.map_ranges(lib.check_range, 10**6, 1, data=data)
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
             job.result()
         except KeyboardInterrupt:
             print("interrupted", job.running(), job.cancel())
@@ -593,15 +600,13 @@ def test_a_child_has_threads_of_its_own(lib, account, in_child):
     assert before.result() is None
 
 
-def test_another_signal_does_not_disturb(lib, account):
+def test_another_signal_does_not_disturb(lib, account, meanwhile):
     data, seen = account(), []
     before = signal.signal(signal.SIGUSR1, lambda *args: (seen.append(1), setattr(data, "stop", 1)))
     try:
         job = native.run(lib.hold, data=data)
-        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
-        timer.start()
-        assert job.result() is None
-        timer.join()
+        with meanwhile(os.kill, os.getpid(), signal.SIGUSR1):
+            assert job.result() is None
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert seen == [1]

@@ -1,4 +1,5 @@
 """apply_rows gives what the function gives; probe tells by measuring."""
+import itertools
 import sys
 import threading
 import time
@@ -59,18 +60,22 @@ def test_out(func):
 
 
 def test_several_threads_take_part():
-    seen = set()
+    seen, calls, deadline = set(), itertools.count(), time.monotonic() + 30
 
     def func(rows):
         seen.add(threading.get_ident())
-        time.sleep(0.001)   # lets go of the GIL
+        if next(calls):     # the first one tells how long a call takes: nobody else is there yet
+            while len(seen) < threads and time.monotonic() < deadline:
+                time.sleep(0.001)
         return rows
 
-    parallel.apply_rows(func, LARGE[:200], threads=3)
+    threads = 3
+    parallel.apply_rows(func, LARGE[:200], threads=threads)
     assert len(seen) == 3
     assert threading.get_ident() in seen
     seen.clear()
-    parallel.apply_rows(func, LARGE[:200], threads=1)
+    threads = 1
+    parallel.apply_rows(func, LARGE[:200], threads=threads)
     assert seen == {threading.get_ident()}
 
 

@@ -47,7 +47,7 @@ def test_future_awaited_in_several_loops_and_threads(new_loop):
 
     async def watch():
         seen = 0
-        while not over.is_set():
+        while not over.is_set() or not seen:    # the last Future is done, too
             future = current[0]
             try:
                 outcome = await future
@@ -61,7 +61,7 @@ def test_future_awaited_in_several_loops_and_threads(new_loop):
 
     def block():
         seen = 0
-        while not over.is_set():
+        while not over.is_set() or not seen:    # the last Future is done, too
             future = current[0]
             try:
                 outcome = future.result(60)

@@ -130,26 +130,21 @@ def test_many_threads_wait_for_one_future():
     assert got == ["x"] * 20
 
 
-def test_running_does_not_end_the_wait():
+def test_running_does_not_end_the_wait(meanwhile):
     future = Future()
 
     def run():
         future.set_running_or_notify_cancel()
         future.set_result(3)
 
-    thread = threading.Timer(0.05, run)
-    thread.start()
-    assert future.result(30) == 3
-    thread.join()
+    with meanwhile(run):
+        assert future.result(30) == 3
 
 
-def test_cancel_wakes_who_waits():
+def test_cancel_wakes_who_waits(meanwhile):
     future = Future()
-    thread = threading.Timer(0.05, future.cancel)
-    thread.start()
-    with pytest.raises(concurrent.futures.CancelledError):
+    with meanwhile(future.cancel), pytest.raises(concurrent.futures.CancelledError):
         future.result(30)
-    thread.join()
 
 
 def test_the_exception_keeps_its_traceback_and_makes_no_cycle():
@@ -352,13 +347,11 @@ def test_wait_for_ours_and_theirs(function, classes):
 @pytest.mark.parametrize("when, ended", [("FIRST_COMPLETED", "result"), ("FIRST_EXCEPTION", "exception")])
 @pytest.mark.parametrize("other", [ours, theirs])
 @waits
-def test_wait_for_the_first(when, ended, wait, other):
+def test_wait_for_the_first(when, ended, wait, other, meanwhile):
     futures = [Future(), other(), Future()]
-    thread = threading.Timer(0.05, lambda: getattr(futures[2], f"set_{ended}")(OSError()))
-    thread.start()
-    done, rest = wait(futures, 30, when)
+    with meanwhile(getattr(futures[2], f"set_{ended}"), OSError()):
+        done, rest = wait(futures, 30, when)
     assert done == {futures[2]} and rest == set(futures[:2])
-    thread.join()
     assert not futures[0]._waiters
     assert wait(futures, 30, when) == (done, rest)
 
@@ -388,14 +381,12 @@ def test_wait_for_the_first_exception_waits_for_all_results(wait):
 
 
 @waits
-def test_wait_until_who_was_cancelled_is_noticed(wait):
+def test_wait_until_who_was_cancelled_is_noticed(wait, meanwhile):
     future = Future()
     future.cancel()
     assert wait([future], 0).done == set()
-    timer = threading.Timer(0.05, future.set_running_or_notify_cancel)
-    timer.start()
-    assert wait([future], 30).done == {future}
-    timer.join()
+    with meanwhile(future.set_running_or_notify_cancel):
+        assert wait([future], 30).done == {future}
 
 
 @waits
@@ -408,13 +399,8 @@ def test_wait_for_nothing_and_for_what_is_no_future(wait):
 
 
 @waits
-def test_ctrl_c_ends_wait(wait):
-    future = Future()
-    timer = threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        wait([future], 30)
-    timer.join()
+def test_ctrl_c_ends_wait(wait, interrupted):
+    interrupted(lambda: wait([Future()], 30))
 
 
 def test_two_waits_for_the_same():
@@ -456,7 +442,7 @@ def test_who_holds_the_condition_delays_the_end():
     thread.join()
 
 
-def test_the_condition_is_a_real_one():
+def test_the_condition_is_a_real_one(meanwhile):
     future = Future()
 
     def end():
@@ -465,12 +451,9 @@ def test_the_condition_is_a_real_one():
             future._result = 7
             future._condition.notify_all()
 
-    thread = threading.Timer(0.05, end)
-    thread.start()
-    with future._condition:
+    with meanwhile(end), future._condition:
         assert future._condition.wait_for(future.done, 30)
     assert future.result() == 7
-    thread.join()
 
 
 def test_state_says_what_is_wrong_with_it():
@@ -479,23 +462,16 @@ def test_state_says_what_is_wrong_with_it():
 
 
 @pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals come to the main thread")
-def test_ctrl_c_ends_the_wait():
-    main = threading.main_thread().ident
-    timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        Future().result(30)
-    timer.join()
+def test_ctrl_c_ends_the_wait(interrupted):
+    interrupted(lambda: Future().result(30))
 
 
-def test_a_signal_handler_that_returns_does_not_end_the_wait():
+def test_a_signal_handler_that_returns_does_not_end_the_wait(meanwhile):
     future, seen = Future(), []
     old = signal.signal(signal.SIGUSR1, lambda *args: seen.append(1) or future.set_result("handled"))
     try:
-        timer = threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1))
-        timer.start()
-        assert future.result(30) == "handled" and seen == [1]
-        timer.join()
+        with meanwhile(signal.pthread_kill, threading.main_thread().ident, signal.SIGUSR1):
+            assert future.result(30) == "handled" and seen == [1]
     finally:
         signal.signal(signal.SIGUSR1, old)
 

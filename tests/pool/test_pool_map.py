@@ -3,7 +3,6 @@ import concurrent.futures
 import contextvars
 import gc
 import os
-import signal
 import sys
 import threading
 import time
@@ -238,15 +237,15 @@ def test_shutdown_cancels():
     assert begun == [0]
 
 
-def test_shutdown_wakes_who_waits():
+def test_shutdown_wakes_who_waits(meanwhile):
     """Nobody has begun the map when it is cancelled."""
     gate = threading.Event()
     pool = ThreadPoolExecutor(1)
     pool.submit(gate.wait, LONG)
     results = pool.map(int, range(5))
-    threading.Timer(0.05, lambda: (pool.shutdown(wait=False, cancel_futures=True), gate.set())).start()
-    with pytest.raises(CancelledError):
+    with meanwhile(pool.shutdown, False, cancel_futures=True), pytest.raises(CancelledError):
         next(results)
+    gate.set()
 
 
 def test_initializer_that_fails(caplog):
@@ -311,27 +310,28 @@ def test_a_map_in_a_map():
         assert list(pool.map(inner, range(20))) == [sum(range(number)) for number in range(20)]
 
 
-def test_functions_in_c_let_others_have_the_gil():
-    made, seen, count, deadline = [], set(), 2_000_000, time.monotonic() + LONG
-    with ThreadPoolExecutor(1) as pool:
+def test_functions_in_c_let_others_have_the_gil(reached):
+    def attempt():
+        made, seen, count, deadline = [], set(), 2_000_000, time.monotonic() + LONG
         results = pool.map(made.append, range(count))
         while len(made) < count and time.monotonic() < deadline:
             seen.add(len(made))
         assert sum(1 for _ in results) == count
-    assert seen - {0, count}        # this thread ran in the middle of the calls
+        return seen - {0, count}        # this thread ran in the middle of the calls
+
+    with ThreadPoolExecutor(1) as pool:
+        reached(attempt)
 
 
-def test_ctrl_c():
+def test_ctrl_c(interrupted):
     gate = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         results = pool.map(lambda _: gate.wait(LONG), range(3))
-        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-        with pytest.raises(KeyboardInterrupt):
-            next(results)
+        interrupted(lambda: next(results))
         gate.set()
 
 
-def test_cancelled_is_not_lost(monkeypatch):
+def test_cancelled_is_not_lost(monkeypatch, meanwhile):
     """Its job is cancelled, and the thread that does that is just about to cancel the calls."""
     with ThreadPoolExecutor(1) as pool:
         gate, reached, go_on = threading.Event(), threading.Event(), threading.Event()
@@ -343,12 +343,9 @@ def test_cancelled_is_not_lost(monkeypatch):
         canceller = threading.Thread(target=pool._work_queue.cancel)
         canceller.start()
         reached.wait(LONG)
-        timer = threading.Timer(0.1, go_on.set)
-        timer.start()
-        with pytest.raises(CancelledError):
+        with meanwhile(go_on.set), pytest.raises(CancelledError):
             next(calls)
         canceller.join()
-        timer.join()
         gate.set()
 
 

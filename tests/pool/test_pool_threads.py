@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
@@ -101,17 +102,20 @@ def test_as_many_jobs_run_at_once_as_there_are_threads():
                 job.result()
 
 
-def test_jobs_that_are_no_python_code_do_not_keep_the_gil():
-    with ThreadPoolExecutor(1) as pool:
+def test_jobs_that_are_no_python_code_do_not_keep_the_gil(reached):
+    def attempt():
         gate = threading.Event()
         pool.submit(gate.wait, 30)
         for _ in range(200_000):
             pool.submit(int)
         gate.set()
         seen = set()
-        while pool._work_queue.qsize():
-            seen.add(pool._work_queue.qsize())
-        assert len(seen - {200_000, 200_001}) > 0
+        while left := pool._work_queue.qsize():
+            seen.add(left)
+        return seen - {200_000, 200_001}
+
+    with ThreadPoolExecutor(1) as pool:
+        reached(attempt)
 
 
 def test_nested_submit(pool):
@@ -424,14 +428,17 @@ def test_shutdown_waits_for_a_thread_that_is_just_being_started(monkeypatch):
         go_on.wait(30)
         start_worker(number)
 
+    def sleep(seconds):     # shutdown() has found that a thread is missing
+        go_on.set()
+        submitter.join(30)
+
     monkeypatch.setattr(ThreadPoolExecutor, "_start_worker", lambda self, number: start(number))
     submitter = threading.Thread(target=pool.submit, args=(ran.append, 1))
     submitter.start()
     assert starting.wait(30)
-    threading.Timer(0.05, go_on.set).start()
+    monkeypatch.setattr("pyconc.concurrent.futures.thread.time", SimpleNamespace(sleep=sleep))
     pool.shutdown()
-    assert ran == [1]
-    submitter.join(30)
+    assert ran == [1] and go_on.is_set()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Fixtures for the tests of threading's primitives and of queues."""
 import asyncio
 import contextlib
-import signal
 import threading
 import time
 
@@ -12,12 +11,12 @@ import pyconc
 
 @pytest.fixture(params=["asyncio", "pyconc"])
 def run(request):
-    """run(coroutine) on asyncio's loop and on ours, within ten seconds."""
+    """run(coroutine) on asyncio's loop and on ours, within half a minute."""
     factory = asyncio.SelectorEventLoop if request.param == "asyncio" else pyconc.new_event_loop
 
     def run(coroutine):
         with asyncio.Runner(loop_factory=factory) as runner:
-            return runner.run(asyncio.wait_for(coroutine, 10))
+            return runner.run(asyncio.wait_for(coroutine, 30))
 
     return run
 
@@ -35,7 +34,7 @@ def thread():
 
     yield start
     for one in started:
-        one.join(10)
+        one.join(30)
         assert not one.is_alive()
 
 
@@ -52,7 +51,7 @@ def held(thread):
                 over.wait()
 
         thread(hold)
-        assert taken.wait(10)
+        assert taken.wait(30)
         try:
             yield
         finally:
@@ -63,25 +62,11 @@ def held(thread):
 
 @pytest.fixture
 def until():
-    """until(condition): returns when condition() is true, within ten seconds."""
+    """until(condition): returns when condition() is true, within half a minute."""
     def until(condition):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.001)
 
     return until
-
-
-@pytest.fixture
-def interrupted():
-    """interrupted(block): calls block() in this thread and Ctrl-C meanwhile; KeyboardInterrupt must come of it."""
-    def interrupted(block):
-        main = threading.main_thread().ident
-        timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))
-        timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            block()
-        timer.join()
-
-    return interrupted

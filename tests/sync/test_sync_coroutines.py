@@ -83,7 +83,7 @@ def test_threads_and_tasks_exclude_each_other(make, run, thread):
     run(main())
     for one in standard.enumerate():
         if one is not standard.current_thread() and one.name.endswith("(count)"):
-            one.join(10)
+            one.join(30)
     assert counter == [1200]
 
 
@@ -229,12 +229,11 @@ def test_event(run, thread):
     run(main())
 
 
-def test_event_set_by_a_task_wakes_a_thread(run, thread):
+def test_event_set_by_a_task_wakes_a_thread(run, thread, asleep):
     event, woken = threading.Event(), threading.Event()
 
     async def main():
-        thread(lambda: event.wait(10) and woken.set())
-        await asyncio.sleep(0.01)
+        asleep(thread(lambda: event.wait(30) and woken.set()))
         event.set()
         assert await woken.wait_async()
 
@@ -390,7 +389,7 @@ def test_barrier_entered_while_the_others_are_woken(thread, until):
     hooked.hook = lambda: loop.run_until_complete(turns())
     barrier.wait()
     hooked.run_until_complete(second)
-    asleep.join(10)
+    asleep.join(30)
     assert not asleep.is_alive() and barrier.n_waiting == 1
     thread(barrier.wait)
     until(lambda: barrier.n_waiting == 2)
@@ -435,7 +434,7 @@ def test_loop_that_is_closed_while_a_task_waits():
     del task, loop
     gc.collect()
     assert gone() is None
-    assert lock.acquire(timeout=5)
+    assert lock.acquire(timeout=30)
 
 
 def test_close_gives_up():
@@ -490,18 +489,21 @@ class Interrupted(asyncio.SelectorEventLoop):
         return handle
 
 
-def in_thread(loop, coroutine, thread, until):
-    """The task of the coroutine, asleep in the loop that a thread runs."""
-    task = loop.create_task(coroutine)
-    thread(loop.run_until_complete, task)
-    until(lambda: task.get_coro().cr_await is not None)
-    time.sleep(0.01)
-    return task
+@pytest.fixture
+def in_thread(thread, asleep):
+    """in_thread(loop, coroutine): the task of the coroutine, asleep in the loop that a thread runs."""
+    def in_thread(loop, coroutine):
+        task = loop.create_task(coroutine)
+        asleep(thread(loop.run_until_complete, task))
+        assert task.get_coro().cr_await is not None
+        return task
+
+    return in_thread
 
 
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_while_the_loop_is_told(error, before, thread, until):
+def test_an_interrupt_while_the_loop_is_told(error, before, in_thread, until):
     """Neither the wake nor the interrupt is lost."""
     lock, loop = threading.Lock(), Interrupted()
     lock.acquire()
@@ -510,11 +512,11 @@ def test_an_interrupt_while_the_loop_is_told(error, before, thread, until):
         async with lock:
             return True
 
-    task = in_thread(loop, main(), thread, until)
+    task = in_thread(loop, main())
     loop.before, loop.error = before, error
     with pytest.raises(error):
         lock.release()
-        time.sleep(0.1)
+        until(lambda: False)
     until(task.done)
     until(lambda: not loop.is_running())
     loop.close()
@@ -522,7 +524,7 @@ def test_an_interrupt_while_the_loop_is_told(error, before, thread, until):
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_an_exception_for_a_thread_that_tells_the_loop(before, thread, until):
+def test_an_exception_for_a_thread_that_tells_the_loop(before, thread, in_thread, until):
     """As by PyThreadState_SetAsyncExc(): it is raised in that thread, not in the main one."""
     lock, loop, raised = threading.Lock(), Interrupted(), []
     lock.acquire()
@@ -534,22 +536,21 @@ def test_an_exception_for_a_thread_that_tells_the_loop(before, thread, until):
     def release():
         try:
             lock.release()
-            for _ in range(1000):
-                time.sleep(0.001)
+            until(lambda: False)
         except SystemExit:
             raised.append(standard.current_thread())
 
-    task = in_thread(loop, main(), thread, until)
+    task = in_thread(loop, main())
     loop.before, loop.error = before, SystemExit
     releases = thread(release)
     until(task.done)
-    releases.join(10)
+    releases.join(30)
     until(lambda: not loop.is_running())
     loop.close()
     assert task.result() is True and raised == [releases]
 
 
-def test_a_loop_that_fails_once(thread, until, monkeypatch):
+def test_a_loop_that_fails_once(in_thread, until, monkeypatch):
     reported, lock, loop = [], threading.Lock(), Interrupted()
     monkeypatch.setattr("sys.unraisablehook", lambda report: reported.append(report.exc_type))
     lock.acquire()
@@ -558,7 +559,7 @@ def test_a_loop_that_fails_once(thread, until, monkeypatch):
         async with lock:
             pass
 
-    task = in_thread(loop, main(), thread, until)
+    task = in_thread(loop, main())
     loop.error = OSError
     lock.release()
     until(task.done)
@@ -586,12 +587,11 @@ def left_asleep(wait, before=None):
 
 
 @pytest.mark.parametrize("make", [threading.Lock, threading.RLock, threading.Semaphore])
-def test_a_wake_for_a_closed_loop_goes_to_the_next(make, thread, until, held):
+def test_a_wake_for_a_closed_loop_goes_to_the_next(make, thread, until, held, asleep):
     gate, got = make(), []
     with held(gate):
         tasks = [left_asleep(gate.acquire_async) for _ in range(3)]
-        thread(lambda: got.append(gate.acquire()))
-        time.sleep(0.05)
+        asleep(thread(lambda: got.append(gate.acquire())))
     until(lambda: got)
     assert not any(task.done() for task in tasks)
 
@@ -616,7 +616,7 @@ def test_a_grant_for_a_closed_loop_is_given_back(make):
     assert gate.acquire(False)
 
 
-def test_a_wake_that_follows_one_that_a_closed_loop_took(thread, until):
+def test_a_wake_that_follows_one_that_a_closed_loop_took(thread, until, asleep):
     """The first wake was on its way when the loop was closed."""
     first, second, got = threading.Lock(), threading.Lock(), []
     first.acquire()
@@ -626,8 +626,7 @@ def test_a_wake_that_follows_one_that_a_closed_loop_took(thread, until):
     loop.run_until_complete(turns())
     first.release()
     loop.close()
-    thread(lambda: got.append(second.acquire()))
-    time.sleep(0.05)
+    asleep(thread(lambda: got.append(second.acquire())))
     second.release()
     until(lambda: got)
     for task in tasks:
@@ -636,15 +635,14 @@ def test_a_wake_that_follows_one_that_a_closed_loop_took(thread, until):
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, pyconc.new_event_loop])
 @pytest.mark.parametrize("make", [threading.Lock, lambda: threading.Semaphore(1)])
-def test_a_wake_on_its_way_when_its_loop_is_closed(new_loop, make, thread, until):
+def test_a_wake_on_its_way_when_its_loop_is_closed(new_loop, make, thread, until, asleep):
     """It goes to the next one once the task is gone, and the loop is gone then, too."""
     gate, got = make(), []
     gate.acquire()
     loop = new_loop()
     task = loop.create_task(gate.acquire_async())
     loop.run_until_complete(turns())
-    thread(lambda: got.append(gate.acquire()))
-    time.sleep(0.05)
+    asleep(thread(lambda: got.append(gate.acquire())))
     gate.release()
     loop.close()
     task._log_destroy_pending = False
@@ -665,7 +663,7 @@ def test_a_notification_for_a_closed_loop_goes_to_the_next(make, thread, until):
 
     def wait_too():
         with condition:
-            got.append(condition.wait(10))
+            got.append(condition.wait(30))
 
     task = left_asleep(wait)
     thread(wait_too)
@@ -766,8 +764,8 @@ def test_wait_for_is_asked_by_the_task(run):
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(condition.wait_async(), 0.01)
             assert condition._is_owned()
-        assert await asyncio.wait_for(lock.acquire_async(), 10)
-        assert await asyncio.wait_for(lock.acquire_async(), 10)
+        assert await asyncio.wait_for(lock.acquire_async(), 30)
+        assert await asyncio.wait_for(lock.acquire_async(), 30)
         assert lock._recursion_count() == 2
         lock.release()
         lock.release()

@@ -1,6 +1,5 @@
 """pyconc.queue beside queue: order, bounds, waiting, shutdown, subclasses and the parts that programs reach for."""
 import asyncio
-import contextlib
 import gc
 import os
 import queue as standard
@@ -130,7 +129,7 @@ def test_comparisons_that_let_other_threads_run(thread):
     for start in range(0, 200, 50):
         thread(put, range(start, start + 50))
         thread(get)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while len(got) < 200 and time.monotonic() < deadline:
         time.sleep(0.001)
     assert sorted(got) == list(range(200)) and mine.empty()
@@ -209,7 +208,7 @@ def test_many_threads(make, thread):
     for start in range(0, 2000, 500):
         thread(put, start)
         thread(get)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while len(got) < 2000 and time.monotonic() < deadline:
         time.sleep(0.001)
     mine.join()
@@ -225,7 +224,7 @@ def test_join(make, thread, until):
     mine.get()
     assert not joined.wait(0.02)
     mine.task_done()
-    assert joined.wait(10)
+    assert joined.wait(30)
 
 
 @bounded
@@ -334,16 +333,16 @@ def test_put_many_tells_how_many(make):
 def test_put_many_waits_for_room(thread):
     mine = Queue(2)
     thread(mine.put_many, range(20))
-    assert [mine.get(timeout=10) for _ in range(20)] == list(range(20))
+    assert [mine.get(timeout=30) for _ in range(20)] == list(range(20))
 
 
 def test_put_many_into_a_queue_that_is_opened_meanwhile(thread, until):
     mine = Queue(2)
-    thread(lambda: mine.put_many(iter(range(20)), timeout=10))
+    thread(lambda: mine.put_many(iter(range(20)), timeout=30))
     until(mine.full)
     time.sleep(0.01)
     assert list(mine.queue) == [0, 1]
-    assert [mine.get(timeout=10) for _ in range(20)] == list(range(20))
+    assert [mine.get(timeout=30) for _ in range(20)] == list(range(20))
 
 
 def test_subclass_hooks():
@@ -407,7 +406,7 @@ def test_opened_while_threads_wait(thread, until):
     mine, full, got, joined = Queue(), Queue(1), [], []
     full.put(1)
     thread(lambda: got.append(mine.get()))
-    thread(lambda: got.append(mine.get(timeout=10)))
+    thread(lambda: got.append(mine.get(timeout=30)))
     thread(full.put, 2)
     thread(lambda: (full.join(), joined.append(1)))
     time.sleep(0.02)
@@ -433,7 +432,7 @@ def test_opened_by_many_threads(thread):
         mine.put_many(range(100))
         threads = [thread(reach) for _ in range(3)]
         start.wait()
-        got = [mine.get(timeout=10) for _ in range(103)]
+        got = [mine.get(timeout=30) for _ in range(103)]
         assert sorted(got) == sorted([*range(100), 0, 0, 0])
         for one in threads:
             one.join()
@@ -497,7 +496,7 @@ def test_interrupt(make, interrupted):
 
 
 @kinds
-def test_a_signal_handler_gets_while_we_do(make, thread):
+def test_a_signal_handler_gets_while_we_do(make, thread, asleep):
     mine, got, in_time, handling, handled = make(), [], [], threading.Event(), threading.Event()
 
     def handler(*_):
@@ -506,12 +505,12 @@ def test_a_signal_handler_gets_while_we_do(make, thread):
         handled.set()
 
     def put():
-        time.sleep(0.05)
+        asleep(threading.main_thread())
         signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
-        assert handling.wait(10)
-        time.sleep(0.05)  # the handler waits, too
+        assert handling.wait(30)
+        asleep(threading.main_thread())  # the handler waits, too
         mine.put(1)
-        in_time.append(handled.wait(10))
+        in_time.append(handled.wait(30))
         mine.put(2)
 
     old = signal.signal(signal.SIGUSR1, handler)
@@ -536,17 +535,16 @@ def test_simple_queue_is_put_to_from_a_destructor():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_fork_forgets_who_waited(thread, in_child):
+def test_fork_forgets_who_waited(thread, in_child, asleep):
     """A getter that was left behind takes nothing in the child."""
     mine, got = Queue(), []
-    thread(lambda: got.append(mine.get()))
-    time.sleep(0.02)
+    asleep(thread(lambda: got.append(mine.get())))
 
     def child():
         taken = []
-        one = threading.Thread(target=lambda: taken.append(mine.get(timeout=5)))
+        one = threading.Thread(target=lambda: taken.append(mine.get(timeout=30)))
         one.start()
-        time.sleep(0.05)
+        asleep(one)
         mine.put(1)
         one.join()
         return taken
@@ -693,7 +691,7 @@ def test_opened_while_tasks_wait(run):
     assert not mine.mutex.locked()
 
 
-def test_join_while_an_item_that_cannot_be_compared_is_put(thread):
+def test_join_while_an_item_that_cannot_be_compared_is_put(thread, asleep):
     class Item:
         def __lt__(self, other):
             its.task_done()         # by anybody
@@ -702,22 +700,20 @@ def test_join_while_an_item_that_cannot_be_compared_is_put(thread):
     its = PriorityQueue()
     its.put(Item())
     joins = thread(its.join)
-    while not joins.is_alive():
-        time.sleep(0.001)
-    time.sleep(0.01)
+    asleep(joins)
     with pytest.raises(TypeError, match="not comparable"):
         its.put(Item())
-    joins.join(10)
+    joins.join(30)
     assert not joins.is_alive()
     assert its.unfinished_tasks == 0 and its.qsize() == 1
 
 
-def test_a_signal_while_another_compares(thread):
+def test_a_signal_while_another_compares(thread, asleep, reached):
     """It ends a get() whose time is over, but who waits for the comparison: nothing of it is left behind."""
     class Item:
         def __lt__(self, other):
             comparing.set()
-            assert go_on.wait(10)
+            assert go_on.wait(30)
             return False
 
     class Stop(Exception):
@@ -727,34 +723,51 @@ def test_a_signal_while_another_compares(thread):
         raise Stop
 
     def put():
-        time.sleep(0.05)            # the main thread stands in the queue then, after the first
+        asleep(threading.main_thread())     # it stands in the queue then, after the first
         its.put_many([Item(), Item()])
+        put_all.set()
 
     def interrupt():
-        if comparing.wait(1):       # or the first was so quick that there is nothing to compare
-            time.sleep(0.4)         # its time is over then
+        while not comparing.is_set():
+            if put_all.wait(0.001):     # the first was so quick that there was nothing to compare
+                return
+        time.sleep(TIMEOUT)
+        asleep(threading.main_thread())
+        if not left.is_set():
             signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
 
-    its, got = PriorityQueue(), []
-    comparing, go_on = threading.Event(), threading.Event()
+    def attempt():
+        nonlocal its, comparing, go_on, put_all, left, got
+        its, got = PriorityQueue(), []
+        comparing, go_on, put_all, left = (threading.Event() for _ in range(4))
+        stopped, first = False, thread(lambda: got.append(its.get()))
+        asleep(first)
+        interrupts, puts = thread(interrupt), thread(put)
+        try:
+            its.get(timeout=TIMEOUT)
+        except Empty:       # before anything was put
+            pass
+        except Stop:
+            stopped = True
+        left.set()
+        interrupts.join()
+        go_on.set()
+        for one in puts, first:
+            one.join()
+        return stopped
+
+    TIMEOUT = 0.2
+    its = comparing = go_on = put_all = left = got = None
     before = signal.signal(signal.SIGUSR1, stop)
     try:
-        first = thread(lambda: got.append(its.get()))
-        time.sleep(0.05)
-        thread(put)
-        interrupts = thread(interrupt)
-        with contextlib.suppress(Empty), pytest.raises(Stop):
-            its.get(timeout=0.2)
+        reached(attempt)
     finally:
-        interrupts.join()
         signal.signal(signal.SIGUSR1, before)
-        go_on.set()
-    first.join(10)
-    its.get_many(timeout=10)
+    its.get_many(timeout=30)
     last = thread(lambda: got.append(its.get()))
-    time.sleep(0.05)
+    asleep(last)
     its.put("last")
-    last.join(10)
+    last.join(30)
     assert got[1:] == ["last"]
 
 
@@ -810,12 +823,12 @@ def test_get_many_keeps_an_interrupt_of_a_comparison():
         time.sleep(0.1)
 
 
-def test_shutdown_of_a_queue_that_is_opened_meanwhile(thread):
+def test_shutdown_of_a_queue_that_is_opened_meanwhile(thread, asleep):
     """It ends the queue that Python has in its hands then."""
     class Item:
         def __lt__(self, other):
             comparing.set()
-            assert go_on.wait(10)
+            assert go_on.wait(30)
             return False
 
     its, comparing, go_on, ended = PriorityQueue(), threading.Event(), threading.Event(), []
@@ -828,20 +841,20 @@ def test_shutdown_of_a_queue_that_is_opened_meanwhile(thread):
 
     its.put(Item())
     puts = thread(its.put, Item())
-    assert comparing.wait(10)
+    assert comparing.wait(30)
     opens = thread(lambda: its.mutex)
-    time.sleep(0.05)
+    asleep(opens)
     shuts = thread(its.shutdown, True)
-    time.sleep(0.05)
+    asleep(shuts)
     go_on.set()
     for one in puts, opens, shuts:
-        one.join(10)
+        one.join(30)
     assert its.is_shutdown and its.qsize() == 0
     get()
     assert ended == ["get"]
 
 
-def test_a_wake_for_a_closed_loop_goes_to_the_next(thread):
+def test_a_wake_for_a_closed_loop_goes_to_the_next(thread, asleep):
     its, got = Queue(), []
     loop = asyncio.new_event_loop()
     task = loop.create_task(its.get_async())
@@ -849,26 +862,26 @@ def test_a_wake_for_a_closed_loop_goes_to_the_next(thread):
     loop.close()
     task._log_destroy_pending = False
     gets = thread(lambda: got.append(its.get()))
-    time.sleep(0.05)
+    asleep(gets)
     its.put("item")
-    gets.join(10)
+    gets.join(30)
     assert got == ["item"]
 
 
-def test_a_wake_on_its_way_when_its_loop_is_closed(thread):
+def test_a_wake_on_its_way_when_its_loop_is_closed(thread, asleep):
     """The item goes to the next one once the task is gone."""
     its, got = Queue(), []
     loop = asyncio.new_event_loop()
     task = loop.create_task(its.get_async())
     loop.run_until_complete(asyncio.sleep(0.01))
     gets = thread(lambda: got.append(its.get()))
-    time.sleep(0.05)
+    asleep(gets)
     its.put("item")
     loop.close()
     task._log_destroy_pending = False
     del loop, task
     gc.collect()
-    gets.join(10)
+    gets.join(30)
     assert got == ["item"]
 
 
@@ -896,8 +909,8 @@ def test_put_many_of_a_list_that_changes(make, thread):
     while its.qsize() < 2:
         time.sleep(0.001)
     items.clear()
-    assert [its.get(timeout=10) for _ in range(4)] == [1, 2, 3, 4]
-    puts.join(10)
+    assert [its.get(timeout=30) for _ in range(4)] == [1, 2, 3, 4]
+    puts.join(30)
 
 
 def test_fields_are_the_standard_ones():

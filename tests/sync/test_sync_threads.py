@@ -197,7 +197,7 @@ def test_our_condition_over_any_lock(make, thread, until):
     def wait():
         with condition:
             seen.append("waits")
-            assert condition.wait(10)
+            assert condition.wait(30)
             seen.append("woken")
 
     for _ in range(3):
@@ -280,7 +280,7 @@ def test_interrupted_barrier_forgets_the_arrival(interrupted, thread):
     barrier.wait()
 
 
-def test_a_signal_handler_runs_while_we_wait(thread):
+def test_a_signal_handler_runs_while_we_wait(meanwhile):
     """And may use the very lock."""
     lock, seen = threading.Semaphore(0), []
 
@@ -290,16 +290,15 @@ def test_a_signal_handler_runs_while_we_wait(thread):
 
     old = signal.signal(signal.SIGUSR1, handler)
     try:
-        main = standard.get_ident()
-        thread(lambda: (time.sleep(0.05), signal.pthread_kill(main, signal.SIGUSR1)))
-        assert lock.acquire(timeout=10)
+        with meanwhile(signal.pthread_kill, standard.get_ident(), signal.SIGUSR1):
+            assert lock.acquire(timeout=30)
         assert seen
     finally:
         signal.signal(signal.SIGUSR1, old)
 
 
 @pytest.mark.parametrize("name", ["Lock", "RLock", "Semaphore", "Condition"])
-def test_a_signal_handler_takes_what_we_wait_for(name, thread):
+def test_a_signal_handler_takes_what_we_wait_for(name, thread, asleep, meanwhile):
     """The thread that it interrupted does not stand in its way."""
     gate, order = getattr(threading, name)(), []
     held, handling = standard.Event(), standard.Event()
@@ -307,8 +306,8 @@ def test_a_signal_handler_takes_what_we_wait_for(name, thread):
     def hold():
         with gate:
             held.set()
-            assert handling.wait(10)
-            time.sleep(0.05)  # the handler waits, too
+            assert handling.wait(30)
+            asleep(standard.main_thread())  # the handler waits, too
 
     def handler(*_):
         handling.set()
@@ -318,10 +317,8 @@ def test_a_signal_handler_takes_what_we_wait_for(name, thread):
     old = signal.signal(signal.SIGUSR1, handler)
     try:
         thread(hold)
-        assert held.wait(10)
-        main = standard.get_ident()
-        thread(lambda: (time.sleep(0.05), signal.pthread_kill(main, signal.SIGUSR1)))
-        with gate:
+        assert held.wait(30)
+        with meanwhile(signal.pthread_kill, standard.get_ident(), signal.SIGUSR1), gate:
             order.append("main")
     finally:
         signal.signal(signal.SIGUSR1, old)
@@ -346,7 +343,7 @@ def test_waiters_get_their_turn(make, thread):
 
     thread(hog)
     thread(want)
-    assert got.wait(10)
+    assert got.wait(30)
     stop.set()
 
 
@@ -387,20 +384,16 @@ def test_semaphore_lets_in_as_many_as_it_says(thread):
     assert most[0] <= 3 and semaphore._value == 3
 
 
-def test_semaphore_release_of_many_wakes_many(thread, until):
+def test_semaphore_release_of_many_wakes_many(thread, until, asleep):
     semaphore, got = threading.Semaphore(0), []
-    for _ in range(3):
-        thread(lambda: got.append(semaphore.acquire()))
-    time.sleep(0.02)
+    asleep(*[thread(lambda: got.append(semaphore.acquire())) for _ in range(3)])
     semaphore.release(3)
     until(lambda: len(got) == 3)
 
 
-def test_event_that_is_cleared_at_once_still_wakes(thread, until):
+def test_event_that_is_cleared_at_once_still_wakes(thread, until, asleep):
     event, seen = threading.Event(), []
-    for _ in range(3):
-        thread(lambda: seen.append(event.wait(10)))
-    time.sleep(0.05)
+    asleep(*[thread(lambda: seen.append(event.wait(30))) for _ in range(3)])
     event.set()
     event.clear()
     until(lambda: len(seen) == 3)
@@ -456,7 +449,7 @@ def test_fork_keeps_a_held_lock_held(make, held, in_child):
 
 
 @FORKS
-def test_fork_forgets_who_waited(thread, until, in_child):
+def test_fork_forgets_who_waited(thread, until, in_child, asleep):
     """In the child only the thread that forked is there: those that waited in the parent take nothing there."""
     condition, semaphore = threading.Condition(), threading.Semaphore(0)
 
@@ -465,27 +458,24 @@ def test_fork_forgets_who_waited(thread, until, in_child):
             condition.wait()
 
     for _ in range(2):
-        thread(wait)
-        thread(semaphore.acquire)
+        asleep(thread(wait), thread(semaphore.acquire))
     until(lambda: "2)" in repr(condition))
-    time.sleep(0.02)
 
     def check():
         got = []
 
         def take():
             with condition:
-                got.append(condition.wait(5))
-            got.append(semaphore.acquire(timeout=5))
+                got.append(condition.wait(30))
+            got.append(semaphore.acquire(timeout=30))
 
         one = standard.Thread(target=take)
         one.start()
         while not repr(condition).endswith("3)>") and not repr(condition).endswith("1)>"):
             time.sleep(0.001)
-        time.sleep(0.02)
         with condition:
             condition.notify()
-        time.sleep(0.02)
+        asleep(one)
         semaphore.release()
         one.join()
         return got == [True, True]
@@ -527,24 +517,36 @@ def test_old_names_warn():
 
 
 @pytest.mark.parametrize("module", [standard, threading])
-def test_a_barrier_s_deadline_that_passes_during_the_action(module, thread):
+def test_a_barrier_s_deadline_that_passes_during_the_action(module, thread, reached):
     """All have come in time: the barrier does not break."""
-    def action():
-        acting.set()
-        assert go_on.wait(10)
+    def attempt():
+        def action():
+            acting.set()
+            assert go_on.wait(30)
 
-    acting, go_on, numbers = standard.Event(), standard.Event(), []
-    barrier = module.Barrier(2, action)
-    first = thread(lambda: numbers.append(barrier.wait(timeout=0.2)))
-    while barrier.n_waiting == 0:
-        time.sleep(0.001)
-    last = thread(lambda: numbers.append(barrier.wait()))
-    assert acting.wait(10)
-    time.sleep(0.3)
-    go_on.set()
-    first.join(10)
-    last.join(10)
-    assert sorted(numbers) == [0, 1] and not barrier.broken and barrier.n_waiting == 0
+        def come(*args):
+            try:
+                numbers.append(barrier.wait(*args))
+            except standard.BrokenBarrierError:
+                numbers.append("broken")
+
+        acting, go_on, numbers = standard.Event(), standard.Event(), []
+        barrier = module.Barrier(2, action)
+        threads = [thread(come, 0.1)]
+        while barrier.n_waiting == 0 and not barrier.broken:
+            time.sleep(0.001)
+        threads.append(thread(come))
+        while not acting.wait(0.001):
+            if barrier.broken:      # the last one did not come in time
+                return False
+        time.sleep(0.1)
+        go_on.set()
+        for one in threads:
+            one.join(30)
+        assert sorted(numbers) == [0, 1] and not barrier.broken and barrier.n_waiting == 0
+        return True
+
+    reached(attempt)
 
 
 def test_a_barrier_that_is_aborted_during_the_action(thread):
@@ -561,17 +563,17 @@ def test_a_barrier_that_is_aborted_during_the_action(thread):
     while barrier.n_waiting == 0:
         time.sleep(0.001)
     barrier.wait()
-    first.join(10)
+    first.join(30)
     assert broken and barrier.broken
 
 
 @pytest.mark.parametrize("module", [standard, threading])
 @pytest.mark.parametrize("timeout", [0, 0.05])
-def test_a_barrier_s_latecomer_breaks_no_complete_round(module, timeout, thread):
+def test_a_barrier_s_latecomer_breaks_no_complete_round(module, timeout, thread, asleep):
     """Its time counts from the end of the action on."""
     def action():
         acting.set()
-        assert go_on.wait(10)
+        assert go_on.wait(30)
 
     def come(*args):
         try:
@@ -583,12 +585,13 @@ def test_a_barrier_s_latecomer_breaks_no_complete_round(module, timeout, thread)
     barrier = module.Barrier(2, action)
     for _ in range(2):
         thread(come)
-    assert acting.wait(10)
+    assert acting.wait(30)
     late = thread(come, timeout)
-    time.sleep(0.2)
+    time.sleep(timeout)
+    asleep(late)
     assert not numbers
     go_on.set()
-    late.join(10)
+    late.join(30)
     while len(numbers) < 3:
         time.sleep(0.001)
     assert sorted(map(str, numbers)) == ["0", "1", "broken"] and barrier.broken

@@ -14,7 +14,7 @@ from pyconc import threading
 from pyconc.threading import Timer
 
 
-def script(text, timeout=20, env=None):
+def script(text, timeout=60, env=None):
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=timeout, env=env)
     return done.stdout, done.stderr, done.returncode
 
@@ -29,7 +29,7 @@ def hooked(monkeypatch):
 
 def test_fires_in_a_thread_of_its_own():
     def function(*args, **kwargs):
-        go.wait(10)
+        go.wait(30)
         seen.append((standard.current_thread(), args, kwargs))
 
     seen, go = [], standard.Event()
@@ -117,31 +117,31 @@ def test_timers_cancelled_while_they_are_waited_for_take_no_memory(flat_memory):
     flat_memory(operation, 30)
 
 
-def test_join_of_a_timer_cancelled_after_it_was_due(monkeypatch, thread):
+def test_join_of_a_timer_cancelled_after_it_was_due(monkeypatch, thread, asleep):
     """While the thread of another is being started, which takes long here."""
     held, go, start = standard.Event(), standard.Event(), standard.Thread.start
 
     def slow(self):
         if self is first:
             held.set()
-            go.wait(10)
+            go.wait(60)
         start(self)
 
     first, second = Timer(0.01, int), Timer(0.02, int)
     monkeypatch.setattr(standard.Thread, "start", slow)
     first.start()
     second.start()
-    assert held.wait(10)
+    assert held.wait(30)
     joins = [thread(timer.join) for timer in (first, second)]
-    time.sleep(0.05)
+    asleep(*joins)
     assert first.is_alive() and second.is_alive()
     assert first in threading.enumerate() and second in threading.enumerate()
     second.cancel()
-    joins[1].join(10)
+    joins[1].join(30)
     assert not joins[1].is_alive() and not second.is_alive() and first.is_alive()
     first.cancel()
     go.set()
-    joins[0].join(10)
+    joins[0].join(30)
     assert not joins[0].is_alive() and not first.is_alive()
 
 
@@ -288,7 +288,7 @@ def test_timer_that_starts_another():
             done.set()
 
     again(5)
-    assert done.wait(10) and seen == [5, 4, 3, 2, 1, 0]
+    assert done.wait(30) and seen == [5, 4, 3, 2, 1, 0]
 
 
 def test_odd_intervals(monkeypatch):
@@ -373,7 +373,7 @@ def late():
     except RuntimeError:        # Python 3.12 starts no thread any more
         fire("after")
     for _ in range(2):
-        fired.acquire(timeout=10)
+        fired.acquire(timeout=30)
 
 threading.Thread(target=late).start()
 daemon("before")
@@ -382,7 +382,7 @@ daemon("before")
     assert (sorted(out.split()), status) == (["after", "before"], 0), errors
 
 
-@pytest.mark.parametrize("before", ["Timer(0, print).start()", ""])
+@pytest.mark.parametrize("before", ["before = Timer(0, print); before.start(); before.join()", ""])
 def test_timer_started_while_the_interpreter_exits(before):
     text = f"""
 import threading, time
@@ -407,7 +407,7 @@ def test_fork():
 import os
 from pyconc.threading import Event, Timer
 seen, waited = [], Event()
-timer = Timer(0.3, lambda: (waited.wait(10), print("parent's")))
+timer = Timer(0.3, lambda: (waited.wait(60), print("parent's")))
 timer.start()
 pid = os.fork()
 if not pid:
@@ -445,7 +445,7 @@ def test_signal_handler_that_cancels_and_starts():
     text = """
 import faulthandler, signal
 from pyconc.threading import Timer
-faulthandler.dump_traceback_later(30, exit=True)
+faulthandler.dump_traceback_later(80, exit=True)
 def new():
     timer = Timer(100, int)
     timer.daemon = True
@@ -463,14 +463,14 @@ while handled < 500:
     new().cancel()
 signal.setitimer(signal.ITIMER_REAL, 0)
 """
-    assert script(text, 60) == ("", "", 0)
+    assert script(text, 90) == ("", "", 0)
 
 
 def test_finalizer_that_cancels():
     text = """
 import faulthandler, gc, weakref
 from pyconc.threading import Timer
-faulthandler.dump_traceback_later(30, exit=True)
+faulthandler.dump_traceback_later(80, exit=True)
 class Session:
     def __init__(self):
         self.me = self      # only the garbage collector ends it
@@ -484,7 +484,7 @@ for _ in range(5000):
     Session()
 gc.collect()
 """
-    assert script(text, 60) == ("", "", 0)
+    assert script(text, 90) == ("", "", 0)
 
 
 def test_counted_like_threads():
