@@ -111,9 +111,13 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("option", [["--watchdog", "0.02"], ["--watchdog=0.02"]])
 def test_watchdog(folder, option):
+    expected = 0, "0.02\nTask 'Task-1' (main) has held the event loop\n", []
     for env in None, {**os.environ, "PYCONC_WATCHDOG": "3000"}:
-        assert python(folder, "-m", "pyconc", *option, "-c", WATCHED, env=env) == (
-            0, "0.02\nTask 'Task-1' (main) has held the event loop\n", [])
+        for _ in range(20):     # a machine that stalls holds other callbacks as well
+            done = python(folder, "-m", "pyconc", *option, "-c", WATCHED, env=env)
+            if done == expected:
+                break
+        assert done == expected
 
 
 @pytest.mark.parametrize("args,why", [
@@ -145,7 +149,8 @@ def test_program_gets_our_loop(folder, args):
 
 
 @pytest.mark.parametrize("text", ["import time; print('on', flush=True); time.sleep(60)",
-                                  "import asyncio; print('on', flush=True); asyncio.run(asyncio.sleep(60))"])
+                                  "import asyncio\nasync def main():\n    print('on', flush=True)\n    await asyncio.sleep(60)\n"
+                                  "asyncio.run(main())"])
 def test_ctrl_c(folder, text):
     with subprocess.Popen([sys.executable, "-m", "pyconc", "-c", text], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as child:
