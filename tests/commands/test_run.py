@@ -149,8 +149,8 @@ def test_program_gets_our_loop(folder, args):
 
 
 @pytest.mark.parametrize("text", ["import time; print('on', flush=True); time.sleep(60)",
-                                  "import asyncio\nasync def main():\n    print('on', flush=True)\n    await asyncio.sleep(60)\n"
-                                  "asyncio.run(main())"])
+                                  "import asyncio\nasync def main():\n    print('on', flush=True)\n"
+                                  "    await asyncio.sleep(60)\nasyncio.run(main())"])
 def test_ctrl_c(folder, text):
     with subprocess.Popen([sys.executable, "-m", "pyconc", "-c", text], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as child:
