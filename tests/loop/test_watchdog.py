@@ -645,7 +645,10 @@ def test_wrong_environment_variable(program, value):
 AT_EXIT = {
     "unclosed loop": "loop.run_until_complete(asyncio.sleep(0.01))",
     "held in a daemon thread": """
-threading.Thread(target=lambda: loop.run_until_complete(main()), daemon=True).start()
+def hold():
+    while not told:     # the watchdog's thread may look too late
+        loop.run_until_complete(main())
+threading.Thread(target=hold, daemon=True).start()
 while not told:
     time.sleep(0.001)
 """,
