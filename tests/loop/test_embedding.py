@@ -243,6 +243,7 @@ def test_exit_of_a_thread_state(program):
             thread.start()
             thread.join()
         for loop in loops:
+            loop.slow_callback_duration = 60
             loop.call_soon(loop.stop)
             loop.run_forever()
             loop.close()

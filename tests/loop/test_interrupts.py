@@ -351,6 +351,7 @@ async def main():
 async def main():
     with told("main"):
         asyncio.get_running_loop().set_debug(True)
+        asyncio.get_running_loop().slow_callback_duration = 3600
         ctrl_c()
         await asyncio.sleep(60)
 """,

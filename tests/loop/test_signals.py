@@ -369,6 +369,7 @@ def test_signals_after_close_are_left_alone(program):
     done = program("""
         import os, pyconc, signal
         loop = pyconc.new_event_loop()
+        loop.slow_callback_duration = 60
         loop.add_signal_handler(signal.SIGUSR1, print, "handled")
         loop.call_soon(loop.stop)
         loop.run_forever()

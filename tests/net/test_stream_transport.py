@@ -387,7 +387,7 @@ def test_write_after_close_is_dropped(caplog):
         await b.lost
         assert b.data == b""
     with caplog.at_level(logging.WARNING, "asyncio"):
-        run(main())
+        run(main(), debug=False)    # debug mode tells of a machine that stalls
     assert [record.message for record in caplog.records] == ["socket.send() raised exception."] * 8
 
 
