@@ -76,17 +76,18 @@ def watched(loop, ear):
 
 
 def unless_it_stalls(test):
-    """Tries a test again, up to 20 times: on a machine that stalls, other callbacks hold the loop as well, which is
-    told, and the watchdog looks too late."""
+    """Tries a test again, up to 20 times unless that takes long: on a machine that stalls, other callbacks hold the
+    loop as well, which is told, and the watchdog looks too late."""
     @functools.wraps(test)
     def one_of_twenty(**fixtures):
+        end = time.monotonic() + LONG
         for left in reversed(range(20)):
             if "ear" in fixtures:
                 fixtures["ear"].forget()
             try:
                 return test(**fixtures)
             except (AssertionError, ValueError):
-                if not left:
+                if not left or time.monotonic() > end:
                     raise
     return one_of_twenty
 
