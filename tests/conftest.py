@@ -11,6 +11,7 @@ import warnings
 import pytest
 
 LINES = pytest.StashKey[dict]()
+SETTLES = 10    # seconds until what has not gone counts as left
 
 # A shell starts a background job with SIGINT ignored, and so would the programs be that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -40,9 +41,9 @@ def small_collections():
     gc.freeze()
 
 
-def settled(count, before, seconds=2):
+def settled(count, before):
     """What `count` has now beyond `before`, once it holds still: a thread that was joined may still be in its exit."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + SETTLES
     while True:
         gc.collect()
         left = {key: value for key, value in count().items() if before.get(key) != value}

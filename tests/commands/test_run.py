@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 
 import pytest
@@ -111,9 +112,14 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("option", [["--watchdog", "0.02"], ["--watchdog=0.02"]])
 def test_watchdog(folder, option):
+    expected = 0, "0.02\nTask 'Task-1' (main) has held the event loop\n", []
     for env in None, {**os.environ, "PYCONC_WATCHDOG": "3000"}:
-        assert python(folder, "-m", "pyconc", *option, "-c", WATCHED, env=env) == (
-            0, "0.02\nTask 'Task-1' (main) has held the event loop\n", [])
+        end = time.monotonic() + 30
+        for _ in range(20):     # a machine that stalls holds other callbacks as well
+            done = python(folder, "-m", "pyconc", *option, "-c", WATCHED, env=env)
+            if done == expected or time.monotonic() > end:
+                break
+        assert done == expected
 
 
 @pytest.mark.parametrize("args,why", [
@@ -145,7 +151,8 @@ def test_program_gets_our_loop(folder, args):
 
 
 @pytest.mark.parametrize("text", ["import time; print('on', flush=True); time.sleep(60)",
-                                  "import asyncio; print('on', flush=True); asyncio.run(asyncio.sleep(60))"])
+                                  "import asyncio\nasync def main():\n    print('on', flush=True)\n"
+                                  "    await asyncio.sleep(60)\nasyncio.run(main())"])
 def test_ctrl_c(folder, text):
     with subprocess.Popen([sys.executable, "-m", "pyconc", "-c", text], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as child:

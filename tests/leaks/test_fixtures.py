@@ -10,7 +10,9 @@ import pytest
 
 LEAKY = """
 import os, threading
+import conftest
 
+conftest.SETTLES = 0.5      # what leaks here stays
 kept = []
 
 def test_fd(no_leaked_fds):

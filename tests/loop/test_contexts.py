@@ -170,6 +170,7 @@ def test_values_live_no_longer_than_the_callbacks(loop):
         alive.append(weakref.ref(value))
         context = contextvars.copy_context()
         context.run(lambda: (var.set(value), loop.call_soon(lambda: None), loop.call_soon(lambda: None)))
+        loop.call_soon(loop.call_later, 0.01, check)
 
     def check():
         gc.collect()
@@ -177,7 +178,6 @@ def test_values_live_no_longer_than_the_callbacks(loop):
         loop.stop()
 
     loop.call_soon(main)
-    loop.call_later(0.01, check)
     loop.run_forever()
     assert alive[1] is False
 

@@ -228,7 +228,7 @@ late = Late()
 def test_interpreter_exit(program, how):
     """No hang, no crash, no message but the ResourceWarning of an unclosed loop."""
     done = program("import asyncio, pyconc, sys, threading, time\nloop = pyconc.new_event_loop()\n"
-                   + AT_EXIT[how] + "\nprint('end')\n", timeout=30)
+                   + AT_EXIT[how] + "\nprint('end')\n")
     assert done.returncode == 0, done.stderr_text
     assert done.stderr_text == "" or "Task was destroyed but it is pending" in done.stderr_text
 
@@ -243,6 +243,7 @@ def test_exit_of_a_thread_state(program):
             thread.start()
             thread.join()
         for loop in loops:
+            loop.slow_callback_duration = 60
             loop.call_soon(loop.stop)
             loop.run_forever()
             loop.close()
@@ -300,7 +301,7 @@ def test_subinterpreter(program, rounds, leftovers):
             interpreters.destroy(one)
             run().close()
         print("fine")
-    """, "-W", "ignore", timeout=50)
+    """, "-W", "ignore")
     assert done.stdout_text == "fine\n", done.stdout_text + done.stderr_text
     assert done.returncode == 0
 
@@ -329,7 +330,7 @@ def test_subinterpreters_in_threads(program):
         for thread in threads:
             thread.join()
         print(problems)
-    """, "-W", "ignore", timeout=50)
+    """, "-W", "ignore")
     assert done.stdout_text == "[]\n", done.stdout_text + done.stderr_text
 
 

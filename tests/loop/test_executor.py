@@ -99,13 +99,13 @@ def test_shutdown_timeout(loop):
                 await loop.shutdown_default_executor(timeout=0.05)
         finally:
             release.set()
-        assert 0.05 <= time.monotonic() - before < 10
+        assert 0.05 <= time.monotonic() - before < 30
         await future
 
     loop.run_until_complete(main())
 
 
-@pytest.mark.parametrize("timeout", [10, 1e9, None])
+@pytest.mark.parametrize("timeout", [60, 1e9, None])
 def test_shutdown_in_time(loop, timeout, recwarn, no_leaked_threads):
     async def main():
         futures = [loop.run_in_executor(None, time.sleep, 0.01) for _ in range(3)]
@@ -125,7 +125,7 @@ def test_shutdown_twice(loop, no_leaked_threads):
         with pytest.warns(RuntimeWarning, match="within 0.01 seconds"):
             await loop.shutdown_default_executor(0.01)
         release.set()
-        await loop.shutdown_default_executor(10)
+        await loop.shutdown_default_executor(60)
         await loop.shutdown_default_executor()
         assert future.done() and future.result() is True
 
@@ -135,7 +135,7 @@ def test_shutdown_twice(loop, no_leaked_threads):
 def test_shutdown_twice_at_once(loop, no_leaked_threads):
     async def main():
         future = loop.run_in_executor(None, time.sleep, 0.02)
-        await asyncio.gather(loop.shutdown_default_executor(), loop.shutdown_default_executor(10))
+        await asyncio.gather(loop.shutdown_default_executor(), loop.shutdown_default_executor(60))
         assert future.done()
 
     loop.run_until_complete(main())
@@ -210,7 +210,7 @@ def test_close_shuts_the_executor_down_without_waiting(either, no_leaked_threads
     either.run_until_complete(main())
     before = time.monotonic()
     either.close()
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 30
     release.set()
 
 
@@ -228,7 +228,7 @@ def test_result_after_the_loop_is_closed(program):
         loop.close()
         release.set()
         print("done")
-    """, timeout=30)
+    """)
     assert (done.stdout_text, done.stderr_text) == ("done\n", "")
 
 

@@ -18,16 +18,30 @@ def exchange(loop):
     """Everything the parent's loop does still works: readers, timers, threads."""
     ours, theirs = socket.socketpair()
     seen = []
-    loop.add_reader(ours, lambda: (seen.append(ours.recv(10)), loop.remove_reader(ours)))
+
+    def note(what):
+        seen.append(what)
+        if len(seen) == 3:
+            loop.stop()
+
+    loop.add_reader(ours, lambda: (note(ours.recv(10)), loop.remove_reader(ours)))
     theirs.send(b"x")
-    loop.call_later(0.001, seen.append, "timer")
-    thread = threading.Timer(0.005, loop.call_soon_threadsafe, (loop.stop,))
+    loop.call_later(0.001, note, "timer")
+    thread = threading.Timer(0.005, loop.call_soon_threadsafe, (note, "thread"))
     thread.start()
+    limit = loop.call_later(60, loop.stop)
     loop.run_forever()
+    limit.cancel()
     thread.join()
     ours.close()
     theirs.close()
-    assert sorted(map(str, seen)) == ["b'x'", "timer"]
+    assert sorted(map(str, seen)) == ["b'x'", "thread", "timer"]
+
+
+def run_a_moment(loop):
+    """With polls: a timer that is due before the first one would stop the loop too early."""
+    loop.call_soon(loop.call_later, 0.002, loop.stop)
+    loop.run_forever()
 
 
 @pytest.mark.parametrize("method,args", [
@@ -82,8 +96,7 @@ def watched(loop):
     ours, theirs = socket.socketpair()
     seen = []
     loop.add_reader(ours, lambda: seen.append(ours.recv(10)))
-    loop.call_later(0.001, loop.stop)
-    loop.run_forever()
+    run_a_moment(loop)
     return ours, theirs, seen
 
 
@@ -108,8 +121,7 @@ def test_parent_goes_on_after_the_child_cleans_up(loop, what, in_child):
     ours, theirs, seen = watched(loop)
     assert in_child(lambda: what(loop, ours)) == "None"
     theirs.send(b"x")
-    loop.call_later(0.002, loop.stop)
-    loop.run_forever()
+    run_a_moment(loop)
     assert seen == [b"x"]
     exchange(loop)
     loop.remove_reader(ours)
@@ -133,7 +145,7 @@ def test_parent_hears_signals_after_the_child_closed(program):
         loop.run_forever()
         loop.close()
         print("heard")
-    """, timeout=20)
+    """)
     assert done.stdout_text == "heard\n", done.stderr_text
 
 
@@ -151,8 +163,7 @@ def test_child_collects_the_loop(in_child):
         assert in_child(child) == "None"
     theirs.send(b"x")
     loop, = loops
-    loop.call_later(0.002, loop.stop)
-    loop.run_forever()
+    run_a_moment(loop)
     assert seen == [b"x"]
     loop.close()
     ours.close()
@@ -177,13 +188,14 @@ def test_fork_inside_a_callback(program, how):
         parent = os.getpid()
         ours, theirs = socket.socketpair()
         seen = []
-        loop.add_reader(ours, lambda: seen.append(ours.recv(10)))
+        loop.add_reader(ours, lambda: (seen.append(ours.recv(10)), loop.stop()))
         pids = []
 
         def fork():
+            loop.call_later(0.02, rest)
             pid = os.fork()
             if pid == 0:
-                signal.alarm(20)
+                signal.alarm(40)
                 {LEAVING[how]}
             pids.append(pid)
 
@@ -199,9 +211,7 @@ def test_fork_inside_a_callback(program, how):
                 print("the child runs on", flush=True)
             os.waitpid(pids[0], 0)
             theirs.send(b"x")
-            loop.call_later(0.01, loop.stop)
 
-        loop.call_later(0.02, rest)
         try:
             loop.run_forever()
         except RuntimeError as error:
@@ -215,7 +225,7 @@ def test_fork_inside_a_callback(program, how):
         print("parent:", seen, flush=True)
         loop.remove_reader(ours)
         loop.close()
-    """, timeout=30)
+    """)
     lines = done.stdout_text.splitlines()
     assert lines[-1] == "parent: [b'x']", done.stderr_text
     assert done.returncode == 0
@@ -238,7 +248,7 @@ def test_fork_in_another_thread_while_the_loop_polls(program):
         time.sleep(0.02)
         pid = os.fork()
         if pid == 0:
-            signal.alarm(20)
+            signal.alarm(40)
             print(loop.is_running(), flush=True)
             loop.close()
             own = pyconc.new_event_loop()
@@ -252,7 +262,7 @@ def test_fork_in_another_thread_while_the_loop_polls(program):
         thread.join()
         loop.close()
         print("fine")
-    """, "-W", "ignore", timeout=30)
+    """, "-W", "ignore")
     assert done.stdout_text == "False\nfine\n", done.stderr_text
 
 
@@ -275,17 +285,17 @@ def test_child_that_exits_normally(program):
             await asyncio.sleep(0.01)
             pid = os.fork()
             if pid == 0:
-                signal.alarm(20)
+                signal.alarm(40)
                 sys.exit(3)             # its Runner fails to cancel what is left
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) > 0
             transport.sendto(b"x", other.get_extra_info("sockname"))
-            print(await asyncio.wait_for(received, 5), flush=True)
+            print(await asyncio.wait_for(received, 40), flush=True)
             transport.close()
             other.close()
 
         with asyncio.Runner(loop_factory=pyconc.new_event_loop) as runner:
             runner.run(main())
-    """, "-W", "ignore", timeout=30)
+    """, "-W", "ignore")
     assert done.stdout_text == "b'x'\n", done.stderr_text
 
 
@@ -308,7 +318,7 @@ def test_multiprocessing_fork(program):
 
         with asyncio.Runner(loop_factory=pyconc.new_event_loop) as runner:
             runner.run(main())
-    """, "-W", "ignore", timeout=50)
+    """, "-W", "ignore")
     assert done.stdout_text == "[0, 2, 4, 6, 8, 10, 12, 14, 16, 18]\n", done.stderr_text
 
 
@@ -317,8 +327,7 @@ def test_subprocess_with_preexec_fn(loop):
     ours, theirs, seen = watched(loop)
     subprocess.run([sys.executable, "-c", ""], preexec_fn=lambda: loop.remove_reader(ours), check=True)
     theirs.send(b"x")
-    loop.call_later(0.002, loop.stop)
-    loop.run_forever()
+    run_a_moment(loop)
     assert seen == [b"x"]
     loop.remove_reader(ours)
     ours.close()

@@ -470,8 +470,8 @@ def test_a_signal_ends_the_wait(either):
     started.wait()
     main = threading.main_thread().ident
     timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))
-    timer.start()
     with pytest.raises(KeyboardInterrupt):
+        timer.start()
         handle.cancel()
         timer.join()
     end.set()

@@ -12,8 +12,20 @@ new_loop = pyconc.new_event_loop if os.environ["LOOP"] == "pyconc" else asyncio.
 def ctrl_c():
     signal.raise_signal(signal.SIGINT)
 
-def ctrl_c_later(seconds=0.05):
-    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+def ctrl_c_later():
+    thread = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    thread.start()
+    return thread
+
+def ctrl_c_asleep():    # not before the task that asks for it waits, and its loop runs on
+    asyncio.get_running_loop().call_soon(ctrl_c_later)
+
+def main_sleeps():      # for another thread: waits until the main one waits
+    seen = 0
+    while seen < 3:     # it may wait for the GIL, once
+        time.sleep(0.005)
+        with open("/proc/self/task/%d/stat" % os.getpid()) as file:
+            seen = seen + 1 if file.read().rpartition(")")[2].split()[0] == "S" else 0
 
 @contextlib.contextmanager
 def told(where):
@@ -35,7 +47,7 @@ try:
 except BaseException as error:
     print("out", type(error).__name__)
 for thread in threading.enumerate()[1:]:
-    thread.join(5)      # who sent the signal may still be on its way out
+    thread.join(60)     # who sent the signal may still be on its way out
 print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, signal.set_wakeup_fd(-1), threading.active_count())
 """
 
@@ -55,8 +67,7 @@ async def main():
     "in a blocking callback": """
 def block():
     with told("callback"):
-        ctrl_c_later()
-        time.sleep(0.2)
+        ctrl_c_later().join()
 
 async def main():
     with told("main"):
@@ -152,7 +163,11 @@ async def main():
 async def main():
     with told("main"):
         ctrl_c_later()
-        await asyncio.to_thread(time.sleep, 0.3)
+        told_to_end = threading.Event()
+        try:
+            await asyncio.to_thread(lambda: (told_to_end.wait(60), time.sleep(0.05)))
+        finally:
+            told_to_end.set()
 """,
     "in a protocol": """
 class Interrupted(asyncio.Protocol):
@@ -196,9 +211,9 @@ async def main():
             await asyncio.sleep(60)
         finally:
             print("takes its time")
-            ctrl_c_later()
+            ctrl_c_asleep()
             with told("cleaning"):
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(60)
 """,
     "with a task that suppresses it": """
 async def main():
@@ -264,7 +279,7 @@ async def generate():
         try:
             yield 1
         finally:
-            ctrl_c_later()
+            ctrl_c_asleep()
             await asyncio.sleep(60)
 
 async def main():
@@ -276,7 +291,7 @@ async def main():
 def work(loop):
     while not loop._executor_shutdown_called:
         time.sleep(0.01)
-    time.sleep(0.1)     # somewhat later the loop waits for this thread
+    main_sleeps()       # the loop waits for this thread
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.3)
 
@@ -336,6 +351,7 @@ async def main():
 async def main():
     with told("main"):
         asyncio.get_running_loop().set_debug(True)
+        asyncio.get_running_loop().slow_callback_duration = 3600
         ctrl_c()
         await asyncio.sleep(60)
 """,
@@ -426,7 +442,7 @@ loop.close()
     "run_until_complete in its poll": """
 loop = new_loop()
 future = loop.create_future()
-ctrl_c_later()
+loop.call_soon(ctrl_c_later)
 try:
     loop.run_until_complete(future)
 except KeyboardInterrupt:
@@ -479,7 +495,7 @@ loop.close()
 """,
     "no call from a thread is lost": """
 loop = new_loop()
-ctrl_c_later()
+loop.call_soon(ctrl_c_later)
 try:
     loop.run_forever()
 except KeyboardInterrupt:

@@ -29,7 +29,8 @@ def wait():
     """wait(loop, true): runs it for a few milliseconds, again and again until true() if that is given."""
     def run(loop, true=None):
         for _ in range(2000):
-            loop.call_later(0.005, loop.stop)
+            # From within: a timer that is due before the first poll would stop the loop too early.
+            loop.call_soon(loop.call_later, 0.005, loop.stop)
             loop.run_forever()
             if true is None or true():
                 return
@@ -549,7 +550,7 @@ def test_no_leaked_descriptors(no_leaked_fds):
         loop = pyconc.new_event_loop()
         ours, theirs = socket.socketpair()
         loop.add_reader(ours, print)
-        loop.call_later(0.0001, loop.stop)
+        loop.call_soon(loop.call_later, 0.0001, loop.stop)
         loop.run_forever()
         loop.close()
         ours.close()

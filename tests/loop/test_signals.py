@@ -72,7 +72,7 @@ def interrupt(process, sig=signal.SIGINT):
     time.sleep(0.05)
     process.send_signal(sig)
     try:
-        return process.communicate(timeout=30)
+        return process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         process.kill()
         pytest.fail(f"it did not end; it wrote {process.communicate()}")
@@ -169,7 +169,7 @@ def test_signal_ends_the_program(program):
     assert process.returncode == -signal.SIGTERM
 
 
-def test_handler_of_the_signal_module_runs_in_the_poll(loop):
+def test_handler_of_the_signal_module_runs_in_the_poll(loop, main_sleeps):
     """A handler that raises ends run_forever(); one that does not, does not."""
     seen = []
 
@@ -185,7 +185,7 @@ def test_handler_of_the_signal_module_runs_in_the_poll(loop):
         for count in range(2):
             while len(seen) < count:    # two that wait to be handled are one
                 time.sleep(0.001)
-            time.sleep(0.01)
+            main_sleeps()
             os.kill(os.getpid(), signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, handler)
@@ -369,6 +369,7 @@ def test_signals_after_close_are_left_alone(program):
     done = program("""
         import os, pyconc, signal
         loop = pyconc.new_event_loop()
+        loop.slow_callback_duration = 60
         loop.add_signal_handler(signal.SIGUSR1, print, "handled")
         loop.call_soon(loop.stop)
         loop.run_forever()

@@ -46,7 +46,7 @@ def test_closed_by_another_thread_while_the_loop_sleeps(loop, method):
     async def main():
         transport, protocol, theirs = await connected(loop)
         thread = in_thread(getattr(transport, method))
-        assert await asyncio.wait_for(protocol.lost, 20) is None
+        assert await asyncio.wait_for(protocol.lost, 60) is None
         thread.join()
         assert theirs.recv(10) == b""
         theirs.close()
@@ -62,7 +62,7 @@ def test_paused_and_resumed_by_another_thread(loop):
         theirs.send(b"x")
         theirs.shutdown(socket.SHUT_WR)
         thread = in_thread(transport.resume_reading)
-        await asyncio.wait_for(protocol.all, 20)
+        await asyncio.wait_for(protocol.all, 60)
         thread.join()
         assert protocol.received == b"x"
         transport.close()
@@ -88,7 +88,7 @@ def test_little_written_by_another_thread(loop):
         reader = threading.Thread(target=read)
         reader.start()
         thread = in_thread(lambda: [transport.write(b"%d" % number) for number in range(5)])
-        assert await asyncio.wait_for(got, 20) == b"01234"
+        assert await asyncio.wait_for(got, 60) == b"01234"
         thread.join()
         reader.join()
         transport.close()
@@ -115,7 +115,7 @@ def test_much_written_by_another_thread(loop):
         done = loop.create_future()
         reader = threading.Thread(target=read)
         thread = in_thread(lambda: (transport.write(data), reader.start()))
-        await asyncio.wait_for(done, 20)
+        await asyncio.wait_for(done, 60)
         thread.join()
         reader.join()
         assert b"".join(received) == data
@@ -140,7 +140,7 @@ def test_threads_close_while_the_loop_is_busy(loop, no_leaked_fds):
             for transport, _, _ in made[1::2]:
                 transport.close()
             for _, protocol, theirs in made:
-                await asyncio.wait_for(protocol.lost, 20)
+                await asyncio.wait_for(protocol.lost, 60)
                 theirs.close()
             for thread in threads:
                 thread.join()

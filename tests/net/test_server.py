@@ -232,7 +232,7 @@ def test_serve_forever_ends_with_close():
             await server.serve_forever()
         server.close()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, 60)
         with pytest.raises(RuntimeError, match="is closed"):
             await server.serve_forever()
     run(main())

@@ -97,7 +97,8 @@ def test_the_end_of_the_stream(run, name, arguments, expected):
         async with Connection() as it:
             it.peer_writer.write(b"partial")
             it.peer_writer.write_eof()
-            await asyncio.sleep(0.01)
+            while not it.reader._eof:
+                await asyncio.sleep(0.001)
             if isinstance(expected, bytes):
                 assert await getattr(it.reader, name)(*arguments) == expected
             else:
@@ -218,7 +219,7 @@ def test_bytes_that_the_lost_connection_did_not_bring(run_ours):
             it.reader.feed_data(b"some")
             it.reader.set_exception(ConnectionResetError("lost"))
             with pytest.raises(ConnectionResetError, match="lost"):
-                await asyncio.wait_for(reading, 10)
+                await asyncio.wait_for(reading, 60)
 
     run_ours(main)
 
@@ -292,6 +293,8 @@ def test_a_full_reader_stops_the_peer_and_goes_on(run):
                     await it.peer_writer.drain()
 
             sending = asyncio.create_task(send())
+            while not it.reader._paused:
+                await asyncio.sleep(0.001)
             await asyncio.sleep(0.05)
             assert not sending.done()
             assert it.reader._paused and not it.writer.transport.is_reading()

@@ -28,7 +28,7 @@ def no_leaked_children(no_leaked_fds):
     """Fails a test that leaves a child process behind, dead or alive."""
     before = set(children())
     yield
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 30
     while (left := set(children()) - before) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not left, f"children left: {left}"

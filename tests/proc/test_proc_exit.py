@@ -215,7 +215,7 @@ def test_other_threads_run_meanwhile(run):
     stop, count = threading.Event(), [0]
 
     def busy():
-        while not stop.is_set():
+        while not stop.is_set() or not count[0]:
             os.environ[f"PYCONC_TEST_{count[0] % 7}"] = "x" * (count[0] % 1000)
             count[0] += 1
 
@@ -350,11 +350,14 @@ async def main():
 loop = pyconc.new_event_loop()
 loop.run_until_complete(main())
 """)
-    deadline = time.monotonic() + 10
-    while os.path.exists(f"/proc/{int(out)}"):
-        with open(f"/proc/{int(out)}/cmdline") as file:
-            if "sleep" not in file.read():
-                break   # a zombie of whoever is init here
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with open(f"/proc/{int(out)}/cmdline") as file:
+                if "sleep" not in file.read():
+                    break   # a zombie of whoever is init here
+        except (FileNotFoundError, ProcessLookupError):
+            break
         assert time.monotonic() < deadline, "still alive"
         time.sleep(0.01)
 
