@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -54,19 +53,6 @@ def turn():
         loop.stop()
         loop.run_forever()
     return run
-
-
-@pytest.fixture
-def main_sleeps():
-    """main_sleeps(): for another thread, waits until the main one waits for something, its loop's poll perhaps."""
-    def wait():
-        seen, deadline = 0, time.monotonic() + 60
-        while seen < 3:     # it may wait for the GIL, once
-            assert time.monotonic() < deadline, "the main thread does not wait"
-            time.sleep(0.005)
-            with open(f"/proc/self/task/{os.getpid()}/stat") as file:
-                seen = seen + 1 if file.read().rpartition(")")[2].split()[0] == "S" else 0
-    return wait
 
 
 @pytest.fixture

@@ -169,7 +169,7 @@ def test_signal_ends_the_program(program):
     assert process.returncode == -signal.SIGTERM
 
 
-def test_handler_of_the_signal_module_runs_in_the_poll(loop, main_sleeps):
+def test_handler_of_the_signal_module_runs_in_the_poll(loop, asleep):
     """A handler that raises ends run_forever(); one that does not, does not."""
     seen = []
 
@@ -185,7 +185,7 @@ def test_handler_of_the_signal_module_runs_in_the_poll(loop, main_sleeps):
         for count in range(2):
             while len(seen) < count:    # two that wait to be handled are one
                 time.sleep(0.001)
-            main_sleeps()
+            asleep(threading.main_thread())
             os.kill(os.getpid(), signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, handler)
