@@ -31,7 +31,7 @@ def digest_batch(
 def file_batch(paths: Iterable[str | bytes | PathLike[str] | PathLike[bytes]], name: str, return_errors: bool, /) -> Batch: ...
 def scrypt_batch(
     passwords: Iterable[Buffer], salt: Buffer | list[Buffer] | tuple[Buffer, ...], n: int, r: int, p: int, maxmem: int, dklen: int,
-    keys: Iterable[Buffer] | None, /
+    keys: Iterable[Buffer] | None, in_pairs: bool, /
 ) -> Batch: ...
 def pbkdf2_batch(
     name: str, passwords: Iterable[Buffer], salt: Buffer | list[Buffer] | tuple[Buffer, ...], iterations: int, dklen: int | None,

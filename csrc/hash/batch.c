@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "hash/batch.h"
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <openssl/err.h>
 
 /* Below this much work a batch keeps the GIL: giving it up can cost the 5 ms
@@ -13,12 +14,24 @@
 #define LONE_WORK ((size_t)4 << 20)
 #define ATTEND_MS 50
 
+void
+pyc_forget_memory(pyc_scratch *scratch)
+{
+    if (scratch->memory != NULL) {
+        OPENSSL_cleanse(scratch->memory, scratch->memory_size);
+        free(scratch->memory);
+        scratch->memory = NULL;
+        scratch->memory_size = 0;
+    }
+}
+
 static void
 free_scratch(void *kept)
 {
     pyc_scratch *scratch = kept;
     EVP_MD_CTX_free(scratch->context);
     free(scratch->block);
+    pyc_forget_memory(scratch);
     free(scratch);
 }
 
@@ -36,11 +49,12 @@ run_items(pyc_crew_job *job, size_t begin, size_t end, void **kept,
     }
     size_t i = begin;
     while (i < end && !pyc_crew_is_cut(job, i)) {
-        *fault = self->item(self, i, *kept);
+        size_t count = end - i < self->lanes ? end - i : self->lanes;
+        *fault = self->items(self, i, count, *kept);
         if (*fault != 0) {
             break;
         }
-        i++;
+        i += count;
     }
     if (*fault == PYC_FAULT_STOPPED) {
         *fault = 0;
@@ -49,14 +63,15 @@ run_items(pyc_crew_job *job, size_t begin, size_t end, void **kept,
 }
 
 pyc_batch *
-pyc_batch_new(PyObject *module, pyc_batch_item item)
+pyc_batch_new(PyObject *module, pyc_batch_items items)
 {
     pyc_crew_state *state = PyModule_GetState(module);
     pyc_batch *self =
         (pyc_batch *)state->job_type->tp_alloc(state->job_type, 0);
     if (self != NULL) {
         self->state = state;
-        self->item = item;
+        self->items = items;
+        self->lanes = 1;
         self->job.run = run_items;
     }
     return self;
@@ -121,7 +136,8 @@ begin(pyc_batch *self, PyObject *const *args)
     size_t turns = self->work / THREAD_WORK + 1;
     size_t even = job->width * 8;
     turns = turns > even ? turns : even;
-    job->chunk = job->total / turns + 1;
+    size_t chunk = job->total / turns + 1;
+    job->chunk = (chunk + self->lanes - 1) / self->lanes * self->lanes;
     return 0;
 }
 
@@ -217,8 +233,7 @@ raise_fault(pyc_batch *self)
     if (self->paths != NULL) {
         return error_of_file(self, self->job.end, (int)code);
     }
-    errno = (int)code;
-    return PyErr_SetFromErrno(PyExc_OSError);
+    return PyErr_NoMemory(); /* ENOMEM: nothing else is asked of the system */
 }
 
 /* Puts the exceptions of unreadable files in place of their digests. */

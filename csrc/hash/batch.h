@@ -7,6 +7,7 @@
 #include "py/compat.h"
 #include "py/crew.h"
 #include "hash/low.h"
+#include "hash/scrypt.h"
 
 #define PYC_BLOCK_SIZE ((size_t)256 << 10)
 /* What two threads are not quicker at than the calling one, which has to start
@@ -18,6 +19,8 @@ typedef struct {
     EVP_MD_CTX *context;
     unsigned char *block; /* PYC_BLOCK_SIZE bytes */
     size_t ahead;         /* files before this one have been asked for */
+    void *memory;         /* what scrypt mixes in, with secrets in it */
+    size_t memory_size;
 } pyc_scratch;
 
 /* Kinds of pyc_fault, with their code below them. */
@@ -33,13 +36,17 @@ typedef struct {
 } pyc_span;
 
 typedef struct pyc_batch pyc_batch;
-typedef pyc_fault (*pyc_batch_item)(pyc_batch *, size_t index, pyc_scratch *);
+/* Works on `count` items at once, from 1 to self->lanes of them. */
+typedef pyc_fault (*pyc_batch_items)(pyc_batch *, size_t index, size_t count,
+                                     pyc_scratch *);
+#define PYC_BATCH_LANES PYC_SCRYPT_LANES
 
 /* Begins as pyc_crew_object does. */
 struct pyc_batch {
     PyObject_HEAD
     pyc_crew_job job;
-    pyc_batch_item item;
+    pyc_batch_items items;
+    size_t lanes; /* how many items at once */
     pyc_crew_state *state;
     PyObject *owners; /* tuple: what the inputs point into */
     PyObject *salts;  /* tuple: the same for the salts */
@@ -60,8 +67,8 @@ struct pyc_batch {
     EVP_MD *md;
     pyc_low_digest low; /* or NULL */
     size_t digest_size;
-    unsigned long long n, r, p, maxmem; /* scrypt */
-    int iterations;                     /* pbkdf2 */
+    pyc_scrypt scrypt;
+    int iterations; /* pbkdf2 */
     char
         *matches; /* whether each result is its key; NULL: they are not asked */
     int *errnos;  /* files whose errors are results: one each, 0 for none */
@@ -69,8 +76,10 @@ struct pyc_batch {
 
 extern PyType_Spec pyc_batch_spec;
 
-/* A batch without inputs for that kind of item, or NULL. */
-pyc_batch *pyc_batch_new(PyObject *module, pyc_batch_item item);
+/* A batch without inputs for that kind of item, one at a time, or NULL. */
+pyc_batch *pyc_batch_new(PyObject *module, pyc_batch_items items);
+/* Frees the memory of a scratch, when it has been overwritten. */
+void pyc_forget_memory(pyc_scratch *scratch);
 /* 0, or -1 with TypeError: `items` is one item where many are expected. */
 int pyc_expect_many(PyObject *items, const char *what);
 /* Take the buffers of an iterable; `what` names it in errors. 0 or -1. */

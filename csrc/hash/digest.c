@@ -67,7 +67,8 @@ pyc_batch_fetch_digest(pyc_batch *self, PyObject *name)
 }
 
 static pyc_fault
-digest_item(pyc_batch *self, size_t index, pyc_scratch *scratch)
+digest_item(pyc_batch *self, size_t index, size_t Py_UNUSED(count),
+            pyc_scratch *scratch)
 {
     const unsigned char *data = self->inputs[index].data;
     size_t left = self->inputs[index].size;

@@ -147,7 +147,8 @@ digest_fd(pyc_batch *self, size_t index, int fd, pyc_scratch *scratch)
 }
 
 static pyc_fault
-file_item(pyc_batch *self, size_t index, pyc_scratch *scratch)
+file_item(pyc_batch *self, size_t index, size_t Py_UNUSED(count),
+          pyc_scratch *scratch)
 {
     if (scratch->context == NULL) {
         scratch->context = EVP_MD_CTX_new();

@@ -12,70 +12,134 @@ salt_of(pyc_batch *self, size_t index)
     return &self->salt_spans[PyTuple_GET_SIZE(self->salts) > 1 ? index : 0];
 }
 
-typedef int (*derivation)(pyc_batch *, size_t index, unsigned char *key,
-                          size_t size);
+typedef struct {
+    unsigned char *at;
+    size_t size;
+} derived_key;
+
+/* Derives the keys of the inputs from `index` on, one for each of `keys`. */
+typedef pyc_fault (*derivation)(pyc_batch *, size_t index, size_t count,
+                                const derived_key *keys, pyc_scratch *);
 
 static int
-derive_scrypt(pyc_batch *self, size_t index, unsigned char *key, size_t size)
+pbkdf2(const pyc_span *password, const pyc_span *salt, int iterations,
+       const EVP_MD *md, const derived_key *key)
 {
-    const pyc_span *password = &self->inputs[index];
-    const pyc_span *salt = salt_of(self, index);
-    return EVP_PBE_scrypt(password->data, password->size, salt->data,
-                          salt->size, self->n, self->r, self->p, self->maxmem,
-                          key, size);
-}
-
-static int
-derive_pbkdf2(pyc_batch *self, size_t index, unsigned char *key, size_t size)
-{
-    const pyc_span *password = &self->inputs[index];
-    const pyc_span *salt = salt_of(self, index);
     return PKCS5_PBKDF2_HMAC(password->data, (int)password->size, salt->data,
-                             (int)salt->size, self->iterations, self->md,
-                             (int)size, key);
+                             (int)salt->size, iterations, md, (int)key->size,
+                             key->at);
 }
 
-/* Derives the key and compares it with the one it must be, in a time that
- * does not tell where they differ. */
 static pyc_fault
-verify(pyc_batch *self, size_t index, derivation derive)
+derive_pbkdf2(pyc_batch *self, size_t index, size_t Py_UNUSED(count),
+              const derived_key *keys, pyc_scratch *Py_UNUSED(scratch))
 {
-    const pyc_span *wanted = &self->key_spans[index];
-    unsigned char *key = malloc(wanted->size);
-    if (key == NULL) {
+    int ok = pbkdf2(&self->inputs[index], salt_of(self, index),
+                    self->iterations, self->md, keys);
+    return ok ? 0 : pyc_crypto_fault();
+}
+
+/* What a worker keeps is what it needed last, unless that is far too much. */
+static pyc_fault
+have_memory(pyc_scratch *scratch, size_t size)
+{
+    if (scratch->memory_size >= size && scratch->memory_size / 4 <= size) {
+        return 0;
+    }
+    pyc_forget_memory(scratch);
+    scratch->memory = pyc_scrypt_memory(size);
+    if (scratch->memory == NULL) {
         return PYC_FAULT_SYSTEM | ENOMEM;
     }
-    int ok = derive(self, index, key, wanted->size);
-    if (ok) {
-        self->matches[index] =
-            CRYPTO_memcmp(key, wanted->data, wanted->size) == 0;
-    }
-    OPENSSL_cleanse(key, wanted->size);
-    free(key);
-    return ok ? 0 : pyc_crypto_fault();
+    scratch->memory_size = size;
+    return 0;
 }
 
 static pyc_fault
-derive_item(pyc_batch *self, size_t index, derivation derive)
+derive_scrypt(pyc_batch *self, size_t index, size_t count,
+              const derived_key *keys, pyc_scratch *scratch)
+{
+    const pyc_scrypt *cost = &self->scrypt;
+    pyc_fault fault = have_memory(scratch, pyc_scrypt_size(cost, count));
+    if (fault != 0) {
+        return fault;
+    }
+    const EVP_MD *sha256 = EVP_sha256();
+    const size_t size = 128 * cost->r * cost->p;
+    for (size_t i = 0; i < count; i++) {
+        derived_key blocks = {pyc_scrypt_blocks(cost, scratch->memory, i),
+                              size};
+        if (!pbkdf2(&self->inputs[index + i], salt_of(self, index + i), 1,
+                    sha256, &blocks)) {
+            return pyc_crypto_fault();
+        }
+    }
+    pyc_scrypt_mix(cost, scratch->memory, count);
+    for (size_t i = 0; i < count; i++) {
+        pyc_span mixed = {pyc_scrypt_blocks(cost, scratch->memory, i), size};
+        if (!pbkdf2(&self->inputs[index + i], &mixed, 1, sha256, &keys[i])) {
+            return pyc_crypto_fault();
+        }
+    }
+    return 0;
+}
+
+/* Derives the keys and compares them with those they must be, in a time that
+ * does not tell where they differ. */
+static pyc_fault
+verify(pyc_batch *self, size_t index, size_t count, derivation derive,
+       pyc_scratch *scratch)
+{
+    derived_key keys[PYC_BATCH_LANES] = {0};
+    pyc_fault fault = 0;
+    for (size_t i = 0; i < count; i++) {
+        keys[i].size = self->key_spans[index + i].size;
+        keys[i].at = malloc(keys[i].size);
+        if (keys[i].at == NULL) {
+            fault = PYC_FAULT_SYSTEM | ENOMEM;
+            goto done;
+        }
+    }
+    fault = derive(self, index, count, keys, scratch);
+    for (size_t i = 0; i < count && fault == 0; i++) {
+        self->matches[index + i] =
+            CRYPTO_memcmp(keys[i].at, self->key_spans[index + i].data,
+                          keys[i].size) == 0;
+    }
+
+done:
+    for (size_t i = 0; i < count && keys[i].at != NULL; i++) {
+        OPENSSL_cleanse(keys[i].at, keys[i].size);
+        free(keys[i].at);
+    }
+    return fault;
+}
+
+static pyc_fault
+derive_items(pyc_batch *self, size_t index, size_t count, derivation derive,
+             pyc_scratch *scratch)
 {
     if (self->matches != NULL) {
-        return verify(self, index, derive);
+        return verify(self, index, count, derive, scratch);
     }
-    int ok =
-        derive(self, index, pyc_batch_result(self, index), self->digest_size);
-    return ok ? 0 : pyc_crypto_fault();
+    derived_key keys[PYC_BATCH_LANES];
+    for (size_t i = 0; i < count; i++) {
+        keys[i].at = pyc_batch_result(self, index + i);
+        keys[i].size = self->digest_size;
+    }
+    return derive(self, index, count, keys, scratch);
 }
 
 static pyc_fault
-scrypt_item(pyc_batch *self, size_t index, pyc_scratch *Py_UNUSED(scratch))
+scrypt_items(pyc_batch *self, size_t index, size_t count, pyc_scratch *scratch)
 {
-    return derive_item(self, index, derive_scrypt);
+    return derive_items(self, index, count, derive_scrypt, scratch);
 }
 
 static pyc_fault
-pbkdf2_item(pyc_batch *self, size_t index, pyc_scratch *Py_UNUSED(scratch))
+pbkdf2_items(pyc_batch *self, size_t index, size_t count, pyc_scratch *scratch)
 {
-    return derive_item(self, index, derive_pbkdf2);
+    return derive_items(self, index, count, derive_pbkdf2, scratch);
 }
 
 /* libcrypto takes these lengths as int. */
@@ -119,28 +183,28 @@ as_number(PyObject *object, unsigned long long *number)
     return *number == (unsigned long long)-1 && PyErr_Occurred() ? -1 : 0;
 }
 
-/* args: passwords, salt, n, r, p, maxmem, dklen, keys or None; the numbers are
- * checked. */
+/* args: passwords, salt, n, r, p, maxmem, dklen, keys or None, whether a thread
+ * works on two at once; the numbers are checked. */
 PyObject *
 pyc_scrypt_batch(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    unsigned long long dklen;
-    if (pyc_expect_args("scrypt_batch", count, 8) < 0) {
+    unsigned long long n, r, p, maxmem, dklen;
+    if (pyc_expect_args("scrypt_batch", count, 9) < 0) {
         return NULL;
     }
-    pyc_batch *self = pyc_batch_new(module, scrypt_item);
-    if (self == NULL || as_number(args[2], &self->n) < 0 ||
-        as_number(args[3], &self->r) < 0 || as_number(args[4], &self->p) < 0 ||
-        as_number(args[5], &self->maxmem) < 0 ||
-        as_number(args[6], &dklen) < 0) {
+    pyc_batch *self = pyc_batch_new(module, scrypt_items);
+    if (self == NULL || as_number(args[2], &n) < 0 ||
+        as_number(args[3], &r) < 0 || as_number(args[4], &p) < 0 ||
+        as_number(args[5], &maxmem) < 0 || as_number(args[6], &dklen) < 0) {
         goto fail;
     }
-    if (!EVP_PBE_scrypt(NULL, 0, NULL, 0, self->n, self->r, self->p,
-                        self->maxmem, NULL, 0)) {
+    if (!EVP_PBE_scrypt(NULL, 0, NULL, 0, n, r, p, maxmem, NULL, 0)) {
         pyc_raise_crypto(ERR_peek_last_error(),
                          "Invalid parameter combination for n, r, p, maxmem.");
         goto fail;
     }
+    self->scrypt = (pyc_scrypt){n, (size_t)r, (size_t)p};
+    self->lanes = args[8] == Py_True ? PYC_SCRYPT_LANES : 1;
     self->digest_size = (size_t)dklen;
     if (hold_secrets(self, args[0], args[1], args[7]) < 0) {
         goto fail;
@@ -161,7 +225,7 @@ pyc_pbkdf2_batch(PyObject *module, PyObject *const *args, Py_ssize_t count)
     if (pyc_expect_args("pbkdf2_batch", count, 6) < 0) {
         return NULL;
     }
-    pyc_batch *self = pyc_batch_new(module, pbkdf2_item);
+    pyc_batch *self = pyc_batch_new(module, pbkdf2_items);
     if (self == NULL || pyc_batch_fetch_digest(self, args[0]) < 0 ||
         as_number(args[3], &iterations) < 0) {
         goto fail;

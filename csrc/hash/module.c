@@ -16,13 +16,15 @@ PyDoc_STRVAR(file_batch_doc,
              "A Batch of the digests of files.\n\n"
              "With return_errors the OSError of an unreadable file takes the "
              "place of its\ndigest; otherwise result() raises the first one.");
-PyDoc_STRVAR(scrypt_batch_doc,
-             "scrypt_batch($module, passwords, salt, n, r, p, maxmem, dklen, "
-             "keys, /)\n--\n\n"
-             "A Batch of keys derived by scrypt; salt: one, or a list or tuple "
-             "of one each.\n\n"
-             "With keys other than None the results are whether each is the "
-             "one of `keys`.");
+PyDoc_STRVAR(
+    scrypt_batch_doc,
+    "scrypt_batch($module, passwords, salt, n, r, p, maxmem, dklen, "
+    "keys, in_pairs, /)\n--\n\n"
+    "A Batch of keys derived by scrypt; salt: one, or a list or tuple "
+    "of one each.\n\n"
+    "With keys other than None the results are whether each is the "
+    "one of `keys`; in_pairs:\nwhether each thread works on two passwords at "
+    "once.");
 PyDoc_STRVAR(pbkdf2_batch_doc,
              "pbkdf2_batch($module, name, passwords, salt, iterations, dklen, "
              "keys, /)\n--\n\n"

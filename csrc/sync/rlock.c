@@ -280,16 +280,41 @@ rlock_repr(PyObject *self)
                                 pyc_load(SELF->count), self);
 }
 
+/* What the RLock of this Python says of arguments, unless a subclass has taken
+ * them. 0 or -1. */
+static int
+refuse_arguments(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    Py_ssize_t given = PyTuple_GET_SIZE(args);
+    if (type->tp_init != PyBaseObject_Type.tp_init ||
+        (given == 0 && (kwargs == NULL || PyDict_GET_SIZE(kwargs) == 0))) {
+        return 0;
+    }
+#if PY_VERSION_HEX >= 0x030f0000
+    if (given > 0) {
+        PyErr_Format(PyExc_TypeError,
+                     "RLock() takes 0 positional arguments but %zd %s given",
+                     given, given == 1 ? "was" : "were");
+        return -1;
+    }
+    PyObject *name;
+    Py_ssize_t position = 0;
+    PyDict_Next(kwargs, &position, &name, NULL);
+    PyErr_Format(PyExc_TypeError,
+                 "RLock() got an unexpected keyword argument '%S'", name);
+    return -1;
+#else
+    return PyErr_WarnEx(PyExc_DeprecationWarning,
+                        "Passing arguments to RLock is deprecated and will be "
+                        "removed in 3.15",
+                        1);
+#endif
+}
+
 static PyObject *
 rlock_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    if (type->tp_init == PyBaseObject_Type.tp_init &&
-        (PyTuple_GET_SIZE(args) > 0 ||
-         (kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0)) &&
-        PyErr_WarnEx(PyExc_DeprecationWarning,
-                     "Passing arguments to RLock is deprecated and will be "
-                     "removed in 3.15",
-                     1) < 0) {
+    if (refuse_arguments(type, args, kwargs) < 0) {
         return NULL;
     }
     PyObject *self = pyc_sync_new(type);

@@ -1,6 +1,5 @@
 """How batches run: progress, cancellation, coroutines, signals, memory, exits, forks."""
 import asyncio
-import errno
 import hashlib
 import os
 import select
@@ -354,7 +353,7 @@ def test_exit_with_a_batch_that_was_started():
     code = """
         import os
         from pyconc import _hash, hashing
-        kept = _hash.scrypt_batch([b'x'] * 10**6, b'', 1024, 8, 1, 0, 64, None)
+        kept = _hash.scrypt_batch([b'x'] * 10**6, b'', 1024, 8, 1, 0, 64, None, False)
         kept.start(2, 2)
         print("bye")
     """
@@ -441,6 +440,41 @@ def test_memory_limit_bounds_the_jobs_in_flight():
     assert hashing._scrypt_batch([b"x"] * 9, b"", 1024, 8, 1, 0, 64, None, None)[1] == _limits.available_cores()
 
 
+def test_a_thread_takes_two_passwords_where_the_memory_allows_it():
+    """And one by one where it does not."""
+    arguments = {"salt": b"salt", "n": 1 << 14, "r": 8, "p": 1, "maxmem": 1 << 25}
+    need = 128 * arguments["n"] * arguments["r"]
+    code = """
+        from pyconc import hashing
+        def memory(what):
+            with open("/proc/self/status") as file:
+                return int(next(line for line in file if line.startswith(what)).split()[1]) * 1024
+        before = memory("VmRSS")
+        hashing.scrypt_many([b"x"] * 4, **{arguments}, threads=1, memory_limit={limit})
+        print((memory("VmHWM") - before) // {need})
+    """
+    for passwords, limit in (1, need), (1, 2 * need - 1), (2, 2 * need), (2, 20 * need):
+        done = run_python(code.format(arguments=arguments, need=need, limit=limit))
+        assert (done.stdout, done.returncode) == (f"{passwords}\n", 0), done.stderr
+
+
+def test_no_memory_to_mix_in():
+    code = """
+        import resource
+        from pyconc import hashing
+        hashing.scrypt_many([b"x"], salt=b"", n=2, r=8, p=1)
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))
+        for n in 1 << 20, 2:
+            try:
+                print(len(hashing.scrypt_many([b"x"] * 4, salt=b"", n=n, r=15, p=1, maxmem=2**31 - 1,
+                                              threads=2, memory_limit=1 << 40)))
+            except MemoryError:
+                print("too little")
+    """
+    done = run_python(code)
+    assert (done.stdout, done.returncode) == ("too little\n4\n", 0), done.stderr
+
+
 def test_memory_limit_below_one_job():
     with pytest.raises(ValueError, match="n=1024, r=8 needs 1048576 bytes a password, the memory limit is 1048575"):
         hashing.scrypt_many([b"x"], **SCRYPT, memory_limit=2**20 - 1)
@@ -454,15 +488,15 @@ def test_no_memory_for_a_digest(tmp_path):
     library = tmp_path / "nothing.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library], check=True, text=True,
                    input="void *EVP_MD_CTX_new(void) { return 0; }")
-    done = run_python(f"""
+    done = run_python("""
         from pyconc import hashing
         for buffers in ([b"x"], [bytes(1 << 20)] * 3):
             try:
                 hashing.digest_many("sha3_256", buffers)
-            except OSError as error:
-                print(error.errno == {errno.ENOMEM})
+            except MemoryError:
+                print("too little")
     """, env={**os.environ, "LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {library}"})
-    assert (done.stdout, done.returncode) == ("True\nTrue\n", 0)
+    assert (done.stdout, done.returncode) == ("too little\ntoo little\n", 0)
 
 
 def test_control_groups(tmp_path, monkeypatch):
@@ -534,7 +568,7 @@ def test_a_batch_that_is_started():
         wait_for(batch)
         assert batch.done == count
         assert batch.result() == [EXPECTED] * count
-    batch = _hash.scrypt_batch(LONG, b"", 1024, 8, 1, 0, 64, None)
+    batch = _hash.scrypt_batch(LONG, b"", 1024, 8, 1, 0, 64, None, False)
     batch.start(2, 2)
     with pytest.raises(RuntimeError, match="not over"):
         batch.result()
@@ -557,7 +591,7 @@ def test_no_memory_to_tell_what_is_over():
         refused = 0
         for allowed in range(1000):
             bell = _hash.Bell()
-            batches = [_hash.scrypt_batch([b"x"] * 10_000, b"", 1024, 8, 1, 0, 64, None) for _ in range(3)]
+            batches = [_hash.scrypt_batch([b"x"] * 10_000, b"", 1024, 8, 1, 0, 64, None, False) for _ in range(3)]
             for number, batch in enumerate(batches):
                 batch.start(2, 2)
                 assert bell.watch(batch, number)
@@ -584,7 +618,7 @@ def test_no_memory_to_tell_what_is_over():
 
 def test_a_batch_that_is_dropped(no_leaked_threads):
     """Its threads are gone before its memory is."""
-    _hash.scrypt_batch([bytearray(5)] * 100_000, bytearray(9), 1024, 8, 1, 0, 64, None).start(2, 2)
+    _hash.scrypt_batch([bytearray(5)] * 100_000, bytearray(9), 1024, 8, 1, 0, 64, None, False).start(2, 2)
 
 
 def test_a_batch_is_not_made_by_hand():

@@ -223,6 +223,29 @@ def test_scrypt_many(changed):
     assert hashing.scrypt_many(some, **arguments) == [hashlib.scrypt(password, **arguments) for password in some]
 
 
+# Of RFC 7914, section 12.
+@pytest.mark.parametrize("password, salt, n, r, p, begin", [
+    (b"", b"", 16, 1, 1, "77d6576238657b203b19ca42c18a0497"),
+    (b"password", b"NaCl", 1024, 8, 16, "fdbabe1c9d3472007856e7190d01e9fe"),
+    (b"pleaseletmein", b"SodiumChloride", 16384, 8, 1, "7023bdcb3afd7348461c06cd81fd38eb"),
+])
+def test_scrypt_of_the_standard(password, salt, n, r, p, begin):
+    keys = hashing.scrypt_many([password, b"other", password], salt=[salt, b"other", salt], n=n, r=r, p=p)
+    assert keys[0].hex().startswith(begin)
+    assert keys[2] == keys[0] != keys[1]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.binary(max_size=80), st.binary(max_size=80)), max_size=9), st.integers(1, 9),
+       st.integers(1, 20), st.integers(1, 5), st.integers(1, 100), st.sampled_from([1, 2, 3]), st.booleans())
+def test_scrypt_of_any(items, log, r, p, dklen, threads, one_by_one):
+    """Alone or beside another, whatever the cost."""
+    cost = {"n": 1 << log, "r": r, "p": p, "dklen": dklen}
+    keys = hashing.scrypt_many([password for password, _ in items], salt=[salt for _, salt in items], **cost,
+                               threads=threads, memory_limit=threads * 128 * r << log if one_by_one else None)
+    assert keys == [hashlib.scrypt(password, salt=salt, **cost) for password, salt in items]
+
+
 @pytest.mark.parametrize("kind", [list, tuple])
 def test_a_salt_each(kind):
     salts = kind(bytearray(b"%d" % (i * i)) for i in range(50))

@@ -2,8 +2,10 @@
 import os
 import pickle
 import signal
+import sys
 import threading as standard
 import time
+import warnings
 import weakref
 
 import pytest
@@ -62,10 +64,32 @@ def test_timeouts_are_the_standard_ones(name, timeout):
             assert condition is True
         condition = module.Condition()
         with condition:
-            return outcome(condition.wait, timeout)
+            found = outcome(condition.wait, timeout)
+        if module is threading:     # the standard one of 3.11 leaves a waiter behind that nan made
+            assert repr(condition).endswith(", 0)>")
+        return found
 
     mine, theirs = wait(threading), wait(standard)
     assert (mine[0] if isinstance(mine, tuple) else mine) == (theirs[0] if isinstance(theirs, tuple) else theirs)
+
+
+@pytest.mark.parametrize("args, kwargs", [((1,), {}), ((1, 2), {}), ((), {"x": 1})])
+def test_arguments_of_an_rlock(args, kwargs):
+    """An error from 3.15 on; before, a warning that they will be."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        mine, theirs = (outcome(m.RLock, *args, **kwargs) for m in (threading, standard))
+    if sys.version_info >= (3, 15):
+        assert mine == theirs
+    else:
+        with pytest.warns(DeprecationWarning, match="removed in 3.15"):
+            assert not threading.RLock(*args, **kwargs).locked()
+
+    class Named(threading.RLock):
+        def __init__(self, *args, **kwargs):
+            super().__init__()
+
+    assert Named(*args, **kwargs).acquire()
 
 
 @pytest.mark.parametrize("call", [
