@@ -9,7 +9,7 @@ C_FILES = $(shell find csrc -name '*.[ch]' 2>/dev/null)
 BUILT_FROM := $(shell find csrc 2>/dev/null) setup.py pyproject.toml
 APT := build-essential pkg-config python3-dev python3-venv libuv1-dev libssl-dev openssl
 
-.PHONY: help demo test conformance bench bench-once lint format sanitize matrix build system clean
+.PHONY: help demo test conformance bench bench-once lint format sanitize tsan matrix build system clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -52,6 +52,9 @@ format: .venv/.lint ## clang-format and ruff's own repairs, in place
 
 sanitize: .cache/pyconc.tar.gz ## the tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
 	tests/interpreters.sh sanitize $(BIN)/python
+
+tsan: .cache/pyconc.tar.gz ## the tests of threads on a build with ThreadSanitizer; any report is a failure
+	tests/interpreters.sh tsan $(BIN)/python
 
 matrix: .cache/pyconc.tar.gz ## the tests on every interpreter found, 3.11 to 3.15 (ONLY="3.12 3.13t")
 	tests/interpreters.sh test $(ONLY)

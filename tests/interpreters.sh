@@ -4,6 +4,7 @@
 #   interpreters.sh list               the interpreters found: name and path
 #   interpreters.sh test [NAME...]     installs .cache/pyconc.tar.gz (`make matrix` makes it) under each and runs the tests
 #   interpreters.sh sanitize PYTHON    the same for one, built with AddressSanitizer and UndefinedBehaviorSanitizer
+#   interpreters.sh tsan PYTHON        the tests of threads for one, built with ThreadSanitizer (a quarter of an hour)
 #   interpreters.sh get                fetches 3.13t, 3.14 and 3.15 (Debian, as root, about ten minutes)
 #   interpreters.sh run NAME CMD...    CMD with python3 being the interpreter NAME
 #
@@ -15,6 +16,7 @@ cd "$(dirname "$0")/.."
 cache=${PYCONC_INTERPRETERS:-/var/cache/pyconc-interpreters}
 tree=$cache/unstable
 chrooted="3.14 3.15"
+suites=(tests)
 
 # Prints the name (3.12, 3.13t) and path of a Python that can build an extension and make a virtual environment.
 describe() {
@@ -62,8 +64,8 @@ install_and_test() {
     "$bin/python" -m pip install -q --disable-pip-version-check --prefer-binary "pyconc[test] @ file://$PWD/$archive" || return
     touch "$work/built"
   fi
-  local tests=$PWD/tests
-  ( bin=$PWD/$bin; cd "$work/cwd"; exec env -u PYTHONPATH "$@" "$bin/python" -m pytest -p no:cacheprovider "$tests" )
+  local tests=("${suites[@]/#/$PWD/}")
+  ( bin=$PWD/$bin; cd "$work/cwd"; exec env -u PYTHONPATH "$@" "$bin/python" -m pytest -p no:cacheprovider "${tests[@]}" )
 }
 
 test_one() {
@@ -95,6 +97,24 @@ sanitize() {
   install_and_test .cache/sanitize "$1" \
     LD_PRELOAD="$libraries" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
     UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc
+}
+
+# The tests whose threads share what pyconc's C code keeps. Not those that fork: a child of a process with threads may
+# start none under ThreadSanitizer. A report of any process, whose exit status a test may not look at, is a failure.
+tsan() {
+  local reports=$PWD/.cache/tsan/reports status=0
+  rm -rf "$reports"
+  mkdir -p "$reports"
+  suites=(tests/{base,chaos,hash,native,parallel,pool,sync})
+  export PYCONC_SANITIZE=thread
+  install_and_test .cache/tsan "$1" \
+    LD_PRELOAD="$(gcc -print-file-name=libtsan.so)" PYTEST_ADDOPTS="-k 'not fork and not child'" \
+    TSAN_OPTIONS="log_path=$reports/of:history_size=7:second_deadlock_stack=1:suppressions=$PWD/tests/tsan.supp" || status=$?
+  if compgen -G "$reports/*" >/dev/null; then
+    cat "$reports"/*
+    status=1
+  fi
+  return "$status"
 }
 
 mirror() { apt-cache policy | grep -o 'http[^ ]*/debian' | head -n 1; }
@@ -157,7 +177,8 @@ case ${1:-} in
   test) shift; test_all "$@" ;;
   inside) install_and_test ".cache/matrix/$2" python3 ;;
   sanitize) sanitize "$2" ;;
+  tsan) tsan "$2" ;;
   get) export DEBIAN_FRONTEND=noninteractive; mkdir -p "$cache"; get_unstable; get_free_threaded; list ;;
   run) shift; run "$@" ;;
-  *) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

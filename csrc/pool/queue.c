@@ -46,10 +46,21 @@ wake(pyc_worker *worker)
     }
 }
 
+/* BROKEN is the last there is, and what broke it is set before. */
+static pyc_queue_status
+status_of(pyc_queue *self)
+{
+    pyc_lock_take(&self->lock);
+    pyc_queue_status status = self->status;
+    pyc_lock_give(&self->lock);
+    return status;
+}
+
 static void
 refuse(pyc_queue *self)
 {
-    if (self->status == PYC_QUEUE_BROKEN) {
+    pyc_queue_status status = status_of(self);
+    if (status == PYC_QUEUE_BROKEN) {
         PyObject *message = PyObject_Str(self->broken);
         if (message != NULL) { /* a new one, for each has its traceback */
             PyErr_SetObject((PyObject *)Py_TYPE(self->broken), message);
@@ -59,7 +70,7 @@ refuse(pyc_queue *self)
     }
     PyErr_SetString(
         PyExc_RuntimeError,
-        self->status == PYC_QUEUE_EXIT
+        status == PYC_QUEUE_EXIT
             ? "cannot schedule new futures after interpreter shutdown"
             : "cannot schedule new futures after shutdown");
 }
@@ -465,26 +476,35 @@ queue_after_fork(PyObject *op, PyObject *exception)
 static PyObject *
 queue_qsize(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    return PyLong_FromSsize_t(((pyc_queue *)op)->count);
+    pyc_queue *self = (pyc_queue *)op;
+    pyc_lock_take(&self->lock);
+    Py_ssize_t count = self->count;
+    pyc_lock_give(&self->lock);
+    return PyLong_FromSsize_t(count);
 }
 
 static PyObject *
 queue_workers(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    return PyLong_FromSsize_t(((pyc_queue *)op)->nworkers);
+    pyc_queue *self = (pyc_queue *)op;
+    pyc_lock_take(&self->lock);
+    Py_ssize_t workers = self->nworkers;
+    pyc_lock_give(&self->lock);
+    return PyLong_FromSsize_t(workers);
 }
 
 static PyObject *
 queue_get_broken(PyObject *op, void *Py_UNUSED(closure))
 {
-    PyObject *broken = ((pyc_queue *)op)->broken;
-    return broken == NULL ? Py_NewRef(Py_False) : PyObject_Str(broken);
+    pyc_queue *self = (pyc_queue *)op;
+    return status_of(self) == PYC_QUEUE_BROKEN ? PyObject_Str(self->broken)
+                                               : Py_NewRef(Py_False);
 }
 
 static PyObject *
 queue_get_closed(PyObject *op, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(((pyc_queue *)op)->status != PYC_QUEUE_OPEN);
+    return PyBool_FromLong(status_of((pyc_queue *)op) != PYC_QUEUE_OPEN);
 }
 
 static PyObject *
