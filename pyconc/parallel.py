@@ -26,9 +26,9 @@ __all__ = ("Probe", "apply_rows", "probe")
 
 # Work below this is over before it would have been shared out.
 _SPLIT_SECONDS = 500e-6
-# What a call is given: enough to take that long, so that it is not the calling that takes the time, yet no less than
-# this, and not so much that a thread has fewer parts than that, lest the last one to finish be late.
-_PART_SECONDS, _PART_BYTES, _TURNS = 1.5e-3, 1 << 19, 4
+# What a call is given at least: enough to take that long and that large, so that it is not the calling that takes the
+# time.
+_PART_SECONDS, _PART_BYTES = 0.5e-3, 1 << 19
 # What tells how long it takes and of which type the results are.
 _FIRST_BYTES = 1 << 16
 _pools: dict[int, ThreadPoolExecutor] = {}
@@ -70,11 +70,11 @@ def apply_rows(func: Callable[..., Any], array: "numpy.ndarray", /, *args: Any, 
     elif out.shape != (rows, *first.shape[1:]):
         raise ValueError(f"out has the shape {out.shape} where the results have {(rows, *first.shape[1:])}")
     out[:done] = first
-    step = rows - done
-    if row_seconds * step > _SPLIT_SECONDS:
-        least = max(_PART_SECONDS / row_seconds, _PART_BYTES / row_bytes)
-        step = max(1, int(min(least, step / (most * _TURNS))))
-    spans = [(begin, min(begin + step, rows)) for begin in range(done, rows, step)]
+    if row_seconds * (rows - done) > _SPLIT_SECONDS:
+        least = math.ceil(max(_PART_SECONDS / row_seconds, _PART_BYTES / row_bytes))
+    else:
+        least = rows
+    spans = _spans(done, rows, least, most)
 
     # A ufunc spares the copy, and the memory that would have to be found for it each time.
     direct = isinstance(func, numpy.ufunc) and func.nout == 1 and not args
@@ -87,6 +87,17 @@ def apply_rows(func: Callable[..., Any], array: "numpy.ndarray", /, *args: Any, 
 
     _share(work_on, spans, most)
     return out
+
+
+def _spans(begin: int, rows: int, least: int, threads: int) -> list[tuple[int, int]]:
+    """What is left of the rows, in parts of half of a thread's share of what is left then: the first ones are large,
+    and the last are small, lest the last thread to finish be late."""
+    spans = []
+    while begin < rows:
+        end = min(begin + max(least, (rows - begin) // (2 * threads)), rows)
+        spans.append((begin, end))
+        begin = end
+    return spans
 
 
 def _checked(numpy: Any, result: Any, rows: int) -> Any:
