@@ -12,7 +12,7 @@ sys.path.insert(0, str(HERE / "loop"))
 from report import DISTURBED, markdown, number, ratio  # noqa: E402
 
 MARKS = re.compile(r"(<!-- figures:.*?-->\n).*?(<!-- end of figures -->)", re.S)
-STANDARD = ("asyncio", "standard", "hashlib")
+STANDARD = ("asyncio", "standard", "hashlib", "numpy")
 PEERS = ("uvloop", "rloop")
 
 # What the README shows of loop/run.py's cases: label -> name, or names whose ratios' geometric mean is shown.
@@ -137,23 +137,25 @@ def load(name):
 
 def main():
     loops, benches = load("results.json"), load("results-pytest.json")
-    text, rows = "", []
+    if not loops and not benches:
+        sys.exit("nothing measured yet: make bench")
+    text, figures = "", ["More than 1: pyconc is better (faster, or smaller)."]
     if loops:
         text = markdown(loops, "uvloop")
-        rows += loop_rows(loops)
+        versions = ", ".join(v for v in loops["loops"].values() if " " in v and "," not in v)
+        figures += ["", f"The loop, on {loops['machine']}; {versions}. Where µs of CPU are given, the machine was "
+                        "shared, and CPU time is compared.", "", *lines(loop_rows(loops))]
     if benches:
         groups = pytest_groups(benches)
         text += "\n".join(["", "## pytest-benchmark: median of a round, and how many times as fast as the others", "",
                            *lines(pytest_rows(groups)), ""])
-        rows += pytest_rows({t: g for t, g in groups.items() if not t.startswith("loop:")})
-    if not rows:
-        sys.exit("nothing measured yet: make bench")
+        info = benches["machine_info"]
+        rest = {title: got for title, got in groups.items() if not title.startswith("loop:")}
+        figures += ["", f"Threads, pools and hashing, on {info['cpu']['brand_raw']}, {info['cpu']['count']} cores, "
+                        f"Python {info['python_version']}:", "", *lines(pytest_rows(rest))]
     (HERE / "results.md").write_text(text)
-    machine = loops["machine"] if loops else benches["machine_info"]["cpu"]["brand_raw"]
-    versions = ", ".join(v for v in loops["loops"].values() if " " in v and "," not in v) if loops else ""
-    figures = "\n".join([f"{machine}; {versions}. More than 1: pyconc is better (faster, or smaller). Where µs of CPU "
-                         "are given, the machine was shared, and CPU time is compared.", "", *lines(rows)])
     readme = HERE.parent / "README.md"
+    figures = "\n".join(figures)
     readme.write_text(MARKS.sub(lambda m: f"{m[1]}\n{figures}\n\n{m[2]}", readme.read_text()))
 
 
