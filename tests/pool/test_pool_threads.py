@@ -420,7 +420,7 @@ def test_who_relied_on_a_thread_that_cannot_start(monkeypatch):
 
 
 def test_shutdown_waits_for_a_thread_that_is_just_being_started(monkeypatch):
-    pool, ran = ThreadPoolExecutor(1), []
+    pool, ran, looks = ThreadPoolExecutor(1), [], []
     start_worker, starting, go_on = pool._start_worker, threading.Event(), threading.Event()
 
     def start(number):
@@ -428,9 +428,11 @@ def test_shutdown_waits_for_a_thread_that_is_just_being_started(monkeypatch):
         go_on.wait(30)
         start_worker(number)
 
-    def sleep(seconds):     # shutdown() has found that a thread is missing
-        go_on.set()
-        submitter.join(30)
+    def sleep(seconds):     # shutdown() has found that a thread is missing, again and again
+        looks.append(seconds)
+        if len(looks) == 5000:
+            go_on.set()
+            submitter.join(30)
 
     monkeypatch.setattr(ThreadPoolExecutor, "_start_worker", lambda self, number: start(number))
     submitter = threading.Thread(target=pool.submit, args=(ran.append, 1))
@@ -439,6 +441,21 @@ def test_shutdown_waits_for_a_thread_that_is_just_being_started(monkeypatch):
     monkeypatch.setattr("pyconc.concurrent.futures.thread.time", SimpleNamespace(sleep=sleep))
     pool.shutdown()
     assert ran == [1] and go_on.is_set()
+
+
+def test_shutdown_in_a_handler_that_interrupts_submit(monkeypatch):
+    """It does not wait for the thread that cannot start before it returns."""
+    pool, start_worker, ran = ThreadPoolExecutor(1), ThreadPoolExecutor._start_worker, []
+
+    def start(self, number):
+        if not ran:
+            ran.append("handler")
+            pool.shutdown()         # as a signal's handler would that came right here
+        return start_worker(self, number)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "_start_worker", start)
+    assert pool.submit(ran.append, "job").result(30) is None
+    assert ran == ["handler", "job"]
 
 
 @pytest.fixture

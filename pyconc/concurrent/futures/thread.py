@@ -118,6 +118,14 @@ def _results_of_futures(futures, pool, fn, items, end):
             future.cancel()
 
 
+def _interrupts(function):
+    """Whether this thread is in the middle of a call of it."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_code is not function.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
 class ThreadPoolExecutor(_core.ThreadPoolBase, concurrent.futures.ThreadPoolExecutor):
     """Runs calls in threads.
 
@@ -176,13 +184,15 @@ class ThreadPoolExecutor(_core.ThreadPoolBase, concurrent.futures.ThreadPoolExec
             _queues[thread] = self._work_queue, self._daemon
 
     def _started_threads(self):
-        """All, also the one that a submit() in another thread is just about to start."""
-        for _ in range(1000):   # if that is stuck, then because it was interrupted by this very call
+        """All, also the one that a submit() in another thread is just about to start.
+
+        Not one that this thread is: a signal's handler shuts the pool down there.
+        """
+        while True:
             with self._shutdown_lock:
-                if self._work_queue.workers() <= len(self._threads):
-                    break
+                if self._work_queue.workers() <= len(self._threads) or _interrupts(ThreadPoolExecutor._start_worker):
+                    return list(self._threads)
             time.sleep(0.001)
-        return list(self._threads)
 
     def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
         """The results of fn(*items) for the items of the iterables, in order.
