@@ -142,12 +142,12 @@ def scrypt_many(passwords: "Iterable[Buffer]", *, salt: "Salt", n: int, r: int, 
                 progress: "Progress" = None) -> list[bytes]:
     """Keys of ``dklen`` bytes derived from many passwords by scrypt, in order.
 
-    ``salt`` is one bytes-like object for all, or a list or tuple of one each. A password needs 128·n·r bytes of memory
-    while it is worked on, and only as many are at once as fit into ``memory_limit`` bytes (half of the memory that is
-    available, by default): two in each thread if they fit, since a core mixes two side by side in little more time than
-    one. ``maxmem`` is libcrypto's own limit for a single one (0: 32 MiB). Raises what ``hashlib.scrypt`` raises, and
-    ValueError when not even one fits into the limit or when there are more or fewer salts than passwords. The keys are
-    those of RFC 7914.
+    ``salt`` is one bytes-like object for all, or a list or tuple of one each. A password needs 128·r·(n + p + 2) bytes
+    of memory while it is worked on, and only as many are at once as fit into ``memory_limit`` bytes (half of the memory
+    that is available, by default): two in each thread if they fit and there are more than threads, since a core mixes
+    two side by side in little more time than one. ``maxmem`` is libcrypto's own limit for a single one (0: 32 MiB).
+    Raises what ``hashlib.scrypt`` raises, and ValueError when not even one fits into the limit or when there are more
+    or fewer salts than passwords. Source: RFC 7914.
     """
     return _run(*_scrypt_batch(passwords, salt, n, r, p, maxmem, dklen, threads, memory_limit), progress)
 
@@ -246,7 +246,8 @@ def _scrypt_batch(passwords: "Iterable[Buffer]", salt: "Salt", n: int, r: int, p
     if memory_limit is None:
         available = available_memory()
         memory_limit = available // 2 if available is not None else need
-    at_once = operator.index(memory_limit) // need
+    memory_limit = operator.index(memory_limit)
+    at_once = 0 if memory_limit < need else max(1, memory_limit // (128 * r * (n + p + 2)))
     threads = min(_threads(threads), max(at_once, 1))
     batch = _hash.scrypt_batch(passwords, salt, n, r, p, maxmem, dklen, keys, at_once >= 2 * threads)
     if at_once < 1:

@@ -70,10 +70,10 @@ def apply_rows(func: Callable[..., Any], array: "numpy.ndarray", /, *args: Any, 
     elif out.shape != (rows, *first.shape[1:]):
         raise ValueError(f"out has the shape {out.shape} where the results have {(rows, *first.shape[1:])}")
     out[:done] = first
-    if row_seconds * (rows - done) > _SPLIT_SECONDS:
-        least = math.ceil(max(_PART_SECONDS / row_seconds, _PART_BYTES / row_bytes))
-    else:
-        least = rows
+    least = left = rows - done
+    if row_seconds * left > _SPLIT_SECONDS:
+        # Costly rows are shared however few bytes they have.
+        least = math.ceil(min(max(_PART_SECONDS / row_seconds, _PART_BYTES / row_bytes), left / (4 * most)))
     spans = _spans(done, rows, least, most)
 
     # A ufunc spares the copy, and the memory that would have to be found for it each time.

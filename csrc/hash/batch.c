@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "hash/batch.h"
 #include <errno.h>
-#include <openssl/crypto.h>
 #include <openssl/err.h>
 
 /* Below this much work a batch keeps the GIL: giving it up can cost the 5 ms
@@ -18,8 +17,7 @@ void
 pyc_forget_memory(pyc_scratch *scratch)
 {
     if (scratch->memory != NULL) {
-        OPENSSL_cleanse(scratch->memory, scratch->memory_size);
-        free(scratch->memory);
+        pyc_scrypt_free(scratch->memory, scratch->memory_size);
         scratch->memory = NULL;
         scratch->memory_size = 0;
     }
@@ -31,7 +29,6 @@ free_scratch(void *kept)
     pyc_scratch *scratch = kept;
     EVP_MD_CTX_free(scratch->context);
     free(scratch->block);
-    pyc_forget_memory(scratch);
     free(scratch);
 }
 
@@ -56,6 +53,8 @@ run_items(pyc_crew_job *job, size_t begin, size_t end, void **kept,
         }
         i += count;
     }
+    /* Nothing of it outlives the turn, after which another batch may come. */
+    pyc_forget_memory(*kept);
     if (*fault == PYC_FAULT_STOPPED) {
         *fault = 0;
     }
@@ -136,6 +135,9 @@ begin(pyc_batch *self, PyObject *const *args)
     size_t turns = self->work / THREAD_WORK + 1;
     size_t even = job->width * 8;
     turns = turns > even ? turns : even;
+    if (job->total <= job->width) {
+        self->lanes = 1; /* a thread for each is quicker */
+    }
     size_t chunk = job->total / turns + 1;
     job->chunk = (chunk + self->lanes - 1) / self->lanes * self->lanes;
     return 0;

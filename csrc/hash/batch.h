@@ -14,7 +14,8 @@
  * them. */
 #define PYC_SERIAL_WORK ((size_t)512 << 10)
 
-/* What a worker keeps from one item to the next; made by who needs it. */
+/* What a worker keeps from one item to the next; made by who needs it. The
+ * memory only until its turn at the batch is over. */
 typedef struct {
     EVP_MD_CTX *context;
     unsigned char *block; /* PYC_BLOCK_SIZE bytes */
@@ -78,7 +79,7 @@ extern PyType_Spec pyc_batch_spec;
 
 /* A batch without inputs for that kind of item, one at a time, or NULL. */
 pyc_batch *pyc_batch_new(PyObject *module, pyc_batch_items items);
-/* Frees the memory of a scratch, when it has been overwritten. */
+/* Frees the memory of a scratch, which tells of the passwords. */
 void pyc_forget_memory(pyc_scratch *scratch);
 /* 0, or -1 with TypeError: `items` is one item where many are expected. */
 int pyc_expect_many(PyObject *items, const char *what);

@@ -39,17 +39,18 @@ derive_pbkdf2(pyc_batch *self, size_t index, size_t Py_UNUSED(count),
     return ok ? 0 : pyc_crypto_fault();
 }
 
-/* What a worker keeps is what it needed last, unless that is far too much. */
+#define NO_MEMORY (PYC_FAULT_SYSTEM | ENOMEM)
+
 static pyc_fault
 have_memory(pyc_scratch *scratch, size_t size)
 {
-    if (scratch->memory_size >= size && scratch->memory_size / 4 <= size) {
+    if (scratch->memory_size >= size) {
         return 0;
     }
     pyc_forget_memory(scratch);
     scratch->memory = pyc_scrypt_memory(size);
     if (scratch->memory == NULL) {
-        return PYC_FAULT_SYSTEM | ENOMEM;
+        return NO_MEMORY;
     }
     scratch->memory_size = size;
     return 0;
@@ -96,7 +97,7 @@ verify(pyc_batch *self, size_t index, size_t count, derivation derive,
         keys[i].size = self->key_spans[index + i].size;
         keys[i].at = malloc(keys[i].size);
         if (keys[i].at == NULL) {
-            fault = PYC_FAULT_SYSTEM | ENOMEM;
+            fault = NO_MEMORY;
             goto done;
         }
     }
@@ -130,10 +131,21 @@ derive_items(pyc_batch *self, size_t index, size_t count, derivation derive,
     return derive(self, index, count, keys, scratch);
 }
 
+/* Where there is no memory for two there may be for one. */
 static pyc_fault
 scrypt_items(pyc_batch *self, size_t index, size_t count, pyc_scratch *scratch)
 {
-    return derive_items(self, index, count, derive_scrypt, scratch);
+    pyc_fault fault = derive_items(self, index, count, derive_scrypt, scratch);
+    if (fault != NO_MEMORY || count == 1) {
+        return fault;
+    }
+    for (size_t i = 0; i < count; i++) {
+        fault = derive_items(self, index + i, 1, derive_scrypt, scratch);
+        if (fault != 0) {
+            break;
+        }
+    }
+    return fault;
 }
 
 static pyc_fault

@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "hash/scrypt.h"
 #include <endian.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-
-#define ALIGNMENT 64
-#define HUGE_PAGE ((size_t)2 << 20)
 
 /* Salsa20's 4 x 4 words as its four diagonals, so that a step changes all
  * columns (or all rows) with one instruction each and nothing is moved but by
@@ -187,16 +183,22 @@ pyc_scrypt_size(const pyc_scrypt *cost, size_t lanes)
 void *
 pyc_scrypt_memory(size_t size)
 {
-    void *memory;
-    bool huge = size >= HUGE_PAGE;
-    if (posix_memalign(&memory, huge ? HUGE_PAGE : ALIGNMENT, size) != 0) {
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
         return NULL;
     }
-    if (huge) {
-        /* What is read at random finds its addresses sooner. */
-        madvise(memory, size, MADV_HUGEPAGE);
-    }
+    /* A child that is forked meanwhile has no use for the secrets. */
+    madvise(memory, size, MADV_DONTFORK);
+    /* What is read at random finds its addresses sooner. */
+    madvise(memory, size, MADV_HUGEPAGE);
     return memory;
+}
+
+void
+pyc_scrypt_free(void *memory, size_t size)
+{
+    munmap(memory, size);
 }
 
 unsigned char *

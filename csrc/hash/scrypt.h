@@ -23,8 +23,10 @@ typedef struct {
 
 /* Bytes of memory that `lanes` passwords need. */
 size_t pyc_scrypt_size(const pyc_scrypt *cost, size_t lanes);
-/* Such memory, or NULL. */
+/* Such memory, or NULL. It is the system's own, which has it back, overwritten,
+ * when it is freed: malloc would keep some for each thread. */
 void *pyc_scrypt_memory(size_t size);
+void pyc_scrypt_free(void *memory, size_t size);
 /* Where the memory has the blocks of a lane, 128 * r * p bytes: what PBKDF2
  * makes of the password before they are mixed, and the salt of the key after.
  */

@@ -303,11 +303,13 @@ refuse_arguments(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyErr_Format(PyExc_TypeError,
                  "RLock() got an unexpected keyword argument '%S'", name);
     return -1;
-#else
+#elif PY_VERSION_HEX >= 0x030e0000
     return PyErr_WarnEx(PyExc_DeprecationWarning,
                         "Passing arguments to RLock is deprecated and will be "
                         "removed in 3.15",
                         1);
+#else
+    return 0;
 #endif
 }
 

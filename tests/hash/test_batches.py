@@ -439,18 +439,22 @@ def test_in_subinterpreters():
 
 # Memory.
 
+its_own_memory = pytest.mark.skipif("PYCONC_SANITIZE" in os.environ, reason="a sanitizer has memory beside each byte")
+
+
 def test_memory_limit_bounds_the_jobs_in_flight():
-    need = 128 * 1024 * 8
+    need = 128 * 1027 * 8
     batch, threads = hashing._scrypt_batch([b"x"] * 9, b"", 1024, 8, 1, 0, 64, 8, 3 * need + 1)
     assert (batch.total, threads) == (9, 3)
     assert hashing._scrypt_batch([b"x"] * 9, b"", 1024, 8, 1, 0, 64, 2, 3 * need)[1] == 2
     assert hashing._scrypt_batch([b"x"] * 9, b"", 1024, 8, 1, 0, 64, None, None)[1] == _limits.available_cores()
 
 
+@its_own_memory
 def test_a_thread_takes_two_passwords_where_the_memory_allows_it():
     """And one by one where it does not."""
     arguments = {"salt": b"salt", "n": 1 << 14, "r": 8, "p": 1, "maxmem": 1 << 25}
-    need = 128 * arguments["n"] * arguments["r"]
+    need = 128 * (arguments["n"] + 3) * arguments["r"]
     code = """
         from pyconc import hashing
         def memory(what):
@@ -458,19 +462,20 @@ def test_a_thread_takes_two_passwords_where_the_memory_allows_it():
                 return int(next(line for line in file if line.startswith(what)).split()[1]) * 1024
         before = memory("VmRSS")
         hashing.scrypt_many([b"x"] * 4, **{arguments}, threads=1, memory_limit={limit})
-        print((memory("VmHWM") - before) // {need})
+        print(round((memory("VmHWM") - before) / {need}))
     """
     for passwords, limit in (1, need), (1, 2 * need - 1), (2, 2 * need), (2, 20 * need):
         done = run_python(code.format(arguments=arguments, need=need, limit=limit))
         assert (done.stdout, done.returncode) == (f"{passwords}\n", 0), done.stderr
 
 
+@its_own_memory
 def test_no_memory_to_mix_in():
     code = """
         import resource
         from pyconc import hashing
         hashing.scrypt_many([b"x"], salt=b"", n=2, r=8, p=1)
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
         for n in 1 << 20, 2:
             try:
                 print(len(hashing.scrypt_many([b"x"] * 4, salt=b"", n=n, r=15, p=1, maxmem=2**31 - 1,
@@ -480,6 +485,64 @@ def test_no_memory_to_mix_in():
     """
     done = run_python(code)
     assert (done.stdout, done.returncode) == ("too little\n4\n", 0), done.stderr
+
+
+@its_own_memory
+def test_memory_for_one_password_where_two_were_meant():
+    code = """
+        import hashlib, resource
+        from pyconc import hashing
+        cost = {"salt": b"", "n": 1 << 16, "r": 8, "p": 1, "maxmem": 1 << 27}     # 64 MiB
+        hashing.scrypt_many([b"x"], salt=b"", n=2, r=8, p=1)
+        with open("/proc/self/statm") as file:
+            now = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + (110 << 20), now + (110 << 20)))
+        keys = hashing.scrypt_many([b"x", b"y", b"z"], **cost, threads=1, memory_limit=1 << 40)
+        print(keys == [hashlib.scrypt(password, **cost) for password in (b"x", b"y", b"z")])
+    """
+    done = run_python(code)
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+
+
+@its_own_memory
+def test_memory_is_nobody_s_but_the_batch_s():
+    """Each worker that turned to another batch meanwhile has given its share back, and what it was told."""
+    code = """
+        import threading
+        from pyconc import hashing
+        def memory(what):
+            with open("/proc/self/status") as file:
+                return int(next(line for line in file if line.startswith(what)).split()[1]) * 1024
+        need = 128 * 8 << 14
+        begun, over = threading.Event(), threading.Event()
+        def progress(done, total):
+            begun.set()
+            if over.is_set():
+                raise KeyError
+        def other():
+            try:
+                hashing.pbkdf2_many("sha256", [b"x"] * 10**4, salt=b"", iterations=20_000, threads=8,
+                                    progress=progress)
+            except KeyError:
+                pass
+        thread = threading.Thread(target=other)
+        thread.start()
+        begun.wait()
+        before = memory("VmRSS")
+        hashing.scrypt_many([b"x"] * 12, salt=b"", n=1 << 14, r=8, p=1, maxmem=1 << 25, threads=8, memory_limit=need)
+        print(round((memory("VmHWM") - before) / need), round((memory("VmRSS") - before) / need))
+        over.set()
+        thread.join()
+    """
+    done = run_python(code)
+    assert (done.stdout, done.returncode) == ("1 0\n", 0), done.stderr
+
+
+def test_many_blocks_count_too():
+    """What they need beside the memory that is mixed in: p of them, and two to mix."""
+    _, threads = hashing._scrypt_batch([b"x"] * 9, b"", 16, 8, 1000, 0, 64, 8, 3 * 128 * 8 * 1018)
+    assert threads == 3
+    assert hashing._scrypt_batch([b"x"] * 9, b"", 16, 8, 1000, 0, 64, 8, 128 * 8 * 16)[1] == 1
 
 
 def test_memory_limit_below_one_job():

@@ -37,6 +37,25 @@ def test_functions_of_rows(shape, threads):
         assert numpy.array_equal(found, wanted)
 
 
+def test_costly_rows_of_few_bytes(monkeypatch, reached):
+    """They are shared, too: less than half a MiB, which takes long."""
+    monkeypatch.undo()
+    array = RNG.random((1000, 50))
+
+    def attempt():
+        who = set()
+
+        def slow(rows):
+            who.add(threading.get_ident())
+            time.sleep(len(rows) * 100e-6)
+            return rows
+
+        assert numpy.array_equal(parallel.apply_rows(slow, array, threads=2), array)
+        return len(who) == 2
+
+    reached(attempt)
+
+
 def test_arguments_and_views():
     array = LARGE[::3, ::-2]
     assert numpy.array_equal(parallel.apply_rows(numpy.quantile, array, 0.3, axis=1),
