@@ -183,6 +183,7 @@ pyc_scrypt_size(const pyc_scrypt *cost, size_t lanes)
 void *
 pyc_scrypt_memory(size_t size)
 {
+    /* cppcheck-suppress invalidFunctionArg ; -1 is no file */
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
