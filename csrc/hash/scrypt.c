@@ -183,9 +183,9 @@ pyc_scrypt_size(const pyc_scrypt *cost, size_t lanes)
 void *
 pyc_scrypt_memory(size_t size)
 {
-    /* cppcheck-suppress invalidFunctionArg ; -1 is no file */
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+    /* cppcheck-suppress invalidFunctionArg ; no file is -1 */
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (memory == MAP_FAILED) {
         return NULL;
     }
