@@ -31,11 +31,6 @@ typedef struct {
 #define PYC_FAULT_KIND(fault) ((fault) & ~(PYC_FAULT_STOPPED - 1))
 #define PYC_FAULT_CODE(fault) ((unsigned long)(uint32_t)(fault))
 
-typedef struct {
-    const void *data;
-    size_t size;
-} pyc_span;
-
 typedef struct pyc_batch pyc_batch;
 /* Works on `count` items at once, from 1 to self->lanes of them. */
 typedef pyc_fault (*pyc_batch_items)(pyc_batch *, size_t index, size_t count,
@@ -66,7 +61,7 @@ struct pyc_batch {
                            each is a bytes object in the list */
 
     EVP_MD *md;
-    pyc_low_digest low; /* or NULL */
+    const pyc_low_hash *low; /* or NULL */
     size_t digest_size;
     pyc_scrypt scrypt;
     int iterations; /* pbkdf2 */

@@ -61,7 +61,7 @@ pyc_batch_fetch_digest(pyc_batch *self, PyObject *name)
                      varies ? "have no fixed size" : "are empty");
         return -1;
     }
-    self->low = pyc_find_low_digest(self->md);
+    self->low = pyc_low_find(self->md);
     self->digest_size = (size_t)digest_size;
     return 0;
 }
@@ -73,7 +73,8 @@ digest_item(pyc_batch *self, size_t index, size_t Py_UNUSED(count),
     const unsigned char *data = self->inputs[index].data;
     size_t left = self->inputs[index].size;
     if (self->low != NULL && left <= STEP) {
-        return self->low(data, left, pyc_batch_result(self, index))
+        return pyc_low_digest(self->low, data, left,
+                              pyc_batch_result(self, index))
                    ? 0
                    : pyc_crypto_fault();
     }

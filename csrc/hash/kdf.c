@@ -34,8 +34,12 @@ static pyc_fault
 derive_pbkdf2(pyc_batch *self, size_t index, size_t Py_UNUSED(count),
               const derived_key *keys, pyc_scratch *Py_UNUSED(scratch))
 {
-    int ok = pbkdf2(&self->inputs[index], salt_of(self, index),
-                    self->iterations, self->md, keys);
+    const pyc_span *password = &self->inputs[index];
+    const pyc_span *salt = salt_of(self, index);
+    int ok = self->low != NULL
+                 ? pyc_low_pbkdf2(self->low, password, salt, self->iterations,
+                                  keys->at, keys->size)
+                 : pbkdf2(password, salt, self->iterations, self->md, keys);
     return ok ? 0 : pyc_crypto_fault();
 }
 

@@ -7,10 +7,20 @@
 #include "py/compat.h"
 #include <openssl/evp.h>
 
-typedef int (*pyc_low_digest)(const void *data, size_t size,
-                              unsigned char *digest);
+typedef struct {
+    const void *data;
+    size_t size;
+} pyc_span;
 
-/* A function that computes the same digest, or NULL: then EVP must do. */
-pyc_low_digest pyc_find_low_digest(const EVP_MD *md);
+typedef struct pyc_low_hash pyc_low_hash;
+
+/* The same hash without EVP, or NULL: then EVP must do. */
+const pyc_low_hash *pyc_low_find(const EVP_MD *md);
+/* Like libcrypto's, they return 1, or 0. */
+int pyc_low_digest(const pyc_low_hash *hash, const void *data, size_t size,
+                   unsigned char *digest);
+int pyc_low_pbkdf2(const pyc_low_hash *hash, const pyc_span *password,
+                   const pyc_span *salt, int iterations, unsigned char *key,
+                   size_t size);
 
 #endif

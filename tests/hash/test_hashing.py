@@ -269,6 +269,29 @@ def test_pbkdf2_many(name, dklen):
         hashlib.pbkdf2_hmac(name, password, b"salt", 7, dklen) for password in passwords]
 
 
+@settings(deadline=None)
+@given(st.sampled_from(NAMES), st.lists(st.tuples(st.binary(max_size=300), st.binary(max_size=300)), max_size=5),
+       st.integers(1, 40), st.none() | st.integers(1, 300))
+def test_pbkdf2_of_any(name, items, iterations, dklen):
+    """Passwords shorter and longer than a block of the hash, keys of less than one digest and of several."""
+    keys = hashing.pbkdf2_many(name, [password for password, _ in items], salt=[salt for _, salt in items],
+                               iterations=iterations, dklen=dklen)
+    assert keys == [hashlib.pbkdf2_hmac(name, password, salt, iterations, dklen) for password, salt in items]
+
+
+# Of RFC 6070 (sha1) and RFC 7914 (sha256).
+@pytest.mark.parametrize("name, password, salt, iterations, key", [
+    ("sha1", b"password", b"salt", 2, "ea6c014dc72d6f8ccd1ed92ace1d41f0d8de8957"),
+    ("sha1", b"passwordPASSWORDpassword", b"saltSALTsaltSALTsaltSALTsaltSALTsalt", 4096,
+     "3d2eec4fe41c849b80c8d83662c0e44a8b291a964cf2f07038"),
+    ("sha1", b"pass\0word", b"sa\0lt", 4096, "56fa6aa75548099dcc37d7f03425e0c3"),
+    ("sha256", b"passwd", b"salt", 1, "55ac046e56e3089fec1691c22544b605"),
+])
+def test_pbkdf2_of_the_standards(name, password, salt, iterations, key):
+    found, = hashing.pbkdf2_many(name, [password], salt=salt, iterations=iterations, dklen=len(key) // 2)
+    assert found.hex() == key
+
+
 def raised(function, *args, **kwargs):
     with pytest.raises((TypeError, ValueError, OverflowError)) as caught:
         function(*args, **kwargs)
