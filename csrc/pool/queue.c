@@ -57,9 +57,8 @@ status_of(pyc_queue *self)
 }
 
 static void
-refuse(pyc_queue *self)
+refuse(pyc_queue *self, pyc_queue_status status)
 {
-    pyc_queue_status status = status_of(self);
     if (status == PYC_QUEUE_BROKEN) {
         PyObject *message = PyObject_Str(self->broken);
         if (message != NULL) { /* a new one, for each has its traceback */
@@ -81,8 +80,8 @@ pyc_queue_put(pyc_queue *self, pyc_job *job, Py_ssize_t *number)
     pyc_worker *sleeper = NULL;
     *number = -1;
     pyc_lock_take(&self->lock);
-    int open = self->status == PYC_QUEUE_OPEN;
-    if (open) {
+    pyc_queue_status status = self->status;
+    if (status == PYC_QUEUE_OPEN) {
         pyc_link_insert(&self->jobs, &job->link);
         self->count++;
         if (job->mailbox == NULL) {
@@ -96,9 +95,9 @@ pyc_queue_put(pyc_queue *self, pyc_job *job, Py_ssize_t *number)
         }
     }
     pyc_lock_give(&self->lock);
-    if (!open) {
+    if (status != PYC_QUEUE_OPEN) {
         pyc_job_free(job);
-        refuse(self);
+        refuse(self, status);
         return -1;
     }
     wake(sleeper);
@@ -508,12 +507,10 @@ queue_get_closed(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
-queue_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+queue_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
 {
-    static char *names[] = {"max_workers", NULL};
     Py_ssize_t max_workers;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n:JobQueue", names,
-                                     &max_workers)) {
+    if (!PyArg_ParseTuple(args, "n:JobQueue", &max_workers)) {
         return NULL;
     }
     pyc_state *module = pyc_state_of_type(type);
@@ -561,19 +558,13 @@ queue_clear(PyObject *op)
 }
 
 static PyMethodDef queue_methods[] = {
-    {"work", queue_work, METH_O,
-     "Runs jobs until the pool is closed and calls the Python function now "
-     "and then."},
-    {"close", queue_close, METH_O,
-     "Takes no more jobs; true: the interpreter ends."},
+    {"work", queue_work, METH_O, "Runs jobs until the pool is closed."},
+    {"close", queue_close, METH_O, "Takes no more; true: it is the exit."},
     {"cancel", queue_cancel, METH_NOARGS, "Cancels the jobs that wait."},
-    {"break_", queue_break, METH_O,
-     "Closes; the jobs that wait fail with the exception."},
-    {"after_fork", queue_after_fork, METH_O,
-     "Starts afresh in a child; lost jobs get the exception."},
+    {"break_", queue_break, METH_O, "Closes; jobs that wait get the error."},
+    {"after_fork", queue_after_fork, METH_O, "Starts afresh in a child."},
     {"qsize", queue_qsize, METH_NOARGS, "How many jobs wait."},
-    {"workers", queue_workers, METH_NOARGS,
-     "How many threads were started or are about to be."},
+    {"workers", queue_workers, METH_NOARGS, "Threads, also those to come."},
     {NULL},
 };
 

@@ -23,6 +23,12 @@
 #    define PYC_MOD_INTERPRETERS_SLOT
 #endif
 
+/* What becomes of arguments to RLock, which it never used. */
+enum {
+    PYC_RLOCK_ARGUMENTS_DEPRECATED = PY_VERSION_HEX >= 0x030E0000,
+    PYC_RLOCK_ARGUMENTS_GONE = PY_VERSION_HEX >= 0x030F0000,
+};
+
 /* True while this interpreter has a thread state we may attach to: false once
  * it began to finalize. */
 #if PY_VERSION_HEX >= 0x030D0000

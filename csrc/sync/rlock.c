@@ -285,32 +285,29 @@ rlock_repr(PyObject *self)
 static int
 refuse_arguments(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    Py_ssize_t given = PyTuple_GET_SIZE(args);
-    if (type->tp_init != PyBaseObject_Type.tp_init ||
+    Py_ssize_t given = PyTuple_GET_SIZE(args), position = 0;
+    PyObject *name;
+    if (!PYC_RLOCK_ARGUMENTS_DEPRECATED ||
+        type->tp_init != PyBaseObject_Type.tp_init ||
         (given == 0 && (kwargs == NULL || PyDict_GET_SIZE(kwargs) == 0))) {
         return 0;
     }
-#if PY_VERSION_HEX >= 0x030f0000
+    if (!PYC_RLOCK_ARGUMENTS_GONE) {
+        return PyErr_WarnEx(PyExc_DeprecationWarning,
+                            "Passing arguments to RLock is deprecated and will "
+                            "be removed in 3.15",
+                            1);
+    }
     if (given > 0) {
         PyErr_Format(PyExc_TypeError,
                      "RLock() takes 0 positional arguments but %zd %s given",
                      given, given == 1 ? "was" : "were");
-        return -1;
     }
-    PyObject *name;
-    Py_ssize_t position = 0;
-    PyDict_Next(kwargs, &position, &name, NULL);
-    PyErr_Format(PyExc_TypeError,
-                 "RLock() got an unexpected keyword argument '%S'", name);
+    else if (PyDict_Next(kwargs, &position, &name, NULL)) {
+        PyErr_Format(PyExc_TypeError,
+                     "RLock() got an unexpected keyword argument '%S'", name);
+    }
     return -1;
-#elif PY_VERSION_HEX >= 0x030e0000
-    return PyErr_WarnEx(PyExc_DeprecationWarning,
-                        "Passing arguments to RLock is deprecated and will be "
-                        "removed in 3.15",
-                        1);
-#else
-    return 0;
-#endif
 }
 
 static PyObject *
