@@ -474,8 +474,10 @@ def test_no_memory_to_mix_in():
     code = """
         import resource
         from pyconc import hashing
-        hashing.scrypt_many([b"x"], salt=b"", n=2, r=8, p=1)
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        hashing.scrypt_many([b"x"] * 4, salt=b"", n=2, r=8, p=1)
+        with open("/proc/self/statm") as file:
+            limit = int(file.read().split()[0]) * resource.getpagesize() + (1 << 30)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         for n in 1 << 20, 2:
             try:
                 print(len(hashing.scrypt_many([b"x"] * 4, salt=b"", n=n, r=15, p=1, maxmem=2**31 - 1,
