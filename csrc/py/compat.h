@@ -25,7 +25,7 @@
 
 /* What becomes of arguments to RLock, which it never used. */
 enum {
-    PYC_RLOCK_ARGUMENTS_DEPRECATED = PY_VERSION_HEX >= 0x030E0000,
+    PYC_RLOCK_ARGUMENTS_DEPRECATED = PY_VERSION_HEX >= 0x030D0000,
     PYC_RLOCK_ARGUMENTS_GONE = PY_VERSION_HEX >= 0x030F0000,
 };
 

@@ -2,7 +2,6 @@
 import os
 import pickle
 import signal
-import sys
 import threading as standard
 import time
 import warnings
@@ -75,14 +74,14 @@ def test_timeouts_are_the_standard_ones(name, timeout):
 
 @pytest.mark.parametrize("args, kwargs", [((1,), {}), ((1, 2), {}), ((), {"x": 1})])
 def test_arguments_of_an_rlock(args, kwargs):
-    """An error from 3.15 on, a warning before that, as the standard one. Some of 3.13 warn, too."""
+    """An error from 3.15 on, a warning before that, and nothing before 3.13: as the standard one."""
     said = []
     for module in threading, standard:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             made = outcome(module.RLock, *args, **kwargs)
         said.append((made if isinstance(made, tuple) else "made", [(w.category, str(w.message)) for w in caught]))
-    assert said[0] == (said[1] if sys.version_info >= (3, 14) else ("made", []))
+    assert said[0] == said[1]
 
     class Named(threading.RLock):
         def __init__(self, *args, **kwargs):
