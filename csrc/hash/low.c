@@ -141,7 +141,7 @@ pbkdf2_block(const low_hmac *hmac, const pyc_span *salt, uint32_t number,
              int iterations, unsigned char *block)
 {
     const pyc_low_hash *hash = hmac->hash;
-    unsigned char mac[EVP_MAX_MD_SIZE];
+    unsigned char mac[EVP_MAX_MD_SIZE] = {0};
     uint32_t last = htobe32(number);
     low_context context = hmac->inner;
     int ok = hash->update(&context, salt->data, salt->size) &&
@@ -157,6 +157,7 @@ pbkdf2_block(const low_hmac *hmac, const pyc_span *salt, uint32_t number,
         }
     }
     OPENSSL_cleanse(&context, sizeof(context));
+    OPENSSL_cleanse(mac, sizeof(mac));
     return ok;
 }
 

@@ -514,22 +514,28 @@ def test_old_names_warn():
         condition.notifyAll()
 
 
+def barrier_that_acts(module):
+    """A Barrier of two whose action lasts until go_on: (it, come(*args), acting, go_on, what those who came got)."""
+    def action():
+        acting.set()
+        assert go_on.wait(30)
+
+    def come(*args):
+        try:
+            numbers.append(barrier.wait(*args))
+        except standard.BrokenBarrierError:
+            numbers.append("broken")
+
+    acting, go_on, numbers = standard.Event(), standard.Event(), []
+    barrier = module.Barrier(2, action)
+    return barrier, come, acting, go_on, numbers
+
+
 @pytest.mark.parametrize("module", [standard, threading])
 def test_a_barrier_s_deadline_that_passes_during_the_action(module, thread, reached):
     """All have come in time: the barrier does not break."""
     def attempt():
-        def action():
-            acting.set()
-            assert go_on.wait(30)
-
-        def come(*args):
-            try:
-                numbers.append(barrier.wait(*args))
-            except standard.BrokenBarrierError:
-                numbers.append("broken")
-
-        acting, go_on, numbers = standard.Event(), standard.Event(), []
-        barrier = module.Barrier(2, action)
+        barrier, come, acting, go_on, numbers = barrier_that_acts(module)
         threads = [thread(come, 0.1)]
         while barrier.n_waiting == 0 and not barrier.broken:
             time.sleep(0.001)
@@ -569,18 +575,7 @@ def test_a_barrier_that_is_aborted_during_the_action(thread):
 @pytest.mark.parametrize("timeout", [0, 0.05])
 def test_a_barrier_s_latecomer_breaks_no_complete_round(module, timeout, thread, asleep):
     """Its time counts from the end of the action on."""
-    def action():
-        acting.set()
-        assert go_on.wait(30)
-
-    def come(*args):
-        try:
-            numbers.append(barrier.wait(*args))
-        except standard.BrokenBarrierError:
-            numbers.append("broken")
-
-    acting, go_on, numbers = standard.Event(), standard.Event(), []
-    barrier = module.Barrier(2, action)
+    barrier, come, acting, go_on, numbers = barrier_that_acts(module)
     for _ in range(2):
         thread(come)
     assert acting.wait(30)
