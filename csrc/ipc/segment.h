@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/* Memory of any size that processes share: a memfd of its own, sealed against
+ * shrinking, all of it there from the beginning, so that a lack of memory is an
+ * error here and no SIGBUS later. A block in an arena keeps count of who has
+ * it. */
+#ifndef PYC_IPC_SEGMENT_H
+#define PYC_IPC_SEGMENT_H
+
+#include "ipc/shared.h"
+
+extern PyType_Spec pyc_segment_spec;
+
+/* The memory of a Segment object. */
+void *pyc_segment_memory(PyObject *segment, Py_ssize_t *size);
+
+#endif

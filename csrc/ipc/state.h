@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/* The state of pyconc._ipc: types, exceptions, and the arenas of this
+ * interpreter. */
+#ifndef PYC_IPC_STATE_H
+#define PYC_IPC_STATE_H
+
+#include "py/compat.h"
+#include "py/lock.h"
+
+#include "base/list.h"
+
+#include <pthread.h>
+#include <stdint.h>
+
+extern PyModuleDef pyc_ipc_module;
+
+/* What a block is for: a pickle of one never becomes another. */
+enum {
+    PYC_KIND_LOCK = 1,
+    PYC_KIND_RLOCK,
+    PYC_KIND_SEMAPHORE,
+    PYC_KIND_CONDITION,
+    PYC_KIND_EVENT,
+    PYC_KIND_BARRIER,
+    PYC_KIND_RWLOCK,
+    PYC_KIND_VALUE,
+    PYC_KIND_SEGMENT,
+    PYC_KIND_QUEUE,
+    PYC_KIND_SNAPSHOT,
+    PYC_KIND_PIPE,
+};
+
+/* Objects of the standard library and of pyconc, imported with the module. */
+#define PYC_IPC_IMPORTED(X)                                                    \
+    X(queue_Empty, "queue", "Empty")                                           \
+    X(queue_Full, "queue", "Full")                                             \
+    X(BrokenBarrierError, "threading", "BrokenBarrierError")
+
+/* Types of the module: each file that makes one has an exported PyType_Spec. */
+#define PYC_IPC_TYPES(X)                                                       \
+    X(segment, pyc_segment_spec)
+
+typedef struct pyc_ipc {
+#define X(field, module, name) PyObject *field;
+    PYC_IPC_IMPORTED(X)
+#undef X
+#define X(name, spec) PyTypeObject *name##_type;
+    PYC_IPC_TYPES(X)
+#undef X
+    PyObject *OwnerDied;      /* the exception */
+    PyObject *reduce;         /* pyconc.multiprocessing.handover.reduce */
+    pyc_link arenas;          /* mapped by this interpreter */
+    struct pyc_arena *newest; /* where new blocks come from; may be NULL */
+    pthread_mutex_t guard;    /* of the arenas and what they count here */
+    int bell;                 /* a socket, -1: not opened yet */
+    int ringer;               /* a socket, -1: not opened yet */
+    unsigned char bell_name[16];
+    int pid; /* the process that the above is about */
+} pyc_ipc;
+
+static inline pyc_ipc *
+pyc_ipc_of_module(PyObject *module)
+{
+    return PyModule_GetState(module);
+}
+
+/* For an object whose type, or one of its bases, the module made. */
+pyc_ipc *pyc_ipc_of(PyObject *self);
+
+#endif
