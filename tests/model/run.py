@@ -47,6 +47,14 @@ class Model:
 MUTEX = "ipc/mutex.c"
 FEW_SPINS = Edit(MUTEX, "enum { SPINS = 100 };", "enum { SPINS = 1 };")
 ALL_SLEEP = "all sleep, though nobody was killed"
+LAYOUT = "ipc/layout.h"
+SMALL_ARENA = (
+    Edit(LAYOUT, "#define PYC_ARENA_SIZE (512 * 1024)", "#define PYC_ARENA_SIZE (3 * 256)"),
+    Edit(LAYOUT, "#define PYC_PLACES 512 ", "#define PYC_PLACES 4 "),
+    Edit(LAYOUT, "#define PYC_PAGE_SIZE (16 * 1024)", "#define PYC_PAGE_SIZE 256"),
+    Edit(LAYOUT, "#define PYC_FIRST_PAGE 3 ", "#define PYC_FIRST_PAGE 2 "),
+    Edit(LAYOUT, "#define PYC_PLACE_BITS 9", "#define PYC_PLACE_BITS 2"),
+)
 MODELS = {
     "mutex": Model((FEW_SPINS,), (
         Broken("takes_over_no_sleepers", "three", ALL_SLEEP, (
@@ -75,6 +83,7 @@ MODELS = {
                                 "n + 1, memory_order_relaxed);\n"
                                 "    atomic_store_explicit(field, value, memory_order_relaxed);"),)),
     )),
+    "arena": Model(SMALL_ARENA, ()),
 }
 
 
