@@ -391,6 +391,7 @@ model_main(const char *name, const model_scenario *scenarios, size_t count,
            int argc, char **argv)
 {
     int result = 0;
+    bool any = false;
     for (size_t i = 0; i < count; i++) {
         bool wanted = argc < 2;
         for (int j = 1; j < argc; j++) {
@@ -398,7 +399,11 @@ model_main(const char *name, const model_scenario *scenarios, size_t count,
         }
         if (wanted) {
             result |= explore(name, &scenarios[i]);
+            any = true;
         }
     }
-    return result;
+    if (!any) {
+        fprintf(stderr, "%s: no such scenario\n", name);
+    }
+    return any ? result : 2;
 }

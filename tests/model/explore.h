@@ -31,7 +31,7 @@
 
 #define MODEL_PROCESSES 4
 #define MODEL_SHARED 8192 /* bytes of shared memory, at most */
-#define MODEL_GHOST 4096   /* bytes that only the checks know, at most */
+#define MODEL_GHOST 4096  /* bytes that only the checks know, at most */
 
 /* What the processes share; all zero at the beginning of a scenario. */
 extern unsigned char model_shared[MODEL_SHARED];

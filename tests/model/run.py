@@ -2,7 +2,6 @@
 mistake each, which the models must find."""
 import argparse
 import concurrent.futures
-import dataclasses
 import os
 import re
 import subprocess
@@ -11,80 +10,16 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+from mistakes import MODELS
+
 HERE = Path(__file__).parent
 CSRC = Path(os.environ.get("CSRC", HERE.parents[1] / "csrc"))  # another tree's, to try it before a merge
 CC = os.environ.get("CC", "cc")
 FLAGS = ["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers",
          f"-I{HERE}"]
 # Functions of the source that no model calls want Python, which is not there: they are left out.
-REAL = ["-O1", "-Wno-unused-function", "-Wno-unused-variable", "-Wno-unused-but-set-variable", "-ffunction-sections", "-fdata-sections", "-include",
-        str(HERE / "atomics.h"), f"-I{HERE / 'stub'}"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Edit:
-    file: str  # below csrc
-    old: str
-    new: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Broken:
-    """A mistake, and where it must be found."""
-
-    name: str
-    scenario: str
-    defect: str  # a pattern
-    edits: tuple
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    smaller: tuple = ()  # edits that leave the logic as it is, and the number of states small
-    broken: tuple = ()
-
-
-MUTEX = "ipc/mutex.c"
-FEW_SPINS = Edit(MUTEX, "enum { SPINS = 100 };", "enum { SPINS = 1 };")
-ALL_SLEEP = "all sleep, though nobody was killed"
-LAYOUT = "ipc/layout.h"
-SMALL_ARENA = (
-    Edit(LAYOUT, "#define PYC_ARENA_SIZE (512 * 1024)", "#define PYC_ARENA_SIZE (3 * 256)"),
-    Edit(LAYOUT, "#define PYC_PLACES 512 ", "#define PYC_PLACES 4 "),
-    Edit(LAYOUT, "#define PYC_PAGE_SIZE (16 * 1024)", "#define PYC_PAGE_SIZE 256"),
-    Edit(LAYOUT, "#define PYC_FIRST_PAGE 3 ", "#define PYC_FIRST_PAGE 2 "),
-    Edit(LAYOUT, "#define PYC_PLACE_BITS 9", "#define PYC_PLACE_BITS 2"),
-)
-MODELS = {
-    "mutex": Model((FEW_SPINS,), (
-        Broken("takes_over_no_sleepers", "three", ALL_SLEEP, (
-            Edit(MUTEX, "take(mutex, 0, mine | PYC_SLEEPERS)", "take(mutex, 0, mine)"),)),
-        Broken("wakes_before_it_gives", "two", ALL_SLEEP, (
-            Edit(MUTEX, "    uint32_t word =\n        atomic_exchange_explicit(&mutex->word, 0, memory_order_release);\n"
-                        "    if (word & PYC_SLEEPERS) {\n        pyc_wake(&mutex->word, 1);\n    }\n",
-                        "    uint32_t word = atomic_load(&mutex->word);\n"
-                        "    if (word & PYC_SLEEPERS) {\n        pyc_wake(&mutex->word, 1);\n    }\n"
-                        "    atomic_store(&mutex->word, 0);\n"),)),
-        Broken("never_asks_for_the_dead", "kill", "all sleep after the slices", (
-            Edit(MUTEX, "over && pyc_arena_owner_is_dead(arena, word & ~PYC_SLEEPERS)", "false"),)),
-        Broken("takes_from_the_living", "kill_early_slices", "two have the mutex", (
-            Edit(MUTEX, "over && pyc_arena_owner_is_dead(arena, word & ~PYC_SLEEPERS)", "over"),)),
-        Broken("undoes_nothing", "kill", "half of a change|made twice", (
-            Edit(MUTEX, "    if (died) {\n        undo(mutex);\n    }\n", ""),)),
-        Broken("undoes_the_first_first", "kill_undo_order", "half of a change", (
-            Edit(MUTEX, "for (uint32_t i = n < PYC_UNDO_MOST ? n : PYC_UNDO_MOST; i-- > 0;) {",
-                        "for (uint32_t i = 0; i < n; i++) {"),)),
-        Broken("undoes_what_is_done", "kill", "a change was lost", (
-            Edit(MUTEX, "    pyc_mutex_commit(mutex);\n    uint32_t word =\n", "    uint32_t word =\n"),)),
-        Broken("logs_without_an_order", "kill_buffered", "half of a change|made twice|lost", (
-            Edit("ipc/mutex.h", "n + 1, memory_order_release);\n    atomic_thread_fence(memory_order_seq_cst); "
-                                "/* the log, then the field */\n"
-                                "    atomic_store_explicit(field, value, memory_order_release);",
-                                "n + 1, memory_order_relaxed);\n"
-                                "    atomic_store_explicit(field, value, memory_order_relaxed);"),)),
-    )),
-    "arena": Model(SMALL_ARENA, ()),
-}
+REAL = ["-O1", "-Wno-unused-function", "-Wno-unused-variable", "-Wno-unused-but-set-variable", "-ffunction-sections",
+        "-fdata-sections", "-include", HERE / "atomics.h", f"-I{HERE / 'stub'}"]
 
 
 def build(name, edits, folder):
@@ -100,8 +35,8 @@ def build(name, edits, folder):
     include = sysconfig.get_path("include")
     commands = [[CC, *FLAGS, "-O2", "-c", HERE / f"{part}.c", "-o", folder / f"{part}.o"]
                 for part in ("explore", "processes")]
-    commands.append([CC, *FLAGS, *REAL, f"-I{changed}", f"-I{CSRC}", "-isystem", include, "-c", HERE / f"{name}.c", "-o",
-                     folder / f"{name}.o"])
+    commands.append([CC, *FLAGS, *REAL, f"-I{changed}", f"-I{CSRC}", "-isystem", include, "-c", HERE / f"{name}.c",
+                     "-o", folder / f"{name}.o"])
     commands.append([CC, "-Wl,--gc-sections", "-o", folder / name, folder / f"{name}.o", folder / "explore.o",
                      folder / "processes.o", "-lm"])
     for command in commands:
