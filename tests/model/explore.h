@@ -97,6 +97,7 @@ typedef enum {
     MODEL_SLEEP,
     MODEL_RESUME, /* woken, not running yet */
     MODEL_WAKE,
+    MODEL_REQUEUE,
     MODEL_IS_DEAD,
     MODEL_CHOOSE,
 } model_kind;
@@ -115,6 +116,9 @@ int model_choose(const model_site *site, int count);
 int model_sleep(const model_site *site, void *word, uint32_t expected,
                 bool timed);
 int model_wake(const model_site *site, void *word, int count);
+/* FUTEX_CMP_REQUEUE, of one sleeper. */
+int model_requeue(const model_site *site, void *word, void *target,
+                  uint32_t expected);
 bool model_is_dead(const model_site *site, int process);
 
 void model_fail(const char *file, int line, const char *what);

@@ -23,6 +23,7 @@ class Broken:
 class Model:
     smaller: tuple = ()  # edits that leave the logic as it is, and the number of states small
     broken: tuple = ()
+    beside: tuple = ()  # sources that the model does not include, but needs
 
 
 MUTEX = "ipc/mutex.c"
@@ -90,4 +91,10 @@ MODELS = {
             Edit(TABLE, "    int place = claim(arena);\n    pyc_arena_each_block(arena, mark_held, place);\n",
                         "    int place = claim(arena);\n"),)),
     )),
+    "semaphore": Model(),
+    "event": Model(),
+    "condition": Model((Edit("ipc/lock.c", "#define SPINS 100", "#define SPINS 1"),
+                        Edit("ipc/seats.h", "#define PYC_SEATS 120", "#define PYC_SEATS 2")),
+                       beside=("ipc/lock.c",)),
+    "lock": Model((Edit("ipc/lock.c", "#define SPINS 100", "#define SPINS 1"),)),
 }

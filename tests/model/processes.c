@@ -385,6 +385,18 @@ model_wake(const model_site *site, void *word, int count)
                                     .a = (uint64_t)count});
 }
 
+int
+model_requeue(const model_site *site, void *word, void *target,
+              uint32_t expected)
+{
+    return (int)(int64_t)leave(&(model_step){.site = site,
+                                             .kind = MODEL_REQUEUE,
+                                             .at = place(word),
+                                             .size = 4,
+                                             .a = expected,
+                                             .b = (uint64_t)place(target)});
+}
+
 bool
 model_is_dead(const model_site *site, int process)
 {
@@ -403,10 +415,11 @@ static void
 tell(int me, const char *what, uint64_t value)
 {
     static const char *const names[] = {
-        "load", "store", "exchange", "compare_exchange",
-        "add",  "sub",   "and",      "or",
-        "xor",  "fence", "point",    "sleep",
-        "runs", "wake",  "is_dead",  "choose"};
+        "load",  "store", "exchange", "compare_exchange",
+        "add",   "sub",   "and",      "or",
+        "xor",   "fence", "point",    "sleep",
+        "runs",  "wake",  "requeue",  "is_dead",
+        "choose"};
     const model_step *step = &model_now.process[me].step;
     if (!model_verbose) {
         return;
@@ -479,7 +492,21 @@ take_fence(model_process *process, const model_step *step)
 }
 
 static uint64_t
-take_wake(const model_step *step, unsigned who)
+take_requeue(const model_step *step, unsigned who)
+{
+    if (read_word(model_shared + step->at, 4) != step->a) {
+        return (uint64_t)-1;
+    }
+    for (int i = 0; i < scenario->processes; i++) {
+        if (who & 1u << i) {
+            model_now.process[i].step.at = (int32_t)step->b;
+        }
+    }
+    return (uint64_t)__builtin_popcount(who);
+}
+
+static uint64_t
+take_wake(unsigned who)
 {
     uint64_t woken = 0;
     for (int i = 0; i < scenario->processes; i++) {
@@ -491,7 +518,6 @@ take_wake(const model_step *step, unsigned who)
             woken++;
         }
     }
-    (void)step;
     return woken;
 }
 
@@ -516,7 +542,11 @@ take(model_process *process, const model_step *step, unsigned variant)
         return read_word(model_shared + step->at, 4) != (uint32_t)step->a;
     case MODEL_WAKE:
         flush_all(process);
-        process->result = take_wake(step, variant);
+        process->result = take_wake(variant);
+        return true;
+    case MODEL_REQUEUE:
+        flush_all(process);
+        process->result = take_requeue(step, variant);
         return true;
     case MODEL_IS_DEAD:
         flush_all(process);
@@ -633,6 +663,7 @@ add(list *to, model_event event, int me, unsigned variant)
 static void
 add_wakes(list *to, model_event event, int me, const model_step *step)
 {
+    uint64_t most = step->kind == MODEL_WAKE ? step->a : 1;
     unsigned sleepers = 0;
     for (int i = 0; i < scenario->processes; i++) {
         const model_process *process = &model_now.process[i];
@@ -641,8 +672,8 @@ add_wakes(list *to, model_event event, int me, const model_step *step)
         }
     }
     int count = __builtin_popcount(sleepers);
-    if (step->a < (uint64_t)count) {
-        count = (int)step->a;
+    if (most < (uint64_t)count) {
+        count = (int)most;
     }
     for (unsigned set = 0; set < 1u << MODEL_PROCESSES; set++) {
         if ((set & ~sleepers) == 0 && __builtin_popcount(set) == count) {
@@ -655,7 +686,7 @@ static void
 add_steps(list *to, model_event event, int me)
 {
     const model_step *step = &model_now.process[me].step;
-    if (step->kind == MODEL_WAKE) {
+    if (step->kind == MODEL_WAKE || step->kind == MODEL_REQUEUE) {
         add_wakes(to, event, me, step);
         return;
     }
@@ -669,7 +700,8 @@ add_steps(list *to, model_event event, int me)
 static bool
 changes(model_kind kind)
 {
-    return (kind >= MODEL_STORE && kind <= MODEL_XOR) || kind == MODEL_WAKE;
+    return (kind >= MODEL_STORE && kind <= MODEL_XOR) || kind == MODEL_WAKE ||
+           kind == MODEL_REQUEUE;
 }
 
 static void

@@ -18,7 +18,7 @@ CC = os.environ.get("CC", "cc")
 FLAGS = ["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers",
          f"-I{HERE}"]
 # Functions of the source that no model calls want Python, which is not there: they are left out.
-REAL = ["-O1", "-Wno-unused-function", "-Wno-unused-variable", "-Wno-unused-but-set-variable", "-ffunction-sections",
+REAL = ["-O1", "-Wno-unused-function", "-Wno-unused-variable", "-Wno-unused-but-set-variable", "-DNDEBUG", "-ffunction-sections",
         "-fdata-sections", "-include", HERE / "atomics.h", f"-I{HERE / 'stub'}"]
 
 
@@ -35,10 +35,14 @@ def build(name, edits, folder):
     include = sysconfig.get_path("include")
     commands = [[CC, *FLAGS, "-O2", "-c", HERE / f"{part}.c", "-o", folder / f"{part}.o"]
                 for part in ("explore", "processes")]
-    commands.append([CC, *FLAGS, *REAL, f"-I{changed}", f"-I{CSRC}", "-isystem", include, "-c", HERE / f"{name}.c",
-                     "-o", folder / f"{name}.o"])
-    commands.append([CC, "-Wl,--gc-sections", "-o", folder / name, folder / f"{name}.o", folder / "explore.o",
-                     folder / "processes.o", "-lm"])
+    objects = [folder / "explore.o", folder / "processes.o"]
+    for source in (HERE / f"{name}.c", *(CSRC / source for source in MODELS[name].beside)):
+        if source.is_relative_to(CSRC) and (changed / source.relative_to(CSRC)).exists():
+            source = changed / source.relative_to(CSRC)
+        objects.append(folder / f"{source.stem}-{len(objects)}.o")
+        commands.append([CC, *FLAGS, *REAL, f"-I{changed}", f"-I{CSRC}", "-isystem", include, "-c", source, "-o",
+                         objects[-1]])
+    commands.append([CC, "-Wl,--gc-sections", "-o", folder / name, *objects, "-lm"])
     for command in commands:
         subprocess.run(command, check=True)
     return folder / name
