@@ -170,6 +170,14 @@ async def _retake(lock):
         return raised
 
 
+class _Number:
+    """A number where the standard condition has a semaphore, for who looks into it."""
+    __slots__ = ("get_value",)
+
+    def __init__(self, get_value):
+        self.get_value = get_value
+
+
 class Condition(_ipc.Condition):
     """A condition for processes, threads and coroutines: `with condition`, `async with condition`.
 
@@ -239,6 +247,16 @@ class Condition(_ipc.Condition):
             await self.wait_async(left)
             result = predicate()
         return result
+
+    @property
+    def _sleeping_count(self):
+        return _Number(self._waiting)
+
+    @property
+    def _woken_count(self):
+        return _Number(int)
+
+    _wait_semaphore = _woken_count
 
     def __repr__(self):
         return f"<{type(self).__name__}({self._lock!r}, {self._waiting()})>"
