@@ -59,7 +59,7 @@ SUITES = {
         "timeout": 100,
         "units": [f"test.test_multiprocessing_{method}.test_{unit}"
                   for unit in ("processes", "misc", "manager", "threads")],
-        "fallback": [f"test.test_multiprocessing_{method}"],  # one file before 3.12
+        "fallback": [f"multiprocessing_{method}"],  # before 3.12
         "exclude": ["*.test_resource_tracker_sig*"] if method == "fork" else [],
     } for method in ("fork", "spawn", "forkserver")},
 }
