@@ -37,7 +37,15 @@ enum {
     X(BrokenBarrierError, "threading", "BrokenBarrierError")
 
 /* Types of the module: each file that makes one has an exported PyType_Spec. */
-#define PYC_IPC_TYPES(X) X(segment, pyc_segment_spec)
+#define PYC_IPC_TYPES(X)                                                       \
+    X(segment, pyc_segment_spec)                                               \
+    X(lock, pyc_lock_spec)                                                     \
+    X(rlock, pyc_rlock_spec)                                                   \
+    X(semaphore, pyc_semaphore_spec)                                           \
+    X(condition, pyc_condition_spec)                                           \
+    X(event, pyc_event_spec)                                                   \
+    X(barrier, pyc_barrier_spec)                                               \
+    X(rwlock, pyc_rwlock_spec)
 
 typedef struct pyc_ipc {
 #define X(field, module, name) PyObject *field;
