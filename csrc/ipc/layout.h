@@ -6,13 +6,15 @@
 
 #include "ipc/arena.h"
 
-#define PYC_ARENA_MAGIC UINT64_C(0x31306e65726170) /* changes with the layout  \
-                                                    */
+#define PYC_ARENA_MAGIC                                                        \
+    UINT64_C(0x31306e65726170) /* changes with the layout                      \
+                                */
 #define PYC_ARENA_SIZE (512 * 1024)
 #define PYC_PLACES 512 /* processes of one arena, less one */
 #define PYC_PAGE_SIZE (16 * 1024)
-#define PYC_FIRST_PAGE 3 /* those before it are the header's and the table's   \
-                          */
+#define PYC_FIRST_PAGE                                                         \
+    3 /* those before it are the header's and the table's                      \
+       */
 #define PYC_PAGES (PYC_ARENA_SIZE / PYC_PAGE_SIZE)
 #define PYC_LEAST_BLOCK 128 /* with its header */
 
@@ -51,9 +53,12 @@ typedef struct {
 } pyc_block_header;
 
 /* The word's bits: one for each of the first places, */
-#define PYC_HOLDERS 47
+#define PYC_HOLDERS 46
 /* one for good, when a process of another place has it, */
 #define PYC_FOR_GOOD (UINT64_C(1) << PYC_HOLDERS)
+/* one while who took it gives it a new generation and empties it, so that a
+ * pickle of the use before finds nothing, */
+#define PYC_UNREADY (UINT64_C(1) << 47)
 /* and the number of pickles on their way. */
 #define PYC_SENT_ONE (UINT64_C(1) << 48)
 #define PYC_SENT_MOST UINT64_C(0xffff)

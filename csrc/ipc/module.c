@@ -1,10 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 #include "ipc/module.h"
 #include "ipc/arena.h"
+#include "ipc/barrier.h"
 #include "ipc/bell.h"
 #include "ipc/packer.h"
 #include "ipc/queue.h"
+#include "ipc/condition.h"
+#include "ipc/event.h"
+#include "ipc/lock.h"
+#include "ipc/rwlock.h"
 #include "ipc/segment.h"
+#include "ipc/semaphore.h"
 
 #include <signal.h>
 #include <stdlib.h>
