@@ -28,17 +28,27 @@ enum {
     PYC_KIND_QUEUE,
     PYC_KIND_SNAPSHOT,
     PYC_KIND_PIPE,
+    PYC_KIND_ATOMIC,
 };
 
 /* Objects of the standard library and of pyconc, imported with the module. */
 #define PYC_IPC_IMPORTED(X)                                                    \
     X(queue_Empty, "queue", "Empty")                                           \
     X(queue_Full, "queue", "Full")                                             \
-    X(BrokenBarrierError, "threading", "BrokenBarrierError")
+    X(BrokenBarrierError, "threading", "BrokenBarrierError")                   \
+    X(struct_error, "struct", "error")
 
 /* Types of the module: each file that makes one has an exported PyType_Spec. */
 #define PYC_IPC_TYPES(X)                                                       \
-    X(segment, pyc_segment_spec)
+    X(segment, pyc_segment_spec)                                               \
+    X(block, pyc_block_spec)                                                   \
+    X(value, pyc_value_spec)                                                   \
+    X(array, pyc_array_spec)                                                   \
+    X(atomic, pyc_atomic_spec)                                                 \
+    X(snapshot, pyc_snapshot_spec)                                             \
+    X(mapping, pyc_mapping_spec)                                               \
+    X(named, pyc_named_spec)                                                   \
+    X(shareable_list, pyc_shareable_list_spec)
 
 typedef struct pyc_ipc {
 #define X(field, module, name) PyObject *field;
