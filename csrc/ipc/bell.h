@@ -15,8 +15,9 @@ typedef struct {
 } pyc_bells;
 
 /* From now on a ring of the bells reaches this process. What is waited for must
- * be looked at once more afterwards. */
-void pyc_bells_arm(pyc_arena *arena, pyc_bells *bells);
+ * be looked at once more afterwards. The key that will arrive, which the type's
+ * method arm() returns as an int. */
+uint64_t pyc_bells_arm(pyc_arena *arena, pyc_bells *bells);
 
 void pyc_bells_ring_now(pyc_ipc *state, pyc_arena *arena, pyc_bells *bells);
 
@@ -25,8 +26,8 @@ static inline void
 pyc_bells_ring(pyc_ipc *state, pyc_arena *arena, pyc_bells *bells)
 {
     atomic_thread_fence(memory_order_seq_cst);
-    if (PYC_UNLIKELY(atomic_load_explicit(&bells->waiting,
-                                          memory_order_relaxed) != 0)) {
+    if (PYC_UNLIKELY(
+            atomic_load_explicit(&bells->waiting, memory_order_relaxed) != 0)) {
         pyc_bells_ring_now(state, arena, bells);
     }
 }
@@ -34,6 +35,9 @@ pyc_bells_ring(pyc_ipc *state, pyc_arena *arena, pyc_bells *bells)
 /* bell() of the module: the socket's descriptor, opened when it is first asked
  * for. */
 PyObject *pyc_bell_descriptor(PyObject *module, PyObject *ignored);
+/* rung() of the module: the set of keys that have arrived; None: some were
+ * lost, as too many came, so that all may be meant. */
+PyObject *pyc_bell_rung(PyObject *module, PyObject *ignored);
 void pyc_bell_close(pyc_ipc *state);
 
 #endif

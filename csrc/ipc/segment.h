@@ -8,9 +8,14 @@
 
 #include "ipc/shared.h"
 
+#include <stdbool.h>
+
 extern PyType_Spec pyc_segment_spec;
 
 /* The memory of a Segment object. */
-void *pyc_segment_memory(PyObject *segment, Py_ssize_t *size);
+void *pyc_segment_memory(PyObject *segment, size_t *size);
+
+/* Closes what was kept open for a receiver that has come, or all. */
+void pyc_segments_forget(pyc_ipc *state, bool all);
 
 #endif

@@ -9,6 +9,8 @@
 
 typedef struct {
     PyObject_HEAD
+    pyc_ipc *state;
+    PyObject *module; /* keeps `state` there, at the interpreter's end, too */
     pyc_block block;
     PyObject *weakrefs;
     PyObject *extra; /* of this process: a recovery callback; pickled along
@@ -17,6 +19,12 @@ typedef struct {
 
 #define PYC_MEMORY(self, type) ((type *)((pyc_shared *)(self))->block.memory)
 #define PYC_ARENA(self) (((pyc_shared *)(self))->block.arena)
+
+static inline pyc_ipc *
+pyc_ipc_of(PyObject *self)
+{
+    return ((pyc_shared *)self)->state;
+}
 
 /* A new object of `type` with a block of its own. */
 PyObject *pyc_shared_new(PyTypeObject *type, size_t size, uint32_t kind);
@@ -50,7 +58,10 @@ void pyc_shared_dealloc(PyObject *self);
 /* Py_TPFLAGS_DEFAULT | HAVE_GC | BASETYPE types; the slots they share. */
 #define PYC_SHARED_SLOTS                                                       \
     {Py_tp_traverse, pyc_shared_traverse}, {Py_tp_clear, pyc_shared_clear},    \
-        {Py_tp_dealloc, pyc_shared_dealloc}, {Py_tp_members, pyc_shared_members}
+        {Py_tp_dealloc, pyc_shared_dealloc},                                   \
+    {                                                                          \
+        Py_tp_members, pyc_shared_members                                      \
+    }
 extern PyMemberDef pyc_shared_members[]; /* __weaklistoffset__ */
 
 #endif

@@ -57,11 +57,13 @@ typedef struct pyc_ipc {
 #define X(name, spec) PyTypeObject *name##_type;
     PYC_IPC_TYPES(X)
 #undef X
-    PyObject *OwnerDied;      /* the exception */
-    PyObject *reduce;         /* pyconc.multiprocessing.handover.reduce */
-    pyc_link arenas;          /* mapped by this interpreter */
+    PyObject *OwnerDied; /* the exception */
+    PyObject *reduce; /* pyconc.multiprocessing.handover.reduce, once needed */
+    pyc_link arenas;  /* mapped by this interpreter */
     struct pyc_arena *newest; /* where new blocks come from; may be NULL */
-    pthread_mutex_t guard;    /* of the arenas and what they count here */
+    pthread_mutex_t guard;    /* of the arenas and what they count here, and of
+                                 `kept`; nothing is raised under it */
+    pyc_link kept;            /* memory that was sent and is let go of here */
     int bell;                 /* a socket, -1: not opened yet */
     int ringer;               /* a socket, -1: not opened yet */
     unsigned char bell_name[16];
@@ -74,7 +76,12 @@ pyc_ipc_of_module(PyObject *module)
     return PyModule_GetState(module);
 }
 
-/* For an object whose type, or one of its bases, the module made. */
-pyc_ipc *pyc_ipc_of(PyObject *self);
+/* In builds for tests, the process dies where the environment says. */
+#ifdef NDEBUG
+#    define PYC_KILL_POINT(name) ((void)0)
+#else
+#    define PYC_KILL_POINT(name) pyc_kill_point(name)
+void pyc_kill_point(const char *name);
+#endif
 
 #endif
