@@ -119,7 +119,7 @@ named_map(PyObject *self, PyObject *args)
 {
     int fd;
     Py_ssize_t size;
-    pyc_ipc *state = pyc_ipc_of(self);
+    pyc_ipc *state = pyc_posix_state(self);
     if (state == NULL || !PyArg_ParseTuple(args, "in:_map", &fd, &size)) {
         return NULL;
     }

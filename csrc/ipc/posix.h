@@ -26,6 +26,14 @@ extern PyType_Spec pyc_mapping_spec;
 extern PyType_Spec pyc_named_spec;
 extern PyType_Spec pyc_shareable_list_spec;
 
+/* The state of the module that made the type of `self` or a base of it. */
+static inline pyc_ipc *
+pyc_posix_state(PyObject *self)
+{
+    PyObject *module = PyType_GetModuleByDef(Py_TYPE(self), &pyc_ipc_module);
+    return module == NULL ? NULL : pyc_ipc_of_module(module);
+}
+
 /* A new reference, or NULL with a ValueError when the memory is closed. */
 pyc_mapping *pyc_named_mapping(PyObject *named);
 

@@ -160,10 +160,14 @@ static int
 store_int(shareable *self, const item *of, PyObject *value)
 {
     int overflow;
+    pyc_ipc *state = pyc_posix_state((PyObject *)self);
+    if (state == NULL) {
+        return -1;
+    }
     long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
     if (overflow != 0) {
-        PyErr_Format(pyc_ipc_of((PyObject *)self)->struct_error,
-                     "%R does not fit into 64 bits", value);
+        PyErr_Format(state->struct_error, "%R does not fit into 64 bits",
+                     value);
         return -1;
     }
     if (number == -1 && PyErr_Occurred()) {
@@ -324,7 +328,7 @@ shareable_format(PyObject *self, PyObject *key)
 static PyObject *
 shareable_attach(PyObject *self, PyObject *shm)
 {
-    pyc_ipc *state = pyc_ipc_of(self);
+    pyc_ipc *state = pyc_posix_state(self);
     if (state == NULL) {
         return NULL;
     }

@@ -41,7 +41,9 @@ enum {
 /* Types of the module: each file that makes one has an exported PyType_Spec. */
 #define PYC_IPC_TYPES(X)                                                       \
     X(segment, pyc_segment_spec)                                               \
-    X(block, pyc_block_spec)                                                   \
+    X(cell, pyc_cell_spec)                                                     \
+    X(lock, pyc_lock_spec)                                                     \
+    X(rlock, pyc_rlock_spec)                                                   \
     X(value, pyc_value_spec)                                                   \
     X(array, pyc_array_spec)                                                   \
     X(atomic, pyc_atomic_spec)                                                 \
