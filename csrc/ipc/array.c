@@ -88,19 +88,22 @@ copy_items(pyc_value *self, const slice *of, char *to)
     }
 }
 
+/* Neighbours that are equal become one object. */
 static PyObject *
 list_of(char code, const char *items, Py_ssize_t width, Py_ssize_t count)
 {
-    PyObject *list = PyList_New(count);
+    PyObject *item = NULL, *list = PyList_New(count);
+    uint64_t before = 0;
     for (Py_ssize_t i = 0; list != NULL && i < count; i++) {
-        PyObject *item =
-            pyc_item_object(code, pyc_item_load(items + i * width, width));
+        uint64_t bits = pyc_item_load(items + i * width, width);
+        item = item != NULL && bits == before ? Py_NewRef(item)
+                                              : pyc_item_object(code, bits);
         if (item == NULL) {
             Py_CLEAR(list);
+            break;
         }
-        else {
-            PyList_SET_ITEM(list, i, item);
-        }
+        before = bits;
+        PyList_SET_ITEM(list, i, item);
     }
     return list;
 }

@@ -6,13 +6,15 @@
 
 #include "ipc/arena.h"
 
-#define PYC_ARENA_MAGIC UINT64_C(0x31306e65726170) /* changes with the layout  \
-                                                    */
+#define PYC_ARENA_MAGIC                                                        \
+    UINT64_C(0x31306e65726170) /* changes with the layout                      \
+                                */
 #define PYC_ARENA_SIZE (512 * 1024)
 #define PYC_PLACES 512 /* processes of one arena, less one */
 #define PYC_PAGE_SIZE (16 * 1024)
-#define PYC_FIRST_PAGE 3 /* those before it are the header's and the table's   \
-                          */
+#define PYC_FIRST_PAGE                                                         \
+    3 /* those before it are the header's and the table's                      \
+       */
 #define PYC_PAGES (PYC_ARENA_SIZE / PYC_PAGE_SIZE)
 #define PYC_LEAST_BLOCK 128 /* with its header */
 

@@ -23,9 +23,48 @@ raise_os_error(int err, PyObject *message)
     }
 }
 
+/* Below, asking costs more than it tells. */
+#define ASKED_FOR ((size_t)16 << 20)
+
+int
+pyc_memory_ask(size_t size)
+{
+    PyObject *module =
+        size < ASKED_FOR ? NULL : PyImport_ImportModule("pyconc._limits");
+    if (module == NULL) {
+        return size < ASKED_FOR ? 0 : -1;
+    }
+    int rc = -1;
+    PyObject *known = PyObject_CallMethod(module, "available_memory", NULL);
+    Py_DECREF(module);
+    if (known == Py_None) {
+        rc = 0;
+    }
+    else if (known != NULL) {
+        unsigned long long most = PyLong_AsUnsignedLongLong(known);
+        if (PyErr_Occurred()) {
+            rc = -1;
+        }
+        else if (size <= most) {
+            rc = 0;
+        }
+        else {
+            raise_os_error(
+                ENOMEM, PyUnicode_FromFormat(
+                            "no shared memory of %zu bytes: %llu are available",
+                            size, most));
+        }
+    }
+    Py_XDECREF(known);
+    return rc;
+}
+
 int
 pyc_memory_open(const char *name, size_t size, unsigned flags)
 {
+    if (pyc_memory_ask(size) < 0) {
+        return -1;
+    }
     int err = 0;
     int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
     if (fd < 0 || ftruncate(fd, (off_t)size) < 0) {

@@ -5,6 +5,11 @@
 
 #include "py/compat.h"
 
+/* Whether so much memory can be had without swapping or meeting a control
+ * group's limit, where that is known: the kernel gives it out first and kills
+ * somebody afterwards. 0, or -1 with an OSError set. It runs Python code. */
+int pyc_memory_ask(size_t size);
+
 /* A memfd of `size` bytes that can grow but not shrink, with all its memory
  * there already. `name` is what /proc/PID/maps shows, `flags` are of
  * memfd_create. The descriptor, or -1 with an OSError set. */

@@ -2,7 +2,12 @@
 #include "ipc/module.h"
 #include "ipc/arena.h"
 #include "ipc/bell.h"
+#include "ipc/condition.h"
+#include "ipc/posix.h"
 #include "ipc/segment.h"
+#include "ipc/semaphore.h"
+#include "ipc/value.h"
+#include "ipc/values.h"
 
 #include <signal.h>
 #include <stdlib.h>

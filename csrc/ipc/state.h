@@ -44,6 +44,8 @@ enum {
     X(cell, pyc_cell_spec)                                                     \
     X(lock, pyc_lock_spec)                                                     \
     X(rlock, pyc_rlock_spec)                                                   \
+    X(semaphore, pyc_semaphore_spec)                                           \
+    X(condition, pyc_condition_spec)                                           \
     X(value, pyc_value_spec)                                                   \
     X(array, pyc_array_spec)                                                   \
     X(atomic, pyc_atomic_spec)                                                 \

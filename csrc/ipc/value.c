@@ -91,8 +91,16 @@ pyc_item_object(char code, uint64_t bits)
 }
 
 static int
-float_bits(char code, double value, uint64_t *bits)
+float_bits(char code, PyObject *object, uint64_t *bits)
 {
+    if (!PyFloat_CheckExact(object) && !PyLong_CheckExact(object)) {
+        return 0;
+    }
+    double value = PyFloat_AsDouble(object);
+    if (value == -1.0 && PyErr_Occurred()) {
+        PyErr_Clear();
+        return 0;
+    }
     float narrow = (float)value;
     uint32_t narrow_bits;
     if (code == 'd') {
@@ -112,8 +120,7 @@ pyc_item_bits(char code, PyObject *value, uint64_t *bits)
         return 0;
     }
     if (code == 'd' || code == 'f') {
-        return PyFloat_CheckExact(value) &&
-               float_bits(code, PyFloat_AS_DOUBLE(value), bits);
+        return float_bits(code, value, bits);
     }
     if (!PyLong_CheckExact(value)) {
         return 0;

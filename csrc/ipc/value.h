@@ -43,12 +43,14 @@ pyc_value_take(pyc_value *self)
 {
     pyc_ipc_lock *lock = self->rlock;
     if (PYC_LIKELY(lock != NULL)) {
-        if (PYC_LIKELY(pyc_word_try(&PYC_LOCK_MEMORY(lock)->word,
-                                    pyc_arena_me(PYC_ARENA(lock))))) {
-            return PYC_TAKEN;
+        _Atomic uint32_t *word = &PYC_LOCK_MEMORY(lock)->word;
+        if (pyc_word_look(word) != 0) {
+            if (pyc_lock_is_mine(lock, pyc_thread())) {
+                return PYC_HAD_IT;
+            }
         }
-        if (pyc_lock_is_mine(lock, pyc_thread())) {
-            return PYC_HAD_IT;
+        else if (PYC_LIKELY(pyc_word_try(word, pyc_arena_me(PYC_ARENA(lock))))) {
+            return PYC_TAKEN;
         }
     }
     return pyc_value_wait(self);
