@@ -27,12 +27,12 @@ check(PyObject *self, const char *message, uint64_t *who)
 
 /* 1: notified; 0: too late; -1: an exception of a signal's handler. */
 static int
-sleep_in_place(pyc_condition_wait *wait, int64_t deadline)
+sleep_in_seat(pyc_condition_wait *wait, int64_t deadline)
 {
     pyc_owner me = pyc_arena_me(PYC_ARENA(wait->condition));
-    pyc_places *places = &PYC_CONDITION_MEMORY(wait->condition)->places;
+    pyc_seats *seats = PYC_CONDITION_SEATS(wait->condition);
     _Atomic uint32_t *word =
-        wait->at < 0 ? &places->calls : &places->places[wait->at].word;
+        wait->at < 0 ? &seats->calls : &seats->seats[wait->at].word;
     uint32_t expected = wait->at < 0 ? wait->number : me | PYC_WAITS;
     while (!pyc_condition_heard(wait)) {
         int end = pyc_sleep(word, expected, deadline);
@@ -61,7 +61,7 @@ condition_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     pyc_condition_begin(&wait);
-    bool failed = sleep_in_place(&wait, deadline) < 0;
+    bool failed = sleep_in_seat(&wait, deadline) < 0;
     bool notified = pyc_condition_leave(&wait);
     int rc = pyc_lock_retake(PYC_CONDITION_LOCK(SELF), wait.who, wait.depth);
     pyc_condition_end(&wait, notified && failed);
@@ -141,10 +141,10 @@ condition_locked(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 condition_waiting(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    pyc_places *places = &PYC_CONDITION_MEMORY(SELF)->places;
+    pyc_seats *seats = PYC_CONDITION_SEATS(SELF);
     long count = 0;
-    for (int at = 0; at < PYC_PLACES; at++) {
-        count += (pyc_word_look(&places->places[at].word) & PYC_WAITS) != 0;
+    for (int at = 0; at < PYC_SEATS; at++) {
+        count += (pyc_word_look(&seats->seats[at].word) & PYC_WAITS) != 0;
     }
     return PyLong_FromLong(count);
 }
@@ -163,8 +163,8 @@ unpack(PyObject *self, PyObject *packed, pyc_condition_wait *wait)
     wait->condition = SELF;
     int rc = PyArg_ParseTuple(packed, "IIii", &wait->depth, &wait->number,
                               &wait->at, &wait->heir);
-    if (rc && (wait->at >= PYC_PLACES || wait->heir >= PYC_PLACES)) {
-        PyErr_SetString(PyExc_ValueError, "no such place");
+    if (rc && (wait->at >= PYC_SEATS || wait->heir >= PYC_SEATS)) {
+        PyErr_SetString(PyExc_ValueError, "no such seat");
         rc = 0;
     }
     return rc ? 0 : -1;
@@ -227,10 +227,15 @@ condition_end(PyObject *self, PyObject *args)
 }
 
 static PyObject *
-condition_arm(PyObject *self, PyObject *Py_UNUSED(ignored))
+condition_arm(PyObject *self, PyObject *packed)
 {
-    pyc_bells_arm(PYC_ARENA(self), &PYC_CONDITION_MEMORY(self)->bells);
-    Py_RETURN_NONE;
+    pyc_condition_wait wait;
+    if (unpack(self, packed, &wait) < 0) {
+        return NULL;
+    }
+    pyc_seats *seats = PYC_CONDITION_SEATS(SELF);
+    pyc_bells *bells = wait.at < 0 ? &seats->bells : &seats->seats[wait.at].bells;
+    return PyLong_FromUnsignedLongLong(pyc_bells_arm(PYC_ARENA(self), bells));
 }
 
 static int
@@ -256,7 +261,7 @@ condition_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                      &lock)) {
         return NULL;
     }
-    PyObject *self = pyc_shared_new(type, sizeof(pyc_condition_memory),
+    PyObject *self = pyc_shared_new(type, sizeof(pyc_seats),
                                     PYC_KIND_CONDITION);
     if (self != NULL && check_lock(pyc_ipc_of(self), lock) < 0) {
         Py_CLEAR(self);
@@ -336,9 +341,9 @@ static PyMethodDef condition_methods[] = {
      "_end($self, wait, passes_on, /)\n--\n\n"
      "The wait is over, and the lock taken. passes_on: another one is notified "
      "instead."},
-    {"arm", condition_arm, METH_NOARGS,
-     "arm($self, /)\n--\n\n"
-     "Has the next notification ring this process's bell."},
+    {"_arm", condition_arm, METH_O,
+     "_arm($self, wait, /)\n--\n\n"
+     "Has its notification ring this process's bell: with which key."},
     PYC_SHARED_METHODS,
     {NULL},
 };

@@ -281,6 +281,12 @@ pyc_lock_holder(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyObject *
+pyc_lock_is_of_thread(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(pyc_lock_is_mine(SELF, pyc_thread()));
+}
+
+PyObject *
 pyc_lock_depth(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     return PyLong_FromUnsignedLong(atomic_load_explicit(
@@ -291,9 +297,9 @@ PyObject *
 pyc_lock_arm(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     pyc_lock_memory *memory = PYC_LOCK_MEMORY(self);
-    pyc_bells_arm(PYC_ARENA(self), &memory->bells);
+    uint64_t key = pyc_bells_arm(PYC_ARENA(self), &memory->bells);
     pyc_word_ask(&memory->word);
-    Py_RETURN_NONE;
+    return PyLong_FromUnsignedLongLong(key);
 }
 
 /* An attempt of a task. */

@@ -120,6 +120,7 @@ PyObject *pyc_lock_receive(PyObject *type, PyObject *const *args,
                            Py_ssize_t nargs, uint32_t kind);
 PyObject *pyc_lock_locked(PyObject *self, PyObject *ignored);
 PyObject *pyc_lock_holder(PyObject *self, PyObject *ignored);
+PyObject *pyc_lock_is_of_thread(PyObject *self, PyObject *ignored);
 PyObject *pyc_lock_depth(PyObject *self, PyObject *ignored);
 PyObject *pyc_lock_attempt(PyObject *self, PyObject *task);
 PyObject *pyc_lock_arm(PyObject *self, PyObject *ignored);
@@ -133,6 +134,9 @@ PyObject *pyc_lock_arm(PyObject *self, PyObject *ignored);
      "_holder($self, /)\n--\n\n"                                               \
      "Whose it is: 'caller', 'thread' (another one), 'process' (another one) " \
      "or ''."},                                                                \
+        {"_is_of_thread", pyc_lock_is_of_thread, METH_NOARGS,                  \
+         "_is_of_thread($self, /)\n--\n\n"                                     \
+         "Whether the calling thread has it, and none of its tasks."},         \
         {"_depth", pyc_lock_depth, METH_NOARGS,                                \
          "_depth($self, /)\n--\n\nHow often its owner took it."},              \
         {"_attempt", pyc_lock_attempt, METH_O,                                 \
@@ -140,7 +144,7 @@ PyObject *pyc_lock_arm(PyObject *self, PyObject *ignored);
     {                                                                          \
         "arm", pyc_lock_arm, METH_NOARGS,                                      \
             "arm($self, /)\n--\n\n"                                            \
-            "Has the next who lets go of it ring this process's bell."         \
+            "Has who lets go of it ring this process's bell: with which key."  \
     }
 
 #endif

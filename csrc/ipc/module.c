@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "ipc/module.h"
 #include "ipc/arena.h"
+#include "ipc/barrier.h"
 #include "ipc/bell.h"
 #include "ipc/condition.h"
+#include "ipc/event.h"
+#include "ipc/lock.h"
 #include "ipc/posix.h"
+#include "ipc/rwlock.h"
 #include "ipc/segment.h"
 #include "ipc/semaphore.h"
 #include "ipc/value.h"

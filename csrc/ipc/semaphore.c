@@ -319,9 +319,9 @@ semaphore_most(PyObject *self, void *Py_UNUSED(closure))
 static PyObject *
 semaphore_arm(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    pyc_bells_arm(PYC_ARENA(self), &MEMORY->bells);
+    uint64_t key = pyc_bells_arm(PYC_ARENA(self), &MEMORY->bells);
     doze(self);
-    Py_RETURN_NONE;
+    return PyLong_FromUnsignedLongLong(key);
 }
 
 /* value units, at most `most` of them, with an owner each if `owners`. */
@@ -430,7 +430,8 @@ static PyMethodDef semaphore_methods[] = {
     {"_attempt", semaphore_attempt, METH_NOARGS,
      "_attempt($self, /)\n--\n\nTakes a unit, if it can."},
     {"arm", semaphore_arm, METH_NOARGS,
-     "arm($self, /)\n--\n\nHas the next unit ring this process's bell."},
+     "arm($self, /)\n--\n\n"
+     "Has the next unit ring this process's bell: with which key."},
     PYC_SHARED_METHODS,
     {NULL},
 };

@@ -41,11 +41,14 @@ enum {
 /* Types of the module: each file that makes one has an exported PyType_Spec. */
 #define PYC_IPC_TYPES(X)                                                       \
     X(segment, pyc_segment_spec)                                               \
-    X(cell, pyc_cell_spec)                                                     \
     X(lock, pyc_lock_spec)                                                     \
     X(rlock, pyc_rlock_spec)                                                   \
     X(semaphore, pyc_semaphore_spec)                                           \
     X(condition, pyc_condition_spec)                                           \
+    X(event, pyc_event_spec)                                                   \
+    X(barrier, pyc_barrier_spec)                                               \
+    X(rwlock, pyc_rwlock_spec)                                                 \
+    X(cell, pyc_cell_spec)                                                     \
     X(value, pyc_value_spec)                                                   \
     X(array, pyc_array_spec)                                                   \
     X(atomic, pyc_atomic_spec)                                                 \
