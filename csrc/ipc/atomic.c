@@ -366,9 +366,12 @@ static PyObject *
 atomic_repr(PyObject *self)
 {
     PyObject *value = load(self, NULL);
-    return value == NULL ? NULL
-                         : PyUnicode_FromFormat("AtomicInt('%c', %N)",
-                                                SELF->code, value);
+    PyObject *repr =
+        value == NULL
+            ? NULL
+            : PyUnicode_FromFormat("AtomicInt('%c', %S)", SELF->code, value);
+    Py_XDECREF(value);
+    return repr;
 }
 
 /* clang-format off */

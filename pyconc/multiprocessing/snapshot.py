@@ -74,10 +74,9 @@ def _capacity(spec):
 
 
 def _element(value, dtype):
-    from numpy import array
-    element = array(value, dtype)
-    if element.nbytes != dtype.itemsize:
-        raise ValueError(f"{value!r} is not one element of {dtype}")
+    from numpy import empty
+    element = empty((), dtype)
+    element[...] = value
     return element
 
 
