@@ -11,7 +11,9 @@ from types import ModuleType as _Module
 
 from pyconc.multiprocessing import context
 
-_OURS = {"OwnerDied": "synchronize", "SharedPipe": "connection"}   # imported when they are asked for
+# Beyond the standard library: imported when they are asked for.
+_OURS = {"AtomicInt": "atomic", "OwnerDied": "synchronize", "ReadWriteLock": "synchronize", "SharedPipe": "shared_pipe",
+         "Snapshot": "snapshot"}
 
 __all__ = [*_standard.__all__, *_OURS]
 

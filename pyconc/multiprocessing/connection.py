@@ -16,6 +16,7 @@ from multiprocessing import connection as _standard
 from multiprocessing import reduction
 from multiprocessing.connection import *  # noqa: F403
 from pickle import loads
+from time import monotonic
 
 __all__ = ["Client", "Listener", "Pipe", "wait"]
 
@@ -184,12 +185,7 @@ class Connection(_standard.Connection):
         """send_bytes() as a coroutine, cancelled as send_async() is."""
         self._check_closed()
         self._check_writable()
-        with memoryview(buf) as view, view.cast("B") as octets:
-            end = len(octets) if size is None else offset + size
-            if offset < 0 or not offset <= end <= len(octets):
-                raise ValueError("offset or size is beyond the buffer")
-            message = _message(octets[offset:end])
-        await self._send_message_async(message)
+        await self._send_message_async(_message(_octets(buf, offset, size)))
 
     async def _send_message_async(self, message):
         from asyncio import CancelledError, get_running_loop
@@ -252,6 +248,15 @@ def _settle(future, error):
         future.set_result(None)
     else:
         future.set_exception(error)
+
+
+def _octets(buf, offset, size):
+    """A copy of a part of a buffer."""
+    with memoryview(buf) as view, view.cast("B") as octets:
+        end = len(octets) if size is None else offset + size
+        if offset < 0 or not offset <= end <= len(octets):
+            raise ValueError("offset or size is beyond the buffer")
+        return octets[offset:end].tobytes()
 
 
 def _header(size):
@@ -326,13 +331,39 @@ def Client(address, family=None, authkey=None):
 
 
 def wait(object_list, timeout=None):
-    """Those of the objects that are ready, waiting up to `timeout` seconds for the first."""
-    object_list = list(object_list)
-    begun = [one for one in object_list if isinstance(one, Connection) and not one.closed and one._has_begun()]
+    """Those of the objects that are ready, waiting up to `timeout` seconds for the first.
+
+    They are Connections, sockets, what has a fileno(), descriptors, and ends of a SharedPipe().
+    """
+    objects = list(object_list)
+    shared = [one for one in objects if hasattr(one, "_arm")]
+    if shared:
+        return _wait_with_bell(objects, shared, timeout)
+    begun = {id(one) for one in objects if isinstance(one, Connection) and not one.closed and one._has_begun()}
     if not begun:
-        return _standard.wait(object_list, timeout)
-    ready = {*map(id, begun), *map(id, _standard.wait(object_list, 0))}
-    return [one for one in object_list if id(one) in ready]
+        return _standard.wait(objects, timeout)
+    begun.update(map(id, _standard.wait(objects, 0)))
+    return [one for one in objects if id(one) in begun]
+
+
+def _wait_with_bell(objects, shared, timeout):
+    from pyconc import _ipc
+    from pyconc.multiprocessing import awaiting
+    others = [one for one in objects if not hasattr(one, "_arm")]
+    bell = _ipc.bell()
+    end = None if timeout is None else monotonic() + timeout
+    while True:
+        for one in shared:
+            one._arm()
+        ready = {id(one) for one in shared if one.poll()}
+        pause = awaiting.SLICE if end is None else max(min(end - monotonic(), awaiting.SLICE), 0)
+        woken = wait(others + [bell], 0 if ready else pause)
+        if bell in woken:
+            awaiting._waiters.answer()      # it rang for coroutines, too
+        ready.update(map(id, woken))
+        result = [one for one in objects if id(one) in ready]
+        if result or pause == 0:
+            return result
 
 
 def __getattr__(name):

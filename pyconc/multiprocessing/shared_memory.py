@@ -11,6 +11,7 @@ import struct
 from functools import partial
 from itertools import accumulate
 from multiprocessing import resource_tracker
+from multiprocessing import shared_memory as _standard
 from types import GenericAlias
 
 import _posixshmem
@@ -227,3 +228,11 @@ def _room(item):
     if isinstance(item, str):
         item = item.encode()
     return 8 * (len(item) // 8 + 1) if isinstance(item, bytes) else 8
+
+
+def __getattr__(name):
+    return getattr(_standard, name)
+
+
+def __dir__():
+    return sorted({*globals(), *dir(_standard)})
