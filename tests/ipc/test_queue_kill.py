@@ -206,6 +206,7 @@ def test_a_killed_waiter_costs_nobody_an_item():
     waiters[3].join(20)
     taken = waiters[3].exitcode == 0
     for child in waiters:
-        kill(child)
+        child.kill()
+        child.join()
     # A killed one may have woken in time to take it.
     assert taken or queue.empty()

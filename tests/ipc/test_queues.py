@@ -379,8 +379,9 @@ def test_join_waits_for_other_processes(start):
 
 
 def echo(there, back):
-    for item in iter(there.get, "end"):
-        back.put(item)
+    for item in iter(there.get, None):
+        back.put(item[0])
+    back.put("ended")
 
 
 @pytest.mark.parametrize("start", STARTS)
@@ -391,14 +392,15 @@ def test_between_processes(start, kind):
     child = context.Process(target=echo, args=(there, back))
     child.start()
     for item in (*SMALL, b"x" * 1_000_000, ["y" * 300_000] * 2):
-        there.put(item)
-        assert back.get() == item
+        there.put([item])
+        assert back.get(timeout=60) == item
     array = np.arange(50_000, dtype="f4").reshape(5, -1)
-    there.put(array)
-    got = back.get()
+    there.put([array])
+    got = back.get(timeout=60)
     assert got.dtype == array.dtype
     assert (got == array).all()
-    there.put("end")
+    there.put(None)
+    assert back.get(timeout=60) == "ended"
     child.join()
     assert child.exitcode == 0
 
