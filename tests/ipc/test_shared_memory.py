@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 from multiprocessing import resource_tracker
 from multiprocessing import shared_memory as standard
 from pathlib import Path
@@ -68,12 +69,23 @@ def test_names_cannot_be_guessed():
 
 
 @pytest.mark.parametrize("bad", [{"size": -1}, {"create": True, "size": -5}, {"create": True}, {"create": True, "size": 0}, {},
-                                 {"name": None, "create": False}, {"name": "a\0b"}, {"name": "a\0b", "create": True, "size": 5}])
+                                 {"name": None, "create": False}])
 def test_bad_arguments_are_refused_as_the_standard_ones(bad):
     with pytest.raises(ValueError) as theirs:
         standard.SharedMemory(**bad)
     with pytest.raises(ValueError, match=str(theirs.value).split(",")[0].replace("(", r"\(")):
         SharedMemory(**bad)
+
+
+def test_a_null_in_a_name(memory):
+    for create in (True, False):
+        with pytest.raises(ValueError, match="embedded null"):
+            SharedMemory(memory.name + "\0a", create=create, size=10)
+    name = memory._name
+    memory._name += "\0a"
+    with pytest.raises(ValueError, match="embedded null"):
+        memory.unlink()
+    memory._name = name
 
 
 def test_names_that_are_taken_or_missing(memory):
@@ -216,12 +228,92 @@ def test_one_that_is_forgotten_with_views_says_nothing(capfd):
 
 
 def test_the_memory_goes_with_close(memory):
+    inode = path_of(memory).stat().st_ino
+
     def mapped():
-        return memory.name in Path("/proc/self/maps").read_text()
+        return f" {inode} " in Path("/proc/self/maps").read_text()
 
     assert mapped()
     memory.close()
     assert not mapped()
+
+
+# Its name.
+
+def listed():
+    return {name for name in os.listdir("/dev/shm") if name.startswith("psm_")}
+
+
+def test_it_has_a_name_when_somebody_asks():
+    before = listed()
+    memory = SharedMemory(create=True, size=10)
+    memory.buf[0] = 5
+    assert listed() == before
+    memory.close()
+    assert memory.name in listed()      # it is there, though closed, until it is unlinked
+    other = SharedMemory(memory.name)
+    assert other.buf[0] == 5
+    other.close()
+    memory.unlink()
+    assert listed() == before
+
+
+def test_it_may_never_have_one():
+    before = listed()
+    memory = SharedMemory(create=True, size=10)
+    memory.unlink()
+    memory.buf[0] = 5
+    assert memory.name.startswith("psm_")
+    with pytest.raises(FileNotFoundError):
+        SharedMemory(memory.name)
+    with pytest.raises(FileNotFoundError):
+        memory.unlink()
+    memory.close()
+    assert listed() == before
+
+
+def test_threads_agree_on_it():
+    memory = SharedMemory(create=True, size=10)
+    names = set()
+    threads = [threading.Thread(target=lambda: names.add(memory.name)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(names) == 1
+    memory.close()
+    memory.unlink()
+
+
+def test_parent_and_child_agree_on_it():
+    memory = SharedMemory(create=True, size=10)
+    here, there = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=lambda: there.send(memory.name))
+    child.start()
+    assert here.recv() == memory.name
+    child.join()
+    memory.close()
+    memory.unlink()
+
+
+def test_where_memory_cannot_be_without_one(monkeypatch):
+    monkeypatch.setattr(os, "O_TMPFILE", 1 << 30)
+    memory = SharedMemory(create=True, size=10)
+    assert memory._path in {f"/{name}" for name in listed()}
+    monkeypatch.setattr(shared_memory, "_make_filename", iter([memory._path, "/psm_pyconc_other"]).__next__)
+    other = SharedMemory(create=True, size=10)
+    assert other.name == "psm_pyconc_other"
+    for one in (memory, other):
+        one.close()
+        one.unlink()
+
+
+def test_a_name_that_is_taken(monkeypatch, memory):
+    monkeypatch.setattr(shared_memory, "_make_filename", iter([memory._name, "/psm_pyconc_other"]).__next__)
+    other = SharedMemory(create=True, size=10)
+    assert other.name == "psm_pyconc_other"
+    other.close()
+    other.unlink()
 
 
 # The resource tracker.
@@ -311,7 +403,8 @@ def test_an_unrelated_process_may_unlink(memory):
     done = python("""
         import sys
         from pyconc.multiprocessing.shared_memory import SharedMemory
-        other = SharedMemory(create=True, size=5)   # its tracker runs
+        other = SharedMemory(create=True, size=5)
+        assert other.name       # its tracker runs
         memory = SharedMemory(sys.argv[1])
         memory.close()
         memory.unlink()
@@ -330,9 +423,11 @@ def test_a_tracker_that_died_is_started_again():
         from pyconc.multiprocessing.shared_memory import SharedMemory
         warnings.simplefilter("ignore")
         first = SharedMemory(create=True, size=10)
+        assert first.name
         os.kill(resource_tracker._resource_tracker._pid, signal.SIGKILL)
         os.waitid(os.P_PID, resource_tracker._resource_tracker._pid, os.WEXITED | os.WNOWAIT)
         second = SharedMemory(create=True, size=10)
+        assert second.name
         second.close()
         second.unlink()
         first.close()
