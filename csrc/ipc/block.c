@@ -47,7 +47,7 @@ take_in_page(pyc_arena *arena, uint32_t page, uint32_t size)
     uint32_t start = page * PYC_PAGE_SIZE;
     for (uint32_t at = 0; at + size <= PYC_PAGE_SIZE; at += size) {
         pyc_block_header *block = pyc_header_at(arena, start + at);
-        if (word_of(block) == 0 && change(block, 0, bit)) {
+        if (word_of(block) == 0 && change(block, 0, bit | PYC_UNREADY)) {
             return start + at;
         }
     }
@@ -117,6 +117,7 @@ take_new(pyc_ipc *state, uint32_t size, uint32_t kind, pyc_arena *more,
         atomic_fetch_add(&header->generation, 1);
         atomic_store(&header->kind, kind);
         memset(header + 1, 0, size - HEADER);
+        atomic_fetch_and(&header->word, ~PYC_UNREADY);
         fill(block, arena, offset);
         state->newest = arena;
     }
@@ -235,7 +236,8 @@ hold(pyc_arena *arena, uint32_t offset, uint32_t generation, uint32_t kind)
     uint64_t bit = pyc_place_bit(arena->place);
     uint64_t word = word_of(header);
     for (;;) {
-        if (word == 0 || atomic_load(&header->generation) != generation ||
+        if (word == 0 || (word & PYC_UNREADY) ||
+            atomic_load(&header->generation) != generation ||
             atomic_load(&header->kind) != kind) {
             return false;
         }

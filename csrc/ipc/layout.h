@@ -53,9 +53,12 @@ typedef struct {
 } pyc_block_header;
 
 /* The word's bits: one for each of the first places, */
-#define PYC_HOLDERS 47
+#define PYC_HOLDERS 46
 /* one for good, when a process of another place has it, */
 #define PYC_FOR_GOOD (UINT64_C(1) << PYC_HOLDERS)
+/* one while who took it gives it a new generation and empties it, so that a
+ * pickle of the use before finds nothing, */
+#define PYC_UNREADY (UINT64_C(1) << 47)
 /* and the number of pickles on their way. */
 #define PYC_SENT_ONE (UINT64_C(1) << 48)
 #define PYC_SENT_MOST UINT64_C(0xffff)

@@ -60,7 +60,9 @@ static void
 take_from(pyc_arena *arena, pyc_block_header *block, uint32_t offset, int place)
 {
     uint64_t bit = pyc_place_bit(place);
-    if (bit != PYC_FOR_GOOD) {
+    uint64_t unready = bit | PYC_UNREADY;
+    if (bit != PYC_FOR_GOOD &&
+        !atomic_compare_exchange_strong(&block->word, &unready, 0)) {
         atomic_fetch_and(&block->word, ~bit);
     }
 }
@@ -213,7 +215,10 @@ pyc_arena_owner_is_dead(pyc_arena *arena, pyc_owner owner)
         return false;
     }
     uint32_t state = state_of(&places[place]);
+    /* Busy: it is cleared, as the owner died or left; or filled in, and nobody
+     * knows of this owner yet. */
     return state == 0 || owner_of(places, place) != owner ||
+           PYC_PLACE_STATUS(state) == PYC_PLACE_BUSY ||
            is_dead(&places[place], state);
 }
 

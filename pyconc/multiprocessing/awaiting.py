@@ -80,10 +80,9 @@ class _Waiters:
             future.set_result(None)
 
     def answer(self):
-        keys = _ipc.rung()
-        if keys is None:
-            with self.lock:
-                keys = list(self.by_key)
+        rung = _ipc.rung()
+        with self.lock:
+            keys = list(self.by_key) if rung is None else rung
         for key in keys:
             self.wake(key)
 
@@ -100,6 +99,11 @@ def _forget():
 os.register_at_fork(after_in_child=_forget)
 
 
+def _over(future):
+    if not future.done():
+        future.set_result(None)
+
+
 async def _turn(waiters, key, end):
     """Waits until it is this one's turn to look again, or for a slice."""
     loop = asyncio.get_running_loop()
@@ -107,7 +111,7 @@ async def _turn(waiters, key, end):
     pause = SLICE if waiters.add(key, future) else SLICE_OF_OTHERS
     if end is not None:
         pause = max(min(pause, end - monotonic()), 0)
-    timer = loop.call_later(pause, lambda: future.done() or future.set_result(None))
+    timer = loop.call_later(pause, _over, future)
     try:
         await future
     except BaseException:
