@@ -1,13 +1,17 @@
+# SPDX-License-Identifier: MIT
 """multiprocessing.shared_memory: the same names, memory and layout, so that either side may be the standard library's.
 
-What differs: only the process that creates a block has its resource tracker remove it (an attached process may come
-and go); the memory is really there when it is created, so that a small /dev/shm means an OSError and no SIGBUS later;
-close() with views of the memory in use changes nothing and says why; an array of numpy's keeps the memory mapped; no
-descriptor stays open. The items of a ShareableList are read and written in C.
+What differs: only the process that creates memory has its resource tracker remove it (who attaches may come and go);
+the memory is really there when it is created, so that a small /dev/shm means an OSError and no SIGBUS later; close()
+with views of the memory in use changes nothing and says why; an array of numpy's keeps the memory mapped; memory gets
+its name when somebody asks for it: a program that is killed before leaves nothing, whatever became of its tracker.
+The items of a ShareableList are read and written in C.
 """
 import errno
 import os
 import struct
+import threading
+import weakref
 from functools import partial
 from itertools import accumulate
 from multiprocessing import resource_tracker
@@ -31,15 +35,36 @@ def _make_filename():
 
 
 def _tell_tracker(command, name):
-    """register() or unregister() of the resource tracker: one write where it is running, the standard library has two."""
+    """register() or unregister() of the resource tracker: one write where it is running; the standard library has two."""
     tracker = resource_tracker._resource_tracker
     if tracker._fd is not None and name.isascii() and ":" not in name and "\n" not in name and len(name) < 256:
         try:
             os.write(tracker._fd, f"{command}:{name}:shared_memory\n".encode())
             return
-        except OSError:  # it died: the way below starts another one
+        except OSError:     # it died: the way below starts another one
             pass
     (resource_tracker.register if command == "REGISTER" else resource_tracker.unregister)(name, "shared_memory")
+
+
+_naming = threading.RLock()
+_nameless = weakref.WeakSet()
+
+
+def _before_fork():
+    """Parent and child must know the same name."""
+    for memory in list(_nameless):
+        try:
+            memory._give_name()
+        except OSError:
+            pass
+
+
+def _after_fork_in_child():
+    global _naming
+    _naming = threading.RLock()
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
 
 
 class SharedMemory(_ipc.SharedMemory):
@@ -49,15 +74,16 @@ class SharedMemory(_ipc.SharedMemory):
     when it creates the memory.
     """
 
-    _name = None
-    _fd = -1
+    _path = None        # the name, once it has one
+    _fd = -1            # of memory without a name
     _buf = None
     _size = 0
     _flags = os.O_RDWR
     _mode = 0o600
     _prepend_leading_slash = True
-    _tracking = None  # as given
-    _registered_by = None  # the process whose tracker was told
+    _tracking = None        # as given
+    _unlinked = False       # before it had a name
+    _registered_by = None   # the process whose tracker was told
 
     def __init__(self, name=None, create=False, size=0, *, track=None):
         if not size >= 0:
@@ -69,49 +95,71 @@ class SharedMemory(_ipc.SharedMemory):
         if name is None and not self._flags & os.O_EXCL:
             raise ValueError("'name' can only be None if create=True")
         self._tracking = track
-        fd = self._open(name, create)
+        fd = self._open_nameless() if name is None else self._open(name, create)
         try:
             self._buf = memoryview(self._map(fd, size if create else 0))
         except BaseException as error:
             if create:
                 self.unlink()
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise OSError(errno.ENOSPC, f"{_FOLDER} has no room for {size} bytes", self._name) from None
+                raise OSError(errno.ENOSPC, f"{_FOLDER} has no room for {size} bytes", name) from None
             raise
         finally:
-            os.close(fd)
+            if self._path is not None:  # else it is needed to give it one
+                os.close(fd)
         self._size = self._buf.nbytes
 
-    def _open(self, name, create):
-        """The descriptor of the memory. The tracker knows it when this returns, and a name of our making even before:
-        whenever the process is killed, nothing stays behind."""
-        track = create if self._tracking is None else self._tracking
+    def _open_nameless(self):
+        """The descriptor of memory that gets its name later, where there is such a thing."""
         try:
-            if name is not None:
-                self._name = "/" + name if self._prepend_leading_slash else name
-                fd = _posixshmem.shm_open(self._name, self._flags, mode=self._mode)
-                if track:
-                    self._register()
-                return fd
-            while True:
-                self._name = _make_filename()
-                if track:
-                    self._register()
-                try:
-                    return _posixshmem.shm_open(self._name, self._flags, mode=self._mode)
-                except FileExistsError:
-                    pass
+            self._fd = os.open(_FOLDER, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, self._mode)
+            _nameless.add(self)
+            return self._fd
+        except OSError:
+            pass
+        while True:
+            try:
+                return self._open(_make_filename()[1:], True)
+            except FileExistsError:
+                pass
+
+    def _open(self, name, create):
+        self._path = "/" + name if self._prepend_leading_slash else name
+        _check(self._path)
+        try:
+            fd = _posixshmem.shm_open(self._path, self._flags, mode=self._mode)
         except OSError as error:
-            if self._registered_by is not None:
-                _tell_tracker("UNREGISTER", self._name)
             if create and error.errno in (errno.ENOENT, errno.ENOSYS, errno.EROFS, errno.EACCES):
                 raise OSError(error.errno, f"memory with a name needs {_FOLDER}, which this system lacks or keeps from "
                               f"this user ({os.strerror(error.errno)}); Value, Array and queues do without it",
-                              self._name) from None
+                              self._path) from None
             raise
+        if self._tracking if self._tracking is not None else create:
+            self._register(self._path)
+        return fd
 
-    def _register(self):
-        _tell_tracker("REGISTER", self._name)
+    def _give_name(self):
+        with _naming:
+            while self._path is None:
+                path = _make_filename()
+                if self._unlinked:
+                    self._path = path
+                    break
+                # First the tracker, then the file system: whenever the process is killed, nothing stays.
+                if self._tracking is not False:
+                    self._register(path)
+                try:
+                    # A directory's descriptor, of no account here, makes os.link() follow the link.
+                    os.link(f"/proc/self/fd/{self._fd}", _FOLDER + path, src_dir_fd=self._fd, follow_symlinks=True)
+                except FileExistsError:
+                    continue
+                self._path = path
+                os.close(self._fd)
+                self._fd = -1
+                _nameless.discard(self)
+
+    def _register(self, path):
+        _tell_tracker("REGISTER", path)
         self._registered_by = os.getpid()
 
     def __del__(self):
@@ -119,6 +167,9 @@ class SharedMemory(_ipc.SharedMemory):
             self.close()
         except (OSError, BufferError):  # the views keep the memory for themselves
             pass
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def __reduce__(self):
         return self.__class__, (self.name, False, self.size)
@@ -132,11 +183,20 @@ class SharedMemory(_ipc.SharedMemory):
         return self._buf
 
     @property
+    def _name(self):
+        if self._path is None and (self._fd >= 0 or self._unlinked):
+            self._give_name()
+        return self._path
+
+    @_name.setter
+    def _name(self, name):
+        self._path = name
+
+    @property
     def name(self):
         """What other processes attach to it by."""
-        if self._prepend_leading_slash and self._name is not None and self._name.startswith("/"):
-            return self._name[1:]
-        return self._name
+        name = self._name
+        return name[1:] if self._prepend_leading_slash and name is not None and name.startswith("/") else name
 
     @property
     def size(self):
@@ -152,10 +212,9 @@ class SharedMemory(_ipc.SharedMemory):
         try:
             self._buf.release()
         except BufferError:
-            in_use = 1
+            pass
         else:
-            in_use = mapping.exports
-            if not in_use:
+            if not mapping.exports:
                 self._buf = None
                 self._unmap()
                 return
@@ -165,15 +224,30 @@ class SharedMemory(_ipc.SharedMemory):
 
     def unlink(self):
         """Removes the name: to be called once, by whichever process. The memory goes with the last that has it."""
-        if not self._name:
+        with _naming:
+            if self._path is None and self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+                self._unlinked = True
+                _nameless.discard(self)
+                return
+        name = self._name
+        if not name:
             return
-        _posixshmem.shm_unlink(self._name)
+        _check(name)
+        _posixshmem.shm_unlink(name)
         if self._registered_by == os.getpid():
-            _tell_tracker("UNREGISTER", self._name)
+            _tell_tracker("UNREGISTER", name)
         elif self._tracking is not False and resource_tracker._resource_tracker._fd is not None:
             # The creator may have the same tracker or another one: it is told what it forgets, lest it complains.
-            _tell_tracker("REGISTER", self._name)
-            _tell_tracker("UNREGISTER", self._name)
+            _tell_tracker("REGISTER", name)
+            _tell_tracker("UNREGISTER", name)
+
+
+def _check(name):
+    """Some releases of Python cut a name at the null."""
+    if "\0" in name:
+        raise ValueError("embedded null character")
 
 
 class ShareableList(_ipc.ShareableList):
