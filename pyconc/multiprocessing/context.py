@@ -29,6 +29,13 @@ class BaseContext(_standard.BaseContext):
         context._check_available()
         return context
 
+    def Manager(self):
+        """A manager, its process running."""
+        from pyconc.multiprocessing.managers import SyncManager
+        manager = SyncManager(ctx=self.get_context())
+        manager.start()
+        return manager
+
     def Pipe(self, duplex=True):
         """Two Connections to each other. If not duplex, the first one receives and the second sends."""
         from pyconc.multiprocessing.connection import Pipe

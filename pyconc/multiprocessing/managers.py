@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""The standard library's managers; SharedMemoryManager's memory is pyconc's."""
+"""The standard library's managers; their pools and the memory of SharedMemoryManager are pyconc's."""
 from multiprocessing import managers as _standard
-from multiprocessing.managers import *  # noqa: F403
 
+from pyconc.multiprocessing.pool import Pool
 from pyconc.multiprocessing.shared_memory import ShareableList, SharedMemory
 
 __all__ = [*_standard.__all__]
+
+
+class SyncManager(_standard.SyncManager):
+    """Objects that live in a process of its own. Source: multiprocessing.managers."""
+
+
+SyncManager.register("Pool", Pool, _standard.PoolProxy)
 
 
 class SharedMemoryManager(_standard.SharedMemoryManager):

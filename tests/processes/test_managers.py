@@ -75,6 +75,11 @@ def test_shared_memory_manager(context):
             shared_memory.SharedMemory(name)
 
 
+def test_pool_of_a_manager(context):
+    with context.Manager() as manager, manager.Pool(2) as pool:
+        assert pool.map(abs, [-1, 2]) == [1, 2]
+
+
 def test_names():
-    assert managers.SyncManager is multiprocessing.managers.SyncManager
+    assert issubclass(managers.SyncManager, multiprocessing.managers.SyncManager)
     assert issubclass(SharedMemoryManager, multiprocessing.managers.SharedMemoryManager)

@@ -16,7 +16,7 @@ MODULES = sorted({one.name for one in pkgutil.walk_packages(multiprocessing.__pa
 REPLACED = {
     "connection": {"Client", "Connection", "Listener", "Pipe", "wait"},
     "context": {"BaseContext", "DefaultContext", "ForkContext", "ForkServerContext", "SpawnContext"},
-    "managers": {"SharedMemoryManager"},
+    "managers": {"SharedMemoryManager", "SyncManager"},
     "pool": {"Pool", "ThreadPool"},
     "queues": {"JoinableQueue", "Queue", "SimpleQueue"},
     "shared_memory": {"ShareableList", "SharedMemory"},
