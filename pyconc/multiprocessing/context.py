@@ -41,30 +41,30 @@ class BaseContext(_standard.BaseContext):
         from pyconc.multiprocessing.connection import Pipe
         return Pipe(duplex)
 
-    def Lock(self):
-        """A lock that whoever waits for it gets when its owner dies."""
+    def Lock(self, *, recover=None):
+        """A lock that the next one gets when its owner dies, with an OwnerDied unless recover(error) is given."""
         from pyconc.multiprocessing.synchronize import Lock
-        return Lock(ctx=self.get_context())
+        return Lock(recover=recover, ctx=self.get_context())
 
-    def RLock(self):
+    def RLock(self, *, recover=None):
         """A lock that its owner may acquire again."""
         from pyconc.multiprocessing.synchronize import RLock
-        return RLock(ctx=self.get_context())
+        return RLock(recover=recover, ctx=self.get_context())
 
     def Condition(self, lock=None):
         """A condition, of a lock if one is given."""
         from pyconc.multiprocessing.synchronize import Condition
         return Condition(lock, ctx=self.get_context())
 
-    def Semaphore(self, value=1):
+    def Semaphore(self, value=1, *, recover=None):
         """A semaphore."""
         from pyconc.multiprocessing.synchronize import Semaphore
-        return Semaphore(value, ctx=self.get_context())
+        return Semaphore(value, recover=recover, ctx=self.get_context())
 
-    def BoundedSemaphore(self, value=1):
+    def BoundedSemaphore(self, value=1, *, recover=None):
         """A semaphore that can't be released more often than it was acquired."""
         from pyconc.multiprocessing.synchronize import BoundedSemaphore
-        return BoundedSemaphore(value, ctx=self.get_context())
+        return BoundedSemaphore(value, recover=recover, ctx=self.get_context())
 
     def Event(self):
         """An event."""
@@ -76,15 +76,15 @@ class BaseContext(_standard.BaseContext):
         from pyconc.multiprocessing.synchronize import Barrier
         return Barrier(parties, action, timeout, ctx=self.get_context())
 
-    def Queue(self, maxsize=0):
-        """A queue."""
+    def Queue(self, maxsize=0, *, max_bytes=None):
+        """A queue of so many items and bytes at most."""
         from pyconc.multiprocessing.queues import Queue
-        return Queue(maxsize, ctx=self.get_context())
+        return Queue(maxsize, max_bytes=max_bytes, ctx=self.get_context())
 
-    def JoinableQueue(self, maxsize=0):
+    def JoinableQueue(self, maxsize=0, *, max_bytes=None):
         """A queue with task_done() and join()."""
         from pyconc.multiprocessing.queues import JoinableQueue
-        return JoinableQueue(maxsize, ctx=self.get_context())
+        return JoinableQueue(maxsize, max_bytes=max_bytes, ctx=self.get_context())
 
     def SimpleQueue(self):
         """A queue with put(), get() and empty()."""

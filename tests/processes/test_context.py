@@ -44,6 +44,13 @@ def test_makes_ours(context, name):
         assert type(getattr(maker, name)(*args)) is expected
 
 
+def test_what_ours_take_beyond_the_standard_librarys(context):
+    for maker in (context, mp):
+        assert maker.Queue(max_bytes=1000).max_bytes == maker.JoinableQueue(max_bytes=1000).max_bytes == 1000
+        for kind in ("Lock", "RLock", "Semaphore", "BoundedSemaphore"):
+            assert getattr(maker, kind)(recover=square).acquire()
+
+
 def test_start_method_is_one_for_both(start_method):
     assert mp.get_start_method(allow_none=True) is None
     mp.set_start_method("spawn")
