@@ -25,6 +25,33 @@ _GATHER_ABOVE = 16384
 _HEADER, _LONG_HEADER, _BODY = range(3)
 
 
+class _Pickler(reduction.ForkingPickler):
+    """One that is used again: to make one takes longer than to pickle a small object."""
+
+    def __init__(self):
+        self.file = io.BytesIO()
+        super().__init__(self.file)
+
+
+_picklers = []      # that nobody uses
+
+
+def _dumps(obj):
+    """What ForkingPickler.dumps() returns, as bytes."""
+    try:
+        pickler = _picklers.pop()
+    except IndexError:
+        pickler = _Pickler()
+    pickler.dump(obj)
+    pickled = pickler.file.getvalue()
+    if len(pickled) <= _READ_MOST:      # it keeps what it once took
+        pickler.file.seek(0)
+        pickler.file.truncate()
+        pickler.clear_memo()
+        _picklers.append(pickler)
+    return pickled
+
+
 class Connection(_standard.Connection):
     """An end of a pipe or socket: a multiprocessing.connection.Connection with awaitable methods."""
 
@@ -36,7 +63,8 @@ class Connection(_standard.Connection):
     _unsent = ()        # what coroutines send, in order, from a _Message on that did not go at once
 
     def _close(self):
-        self._forget_coroutines(OSError(errno.EBADF, "handle is closed"))
+        if self._readers or self._unsent:
+            self._forget_coroutines(OSError(errno.EBADF, "handle is closed"))
         super()._close()
 
     def _forget_coroutines(self, error):
@@ -70,6 +98,12 @@ class Connection(_standard.Connection):
 
     def _poll(self, timeout):
         return self._has_begun() or _is_ready(self._handle, select.POLLIN, timeout)
+
+    def send(self, obj):
+        """Sends an object."""
+        self._check_closed()
+        self._check_writable()
+        self._send_bytes(_dumps(obj))
 
     def recv(self):
         """Receives an object; waits for it. EOFError when there will be none."""
@@ -179,7 +213,7 @@ class Connection(_standard.Connection):
         """
         self._check_closed()
         self._check_writable()
-        await self._send_message_async(_message(reduction.ForkingPickler.dumps(obj)))
+        await self._send_message_async(_message(_dumps(obj)))
 
     async def send_bytes_async(self, buf, offset=0, size=None):
         """send_bytes() as a coroutine, cancelled as send_async() is."""

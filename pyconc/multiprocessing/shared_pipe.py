@@ -6,13 +6,12 @@ end any longer, be it closed, dropped or killed.
 """
 import io
 import select
-from multiprocessing import reduction
 from queue import Empty, Full
 from time import monotonic
 
 from pyconc.multiprocessing import BufferTooShort
 from pyconc.multiprocessing.awaiting import NOT_YET, SLICE, until
-from pyconc.multiprocessing.connection import Pipe, _is_ready, _octets
+from pyconc.multiprocessing.connection import Pipe, _dumps, _is_ready, _octets
 from pyconc.multiprocessing.queues import Queue, _Turn
 
 __all__ = ["SharedConnection", "SharedPipe"]
@@ -233,7 +232,7 @@ class SharedConnection:
 
 
 def _as_bytes(item):
-    return item if isinstance(item, bytes) else bytes(reduction.ForkingPickler.dumps(item))
+    return item if isinstance(item, bytes) else _dumps(item)
 
 
 def SharedPipe(duplex=True, maxsize=1024):

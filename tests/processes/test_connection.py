@@ -2,6 +2,7 @@
 import asyncio
 import multiprocessing.connection
 import os
+import pickle
 import socket
 import struct
 import threading
@@ -79,6 +80,29 @@ def test_into(pipe):
     with pytest.raises(BufferTooShort) as raised:
         reading.recv_bytes_into(target)
     assert raised.value.args == (b"123456789",)
+
+
+class Sends:
+    """Its __reduce__ sends something else."""
+
+    def __init__(self, connection, state):
+        self.connection, self.state = connection, state
+
+    def __reduce__(self):
+        self.connection.send("from inside")
+        return list, (self.state,)
+
+
+def test_pickling_that_sends_and_that_fails(pipe):
+    reading, writing = pipe
+    shared = ["shared"]
+    writing.send(Sends(writing, shared))
+    assert [reading.recv(), reading.recv()] == ["from inside", ["shared"]]
+    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
+        writing.send([shared, lambda: None])
+    writing.send([shared, shared])
+    first, second = reading.recv()
+    assert first is second == ["shared"]
 
 
 def test_end(pipe):
