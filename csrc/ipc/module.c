@@ -7,6 +7,8 @@
 #include "ipc/event.h"
 #include "ipc/lock.h"
 #include "ipc/rwlock.h"
+#include "ipc/packer.h"
+#include "ipc/queue.h"
 #include "ipc/segment.h"
 #include "ipc/semaphore.h"
 
@@ -43,6 +45,7 @@ static PyObject *
 before_fork(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
     pyc_arenas_before_fork(pyc_ipc_of_module(module));
+    pyc_queues_before_fork(pyc_ipc_of_module(module));
     Py_RETURN_NONE;
 }
 
@@ -60,6 +63,7 @@ after_fork_in_child(PyObject *module, PyObject *Py_UNUSED(ignored))
     pyc_bell_close(state);
     int rc = introduce(state);
     pyc_arenas_after_fork_in_child(state);
+    pyc_queues_after_fork_in_child(state);
     pyc_segments_forget(state, true);
     if (rc < 0) {
         return NULL;
@@ -150,6 +154,7 @@ exec(PyObject *module)
     pyc_ipc *state = pyc_ipc_of_module(module);
     pyc_link_init(&state->arenas);
     pyc_link_init(&state->kept);
+    pyc_link_init(&state->queues);
     pthread_mutex_init(&state->guard, NULL);
     state->bell = state->ringer = -1;
     if (introduce(state) < 0) {
@@ -189,6 +194,9 @@ traverse(PyObject *module, visitproc visit, void *arg)
 #undef X
     Py_VISIT(state->OwnerDied);
     Py_VISIT(state->reduce);
+    for (int i = 0; i < PYC_PACKERS; i++) {
+        Py_VISIT(state->packers[i]);
+    }
     return 0;
 }
 
@@ -204,6 +212,9 @@ clear(PyObject *module)
 #undef X
     Py_CLEAR(state->OwnerDied);
     Py_CLEAR(state->reduce);
+    for (int i = 0; i < PYC_PACKERS; i++) {
+        Py_CLEAR(state->packers[i]);
+    }
     return 0;
 }
 

@@ -34,6 +34,7 @@ enum {
 #define PYC_IPC_IMPORTED(X)                                                    \
     X(queue_Empty, "queue", "Empty")                                           \
     X(queue_Full, "queue", "Full")                                             \
+    X(pickle_loads, "pickle", "loads")                                         \
     X(BrokenBarrierError, "threading", "BrokenBarrierError")
 
 /* Types of the module: each file that makes one has an exported PyType_Spec. */
@@ -45,7 +46,12 @@ enum {
     X(condition, pyc_condition_spec)                                           \
     X(event, pyc_event_spec)                                                   \
     X(barrier, pyc_barrier_spec)                                               \
-    X(rwlock, pyc_rwlock_spec)
+    X(rwlock, pyc_rwlock_spec)                                                 \
+    X(queue, pyc_queue_spec)                                                   \
+    X(view, pyc_view_spec)                                                     \
+    X(packer, pyc_packer_spec)
+
+#define PYC_PACKERS 4 /* kept for the next that needs one */
 
 typedef struct pyc_ipc {
 #define X(field, module, name) PyObject *field;
@@ -61,8 +67,11 @@ typedef struct pyc_ipc {
     pthread_mutex_t guard;    /* of the arenas and what they count here, and of
                                  `kept`; nothing is raised under it */
     pyc_link kept;            /* memory that was sent and is let go of here */
-    int bell;                 /* a socket, -1: not opened yet */
-    int ringer;               /* a socket, -1: not opened yet */
+    pyc_link queues;          /* of this process; the guard's, too */
+    PyObject *packers[PYC_PACKERS]; /* that nobody uses */
+    pyc_lock packers_lock;
+    int bell;   /* a socket, -1: not opened yet */
+    int ringer; /* a socket, -1: not opened yet */
     unsigned char bell_name[16];
     int pid; /* the process that the above is about */
 } pyc_ipc;
