@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 #include "ipc/message.h"
 
+#include "base/futex.h"
+
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 
 #define RELEASE_LEAST (256 << 10) /* bytes that are worth letting others run */
+#define NS_PER_KIB 900            /* of fresh memory */
+#define PAIR_MOST (UINT64_C(4) << 20)
 
 static int
 simple_data(pyc_message *message, uint8_t kind, const void *data, size_t length)
@@ -176,30 +181,77 @@ pyc_message_write(const pyc_message *message, char *where)
     }
 }
 
-/* A piece for it. 0 or an error. */
+/* Fresh memory costs about as much time as it takes others to free some, if
+ * they are at it; and that is in the caches. */
+static void
+wait_for_a_piece(pyc_queue *queue, uint64_t size, uint32_t freed)
+{
+    pyc_heap *heap = &pyc_queue_shared(queue)->ring.heap;
+    int64_t end = pyc_clock_now() + (int64_t)(size * NS_PER_KIB / 1024);
+    Py_BEGIN_ALLOW_THREADS
+    while (atomic_load(&heap->freed) == freed && pyc_clock_now() < end) {
+        sched_yield();
+    }
+    Py_END_ALLOW_THREADS
+}
+
+/* Enough that it pays to wait for one, beside `mine` and a chunk of the ring:
+ * with two, one is filled while the other is read. */
+static bool
+others_have_pieces(const pyc_heap *heap, uint32_t mine, uint64_t size)
+{
+    uint32_t used = atomic_load(&heap->generation) - atomic_load(&heap->freed) +
+                    atomic_load(&heap->extents.count);
+    return (int32_t)(used - mine - 1) > (size < PAIR_MOST ? 1 : 0);
+}
+
+/* 0 or an error. The caller has `putting`. */
 static int
-take_piece(pyc_queue *queue, pyc_message_part *part)
+take_piece(pyc_queue *queue, pyc_message_part *part, uint32_t before)
 {
     pyc_queue_memory *memory = pyc_queue_shared(queue);
+    pyc_heap *heap = &memory->ring.heap;
     pyc_arena *arena = queue->shared.block.arena;
+    uint64_t size = part->part.length;
     uint64_t state = PYC_STATE(PYC_WRITING, pyc_arena_me(arena));
-    int attempt = 0, rc;
-    pyc_mutex_lock(arena, &memory->putting);
-    while ((rc = pyc_heap_take(&memory->ring.heap, &queue->store,
-                               part->part.length, state,
+    int attempt = -1, rc;
+    while ((rc = pyc_heap_take(heap, &queue->store, size, state,
                                &part->part.offset)) == -EAGAIN) {
-        rc = pyc_queue_make_room(queue, part->part.length, attempt++);
+        uint32_t freed = atomic_load(&heap->missed_at);
+        if (++attempt == 0 && others_have_pieces(heap, before, size)) {
+            pyc_mutex_unlock(&memory->putting);
+            wait_for_a_piece(queue, size, freed);
+            pyc_mutex_lock(arena, &memory->putting);
+            continue;
+        }
+        rc = pyc_queue_make_room(queue, size, attempt > 1);
         if (rc < 0) {
             break;
         }
     }
+    return rc;
+}
+
+/* 0, or -1 with an exception set. */
+static int
+take_part(pyc_queue *queue, pyc_message *message, uint32_t i)
+{
+    pyc_queue_memory *memory = pyc_queue_shared(queue);
+    pyc_message_part *part = &message->parts[i];
+    pyc_mutex_lock(queue->shared.block.arena, &memory->putting);
+    int rc = take_piece(queue, part, i);
     pyc_mutex_unlock(&memory->putting);
     if (rc == 0) {
         part->piece = pyc_heap_piece(&queue->store, part->part.offset,
                                      part->part.length);
         rc = part->piece == NULL ? PYC_CORRUPT : 0;
     }
-    return rc;
+    if (rc < 0) {
+        pyc_queue_error(rc);
+        return -1;
+    }
+    part->part.generation = atomic_load(&part->piece->generation);
+    return 0;
 }
 
 static void
@@ -218,12 +270,9 @@ pyc_message_copy(pyc_queue *queue, pyc_message *message)
 {
     for (uint32_t i = 0; i < message->n_parts; i++) {
         pyc_message_part *part = &message->parts[i];
-        int rc = part->piece == NULL ? take_piece(queue, part) : 0;
-        if (rc < 0) {
-            pyc_queue_error(rc);
+        if (part->piece == NULL && take_part(queue, message, i) < 0) {
             return -1;
         }
-        part->part.generation = atomic_load(&part->piece->generation);
         if (part->part.length < RELEASE_LEAST) {
             copy_part(message, part);
             continue;

@@ -30,6 +30,8 @@ enum {
     PYC_KIND_PIPE,
 };
 
+#define PYC_PACKERS 4 /* kept for the next that needs one */
+
 /* Objects of the standard library and of pyconc, imported with the module. */
 #define PYC_IPC_IMPORTED(X)                                                    \
     X(queue_Empty, "queue", "Empty")                                           \
@@ -40,18 +42,16 @@ enum {
 /* Types of the module: each file that makes one has an exported PyType_Spec. */
 #define PYC_IPC_TYPES(X)                                                       \
     X(segment, pyc_segment_spec)                                               \
+    X(queue, pyc_queue_spec)                                                   \
+    X(view, pyc_view_spec)                                                     \
+    X(packer, pyc_packer_spec)                                                 \
     X(lock, pyc_lock_spec)                                                     \
     X(rlock, pyc_rlock_spec)                                                   \
     X(semaphore, pyc_semaphore_spec)                                           \
     X(condition, pyc_condition_spec)                                           \
     X(event, pyc_event_spec)                                                   \
     X(barrier, pyc_barrier_spec)                                               \
-    X(rwlock, pyc_rwlock_spec)                                                 \
-    X(queue, pyc_queue_spec)                                                   \
-    X(view, pyc_view_spec)                                                     \
-    X(packer, pyc_packer_spec)
-
-#define PYC_PACKERS 4 /* kept for the next that needs one */
+    X(rwlock, pyc_rwlock_spec)
 
 typedef struct pyc_ipc {
 #define X(field, module, name) PyObject *field;
@@ -70,8 +70,8 @@ typedef struct pyc_ipc {
     pyc_link queues;          /* of this process; the guard's, too */
     PyObject *packers[PYC_PACKERS]; /* that nobody uses */
     pyc_lock packers_lock;
-    int bell;   /* a socket, -1: not opened yet */
-    int ringer; /* a socket, -1: not opened yet */
+    int bell;                 /* a socket, -1: not opened yet */
+    int ringer;               /* a socket, -1: not opened yet */
     unsigned char bell_name[16];
     int pid; /* the process that the above is about */
 } pyc_ipc;
