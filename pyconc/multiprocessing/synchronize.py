@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """multiprocessing.synchronize on shared memory: locks that survive the death of who has them.
 
-Each can be used by the processes, threads and coroutines (`async with lock`, `await event.wait_async()`) of a program at
-once, and sent to any process at any time. Nothing of them has a name, and nothing is left behind.
+Each can be used by the processes, threads and coroutines (`async with lock`, `await event.wait_async()`) of a program
+at once, and sent to any process at any time. Nothing of them has a name, and nothing is left behind.
 """
 import asyncio
 import threading
@@ -107,8 +107,8 @@ class _Counting(_ipc.Semaphore):
 class Semaphore(_Counting):
     """Units that processes, threads and coroutines take and give back.
 
-    Anybody may release one, so the units of a process that dies are gone, as in the standard library; with recover= they
-    come back, and each is told of as recover(error) to who takes it. Source: multiprocessing.Semaphore.
+    Anybody may release one, so the units of a process that dies are gone, as in the standard library. With recover=
+    they come back (960 at most), and who takes one has recover(error) called. Source: multiprocessing.Semaphore.
     """
     __slots__ = ()
 
@@ -120,9 +120,10 @@ class Semaphore(_Counting):
 
 
 class BoundedSemaphore(_Counting):
-    """A semaphore with never more units than at its beginning. The units of a process that dies come back (of up to 960).
+    """A semaphore with never more units than at its beginning.
 
-    recover=, if any, is called as recover(error) by who takes such a unit. Source: multiprocessing.BoundedSemaphore.
+    The units of a process that dies come back, unless there are more than 960 in all. recover=, if any, is called as
+    recover(error) by who takes such a unit. Source: multiprocessing.BoundedSemaphore.
     """
     __slots__ = ()
 
@@ -170,11 +171,20 @@ async def _retake(lock):
         return raised
 
 
+class _Number:
+    """A number where the standard condition has a semaphore, for who looks into it."""
+    __slots__ = ("get_value",)
+
+    def __init__(self, get_value):
+        self.get_value = get_value
+
+
 class Condition(_ipc.Condition):
     """A condition for processes, threads and coroutines: `with condition`, `async with condition`.
 
     lock: a Lock or RLock of this module, a new RLock by default. A notification goes to who has waited longest, and to
-    the next when that one is killed before it is awake; who notifies waits for nobody. Source: multiprocessing.Condition.
+    the next when that one is killed before it is awake; who notifies waits for nobody.
+    Source: multiprocessing.Condition.
     """
     __slots__ = ()
 
@@ -239,6 +249,16 @@ class Condition(_ipc.Condition):
             await self.wait_async(left)
             result = predicate()
         return result
+
+    @property
+    def _sleeping_count(self):
+        return _Number(self._waiting)
+
+    @property
+    def _woken_count(self):
+        return _Number(int)
+
+    _wait_semaphore = _woken_count
 
     def __repr__(self):
         return f"<{type(self).__name__}({self._lock!r}, {self._waiting()})>"
