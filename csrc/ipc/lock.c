@@ -109,7 +109,11 @@ pyc_lock_wait(pyc_ipc_lock *self, uint64_t who, int64_t deadline)
     if (taken <= 0) {
         return taken;
     }
-    pyc_lock_mark(PYC_LOCK_MEMORY(self), who);
+    pyc_lock_memory *memory = PYC_LOCK_MEMORY(self);
+    if (atomic_load_explicit(&memory->who, memory_order_relaxed) == 0) {
+        died = 0; /* before it began anything, or after it ended */
+    }
+    pyc_lock_mark(memory, who);
     if (died == 0 || pyc_owner_died((PyObject *)self, died, recover) == 0) {
         return 1;
     }

@@ -2,6 +2,7 @@
 #include "ipc/segment.h"
 
 #include "ipc/memory.h"
+#include "ipc/guard.h"
 #include "py/arguments.h"
 
 #include <string.h>
@@ -90,27 +91,27 @@ segment_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return self;
 }
 
-static void
-keep(pyc_ipc *state, segment *self)
+void
+pyc_memory_keep(pyc_ipc *state, pyc_block *block, int *fd)
 {
     kept *memory = PyMem_RawMalloc(sizeof(*memory));
     if (memory == NULL) {
         return;
     }
-    memory->block = self->shared.block;
-    memory->fd = self->fd;
-    self->shared.block.arena = NULL;
-    self->fd = -1;
-    pthread_mutex_lock(&state->guard);
+    memory->block = *block;
+    memory->fd = *fd;
+    block->arena = NULL;
+    *fd = -1;
+    pyc_guard_take(state);
     pyc_link_insert(&state->kept, &memory->link);
-    pthread_mutex_unlock(&state->guard);
+    pyc_guard_give(state);
 }
 
 static kept *
 take_kept(pyc_ipc *state, bool all)
 {
     kept *found = NULL;
-    pthread_mutex_lock(&state->guard);
+    pyc_guard_take(state);
     for (pyc_link *at = state->kept.next; at != &state->kept && found == NULL;
          at = at->next) {
         kept *memory = pyc_container(at, kept, link);
@@ -121,7 +122,7 @@ take_kept(pyc_ipc *state, bool all)
     if (found != NULL) {
         pyc_link_remove(&found->link);
     }
-    pthread_mutex_unlock(&state->guard);
+    pyc_guard_give(state);
     return found;
 }
 
@@ -146,7 +147,7 @@ segment_dealloc(PyObject *object)
         munmap(self->memory, self->size);
         pyc_segments_forget(state, false);
         if (pyc_block_is_sent(&self->shared.block)) {
-            keep(state, self);
+            pyc_memory_keep(state, &self->shared.block, &self->fd);
         }
     }
     if (self->fd >= 0) {
