@@ -181,28 +181,31 @@ pyc_message_write(const pyc_message *message, char *where)
     }
 }
 
-/* Fresh memory costs about as much time as it takes others to free some, if
- * they are at it; and that is in the caches. */
-static void
-wait_for_a_piece(pyc_queue *queue, uint64_t size, uint32_t freed)
-{
-    pyc_heap *heap = &pyc_queue_shared(queue)->ring.heap;
-    int64_t end = pyc_clock_now() + (int64_t)(size * NS_PER_KIB / 1024);
-    Py_BEGIN_ALLOW_THREADS
-    while (atomic_load(&heap->freed) == freed && pyc_clock_now() < end) {
-        sched_yield();
-    }
-    Py_END_ALLOW_THREADS
-}
-
-/* Enough that it pays to wait for one, beside `mine` and a chunk of the ring:
- * with two, one is filled while the other is read. */
+/* Enough are in use that it pays to wait for one, beside `mine` and a chunk of
+ * the ring: with two, one is filled while the other is read. */
 static bool
 others_have_pieces(const pyc_heap *heap, uint32_t mine, uint64_t size)
 {
     uint32_t used = atomic_load(&heap->generation) - atomic_load(&heap->freed) +
                     atomic_load(&heap->extents.count);
     return (int32_t)(used - mine - 1) > (size < PAIR_MOST ? 1 : 0);
+}
+
+bool
+pyc_queue_wait_for_piece(pyc_queue *queue, uint64_t size, uint32_t mine)
+{
+    pyc_heap *heap = &pyc_queue_shared(queue)->ring.heap;
+    uint32_t freed = atomic_load(&heap->missed_at);
+    if (!others_have_pieces(heap, mine, size)) {
+        return false;
+    }
+    int64_t end = pyc_clock_now() + (int64_t)(size * NS_PER_KIB / 1024);
+    Py_BEGIN_ALLOW_THREADS
+    while (atomic_load(&heap->freed) == freed && pyc_clock_now() < end) {
+        sched_yield();
+    }
+    Py_END_ALLOW_THREADS
+    return true;
 }
 
 /* 0 or an error. The caller has `putting`. */
@@ -214,17 +217,18 @@ take_piece(pyc_queue *queue, pyc_message_part *part, uint32_t before)
     pyc_arena *arena = queue->shared.block.arena;
     uint64_t size = part->part.length;
     uint64_t state = PYC_STATE(PYC_WRITING, pyc_arena_me(arena));
-    int attempt = -1, rc;
+    int attempt = 0, rc;
+    bool waited = false;
     while ((rc = pyc_heap_take(heap, &queue->store, size, state,
                                &part->part.offset)) == -EAGAIN) {
-        uint32_t freed = atomic_load(&heap->missed_at);
-        if (++attempt == 0 && others_have_pieces(heap, before, size)) {
+        if (!waited) {
             pyc_mutex_unlock(&memory->putting);
-            wait_for_a_piece(queue, size, freed);
+            waited = true;
+            pyc_queue_wait_for_piece(queue, size, before);
             pyc_mutex_lock(arena, &memory->putting);
             continue;
         }
-        rc = pyc_queue_make_room(queue, size, attempt > 1);
+        rc = pyc_queue_make_room(queue, size, attempt++);
         if (rc < 0) {
             break;
         }
