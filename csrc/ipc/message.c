@@ -7,7 +7,8 @@
 #include <sched.h>
 #include <string.h>
 
-#define RELEASE_LEAST (256 << 10) /* bytes that are worth letting others run */
+#define RELEASE_LEAST (256 << 10) /* bytes that are worth letting others run   \
+                                   */
 #define NS_PER_KIB 900            /* of fresh memory */
 #define PAIR_MOST (UINT64_C(4) << 20)
 
@@ -44,12 +45,10 @@ pyc_message_simple(PyObject *object, pyc_message *message)
         return simple_data(message, PYC_ITEM_FLOAT, &message->real,
                            sizeof(message->real));
     }
-    return object == Py_None ? simple_data(message, PYC_ITEM_NONE, NULL, 0)
-           : object == Py_True
-               ? simple_data(message, PYC_ITEM_TRUE, NULL, 0)
-           : object == Py_False
-               ? simple_data(message, PYC_ITEM_FALSE, NULL, 0)
-               : 0;
+    return object == Py_None    ? simple_data(message, PYC_ITEM_NONE, NULL, 0)
+           : object == Py_True  ? simple_data(message, PYC_ITEM_TRUE, NULL, 0)
+           : object == Py_False ? simple_data(message, PYC_ITEM_FALSE, NULL, 0)
+                                : 0;
 }
 
 /* 0, or -1 with an exception set. */
@@ -138,9 +137,8 @@ pyc_message_of(pyc_ipc *state, PyObject *object, pyc_message *message)
     if (!is_array && !PyBytes_CheckExact(object)) {
         return pickled(state, object, message);
     }
-    *message =
-        (pyc_message){.kind = is_array ? PYC_ITEM_BYTEARRAY : PYC_ITEM_BYTES,
-                      .apart = 1};
+    *message = (pyc_message){
+        .kind = is_array ? PYC_ITEM_BYTEARRAY : PYC_ITEM_BYTES, .apart = 1};
     return add_parts(message, 1) < 0 ? -1 : add_buffer(message, object);
 }
 
@@ -246,8 +244,8 @@ take_part(pyc_queue *queue, pyc_message *message, uint32_t i)
     int rc = take_piece(queue, part, i);
     pyc_mutex_unlock(&memory->putting);
     if (rc == 0) {
-        part->piece = pyc_heap_piece(&queue->store, part->part.offset,
-                                     part->part.length);
+        part->piece =
+            pyc_heap_piece(&queue->store, part->part.offset, part->part.length);
         rc = part->piece == NULL ? PYC_CORRUPT : 0;
     }
     if (rc < 0) {

@@ -312,8 +312,8 @@ pyc_queue_raise_shut(pyc_ipc *state, PyObject *args)
     if (type == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
         PyErr_Clear();
         Py_XSETREF(module, PyImport_ImportModule("pyconc.queue"));
-        type = module == NULL ? NULL
-                              : PyObject_GetAttrString(module, "ShutDown");
+        type =
+            module == NULL ? NULL : PyObject_GetAttrString(module, "ShutDown");
     }
     if (type != NULL) {
         PyErr_SetObject(type, args);

@@ -156,8 +156,8 @@ tell_getters(pyc_queue *self, Py_ssize_t count)
     pyc_bells *bells = &memory->item_bells;
     atomic_thread_fence(memory_order_seq_cst);
     pyc_gate_open(&memory->items, count < INT32_MAX ? (int)count : INT32_MAX);
-    if (PYC_UNLIKELY(atomic_load_explicit(&bells->waiting,
-                                          memory_order_relaxed) != 0)) {
+    if (PYC_UNLIKELY(
+            atomic_load_explicit(&bells->waiting, memory_order_relaxed) != 0)) {
         pyc_bells_ring_now(self->shared.state, self->shared.block.arena, bells);
     }
 }
