@@ -9,9 +9,12 @@
 #include "ipc/condition.h"
 #include "ipc/event.h"
 #include "ipc/lock.h"
+#include "ipc/posix.h"
 #include "ipc/rwlock.h"
 #include "ipc/segment.h"
 #include "ipc/semaphore.h"
+#include "ipc/value.h"
+#include "ipc/values.h"
 
 #include <signal.h>
 #include <stdlib.h>

@@ -29,6 +29,7 @@ enum {
     PYC_KIND_QUEUE,
     PYC_KIND_SNAPSHOT,
     PYC_KIND_PIPE,
+    PYC_KIND_ATOMIC,
 };
 
 #define PYC_PACKERS 4 /* kept for the next that needs one */
@@ -38,7 +39,8 @@ enum {
     X(queue_Empty, "queue", "Empty")                                           \
     X(queue_Full, "queue", "Full")                                             \
     X(pickle_loads, "pickle", "loads")                                         \
-    X(BrokenBarrierError, "threading", "BrokenBarrierError")
+    X(BrokenBarrierError, "threading", "BrokenBarrierError")                   \
+    X(struct_error, "struct", "error")
 
 /* Types of the module: each file that makes one has an exported PyType_Spec. */
 #define PYC_IPC_TYPES(X)                                                       \
@@ -52,7 +54,15 @@ enum {
     X(condition, pyc_condition_spec)                                           \
     X(event, pyc_event_spec)                                                   \
     X(barrier, pyc_barrier_spec)                                               \
-    X(rwlock, pyc_rwlock_spec)
+    X(rwlock, pyc_rwlock_spec)                                                 \
+    X(cell, pyc_cell_spec)                                                     \
+    X(value, pyc_value_spec)                                                   \
+    X(array, pyc_array_spec)                                                   \
+    X(atomic, pyc_atomic_spec)                                                 \
+    X(snapshot, pyc_snapshot_spec)                                             \
+    X(mapping, pyc_mapping_spec)                                               \
+    X(named, pyc_named_spec)                                                   \
+    X(shareable_list, pyc_shareable_list_spec)
 
 typedef struct pyc_ipc {
 #define X(field, module, name) PyObject *field;
