@@ -75,9 +75,9 @@ int pyc_block_fd(const pyc_block *block);
  * unless it is mapped already. 0, or -1 with an exception set. */
 int pyc_arena_adopt(pyc_ipc *state, int fd);
 
-/* Around a fork. */
+/* Around a fork. Between the two, other code may run that makes and drops
+ * blocks: see pyc_ipc_check_fork. */
 void pyc_arenas_before_fork(pyc_ipc *state);
-void pyc_arenas_after_fork_in_parent(pyc_ipc *state);
 void pyc_arenas_after_fork_in_child(pyc_ipc *state);
 
 /* For the module's end. */

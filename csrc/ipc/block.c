@@ -410,11 +410,6 @@ pyc_arenas_before_fork(pyc_ipc *state)
          at = at->next) {
         pyc_table_reserve(pyc_container(at, pyc_arena, link));
     }
-}
-
-void
-pyc_arenas_after_fork_in_parent(pyc_ipc *state)
-{
     pthread_mutex_unlock(&state->guard);
 }
 
@@ -425,7 +420,6 @@ pyc_arenas_after_fork_in_child(pyc_ipc *state)
          at = at->next) {
         pyc_table_adopt(state, pyc_container(at, pyc_arena, link));
     }
-    pthread_mutex_unlock(&state->guard);
 }
 
 void

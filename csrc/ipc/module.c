@@ -49,22 +49,25 @@ before_fork(PyObject *module, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static PyObject *
-after_fork_in_parent(PyObject *module, PyObject *Py_UNUSED(ignored))
+int
+pyc_ipc_check_fork(pyc_ipc *state)
 {
-    pyc_arenas_after_fork_in_parent(pyc_ipc_of_module(module));
-    Py_RETURN_NONE;
+    if (state->pid == (int)getpid()) {
+        return 0;
+    }
+    /* Another thread, which is not here, may have had it. */
+    pthread_mutex_init(&state->guard, NULL);
+    pyc_bell_close(state);
+    int rc = introduce(state);
+    pyc_arenas_after_fork_in_child(state);
+    pyc_segments_forget(state, true);
+    return rc;
 }
 
 static PyObject *
 after_fork_in_child(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    pyc_ipc *state = pyc_ipc_of_module(module);
-    pyc_bell_close(state);
-    int rc = introduce(state);
-    pyc_arenas_after_fork_in_child(state);
-    pyc_segments_forget(state, true);
-    if (rc < 0) {
+    if (pyc_ipc_check_fork(pyc_ipc_of_module(module)) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -94,7 +97,6 @@ static PyMethodDef methods[] = {
      "adopt($module, fd, /)\n--\n\n"
      "Map the arena behind a descriptor that was passed on to this process."},
     {"before_fork", before_fork, METH_NOARGS, NULL},
-    {"after_fork_in_parent", after_fork_in_parent, METH_NOARGS, NULL},
     {"after_fork_in_child", after_fork_in_child, METH_NOARGS, NULL},
     {NULL, NULL}};
 
@@ -132,9 +134,7 @@ watch_forks(PyObject *module)
     PyObject *result = NULL, *none = PyTuple_New(0);
     PyObject *os_register = imported("os", "register_at_fork");
     PyObject *hooks = Py_BuildValue(
-        "{sNsNsN}", "before", PyObject_GetAttrString(module, "before_fork"),
-        "after_in_parent",
-        PyObject_GetAttrString(module, "after_fork_in_parent"),
+        "{sNsN}", "before", PyObject_GetAttrString(module, "before_fork"),
         "after_in_child",
         PyObject_GetAttrString(module, "after_fork_in_child"));
     if (none != NULL && os_register != NULL && hooks != NULL) {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "ipc/shared.h"
 
+#include "ipc/module.h"
+
 PyMemberDef pyc_shared_members[] = {{"__weaklistoffset__", T_PYSSIZET,
                                      offsetof(pyc_shared, weakrefs), READONLY},
                                     {NULL}};
@@ -116,6 +118,9 @@ pyc_shared_dealloc(PyObject *self)
         PyObject_ClearWeakRefs(self);
     }
     Py_CLEAR(shared->extra);
+    if (shared->block.arena != NULL && pyc_ipc_check_fork(shared->state) < 0) {
+        PyErr_Clear();
+    }
     pyc_block_drop(&shared->block);
     PyObject *module = shared->module;
     type->tp_free(self);
