@@ -20,9 +20,10 @@ int pyc_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t deadline);
 /* Wakes up to `count` sleepers. */
 void pyc_futex_wake(_Atomic uint32_t *word, int count);
 
-/* The same for a word in memory that several processes have mapped. */
+/* The same for a word in memory that several processes have mapped; how many
+ * were woken. */
 int pyc_futex_wait_shared(_Atomic uint32_t *word, uint32_t expected,
                           int64_t deadline);
-void pyc_futex_wake_shared(_Atomic uint32_t *word, int count);
+int pyc_futex_wake_shared(_Atomic uint32_t *word, int count);
 
 #endif

@@ -3,6 +3,8 @@
 #include "ipc/arena.h"
 #include "ipc/barrier.h"
 #include "ipc/bell.h"
+#include "ipc/packer.h"
+#include "ipc/queue.h"
 #include "ipc/condition.h"
 #include "ipc/event.h"
 #include "ipc/lock.h"
@@ -46,6 +48,7 @@ static PyObject *
 before_fork(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
     pyc_arenas_before_fork(pyc_ipc_of_module(module));
+    pyc_queues_before_fork(pyc_ipc_of_module(module));
     Py_RETURN_NONE;
 }
 
@@ -153,6 +156,7 @@ exec(PyObject *module)
     pyc_ipc *state = pyc_ipc_of_module(module);
     pyc_link_init(&state->arenas);
     pyc_link_init(&state->kept);
+    pyc_link_init(&state->queues);
     pthread_mutex_init(&state->guard, NULL);
     state->bell = state->ringer = -1;
     if (introduce(state) < 0) {
@@ -192,6 +196,9 @@ traverse(PyObject *module, visitproc visit, void *arg)
 #undef X
     Py_VISIT(state->OwnerDied);
     Py_VISIT(state->reduce);
+    for (int i = 0; i < PYC_PACKERS; i++) {
+        Py_VISIT(state->packers[i]);
+    }
     return 0;
 }
 
@@ -207,6 +214,9 @@ clear(PyObject *module)
 #undef X
     Py_CLEAR(state->OwnerDied);
     Py_CLEAR(state->reduce);
+    for (int i = 0; i < PYC_PACKERS; i++) {
+        Py_CLEAR(state->packers[i]);
+    }
     return 0;
 }
 

@@ -90,17 +90,17 @@ segment_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return self;
 }
 
-static void
-keep(pyc_ipc *state, segment *self)
+void
+pyc_memory_keep(pyc_ipc *state, pyc_block *block, int *fd)
 {
     kept *memory = PyMem_RawMalloc(sizeof(*memory));
     if (memory == NULL) {
         return;
     }
-    memory->block = self->shared.block;
-    memory->fd = self->fd;
-    self->shared.block.arena = NULL;
-    self->fd = -1;
+    memory->block = *block;
+    memory->fd = *fd;
+    block->arena = NULL;
+    *fd = -1;
     pthread_mutex_lock(&state->guard);
     pyc_link_insert(&state->kept, &memory->link);
     pthread_mutex_unlock(&state->guard);
@@ -146,7 +146,7 @@ segment_dealloc(PyObject *object)
         munmap(self->memory, self->size);
         pyc_segments_forget(state, false);
         if (pyc_block_is_sent(&self->shared.block)) {
-            keep(state, self);
+            pyc_memory_keep(state, &self->shared.block, &self->fd);
         }
     }
     if (self->fd >= 0) {

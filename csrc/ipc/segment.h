@@ -15,6 +15,10 @@ extern PyType_Spec pyc_segment_spec;
 /* The memory of a Segment object. */
 void *pyc_segment_memory(PyObject *segment, size_t *size);
 
+/* Keeps memory whose object goes while a pickle of it is on its way, and takes
+ * the block and the descriptor over. */
+void pyc_memory_keep(pyc_ipc *state, pyc_block *block, int *fd);
+
 /* Closes what was kept open for a receiver that has come, or all. */
 void pyc_segments_forget(pyc_ipc *state, bool all);
 

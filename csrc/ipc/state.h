@@ -31,16 +31,22 @@ enum {
     PYC_KIND_ATOMIC,
 };
 
+#define PYC_PACKERS 4 /* kept for the next that needs one */
+
 /* Objects of the standard library and of pyconc, imported with the module. */
 #define PYC_IPC_IMPORTED(X)                                                    \
     X(queue_Empty, "queue", "Empty")                                           \
     X(queue_Full, "queue", "Full")                                             \
+    X(pickle_loads, "pickle", "loads")                                         \
     X(BrokenBarrierError, "threading", "BrokenBarrierError")                   \
     X(struct_error, "struct", "error")
 
 /* Types of the module: each file that makes one has an exported PyType_Spec. */
 #define PYC_IPC_TYPES(X)                                                       \
     X(segment, pyc_segment_spec)                                               \
+    X(queue, pyc_queue_spec)                                                   \
+    X(view, pyc_view_spec)                                                     \
+    X(packer, pyc_packer_spec)                                                 \
     X(lock, pyc_lock_spec)                                                     \
     X(rlock, pyc_rlock_spec)                                                   \
     X(semaphore, pyc_semaphore_spec)                                           \
@@ -71,6 +77,9 @@ typedef struct pyc_ipc {
     pthread_mutex_t guard;    /* of the arenas and what they count here, and of
                                  `kept`; nothing is raised under it */
     pyc_link kept;            /* memory that was sent and is let go of here */
+    pyc_link queues;          /* of this process; the guard's, too */
+    PyObject *packers[PYC_PACKERS]; /* that nobody uses */
+    pyc_lock packers_lock;
     int bell;                 /* a socket, -1: not opened yet */
     int ringer;               /* a socket, -1: not opened yet */
     unsigned char bell_name[16];

@@ -16,6 +16,7 @@ import weakref
 from functools import partial
 from itertools import accumulate
 from multiprocessing import resource_tracker
+from multiprocessing import shared_memory as _standard
 from types import GenericAlias
 
 from pyconc import _ipc
@@ -296,7 +297,17 @@ class ShareableList(_ipc.ShareableList):
 
 
 def _room(item):
-    """The bytes an item takes: a string can grow to the next multiple of 8."""
-    if isinstance(item, str):
-        item = item.encode()
-    return 8 * (len(item) // 8 + 1) if isinstance(item, bytes) else 8
+    """The bytes an item takes: a string can grow to the next multiple of 8, of its characters if they fit."""
+    if not isinstance(item, (str, bytes)):
+        return 8
+    room = 8 * (len(item) // 8 + 1)
+    size = len(item.encode()) if isinstance(item, str) else len(item)
+    return room if size <= room else 8 * (size // 8 + 1)
+
+
+def __getattr__(name):
+    return getattr(_standard, name)
+
+
+def __dir__():
+    return sorted({*globals(), *dir(_standard)})

@@ -236,3 +236,11 @@ class SynchronizedUnicode(SynchronizedArray):
     """An array of characters: `value` is what is before the first null character."""
 
     value = _make_property("value")
+
+
+def __getattr__(name):
+    return getattr(_standard, name)
+
+
+def __dir__():
+    return sorted({*globals(), *dir(_standard)})

@@ -6,6 +6,7 @@ at once, and sent to any process at any time. Nothing of them has a name, and no
 """
 import asyncio
 import threading
+from multiprocessing import synchronize as _standard
 from multiprocessing.process import current_process
 from multiprocessing.synchronize import RECURSIVE_MUTEX as RECURSIVE_MUTEX
 from multiprocessing.synchronize import SEM_VALUE_MAX as SEM_VALUE_MAX
@@ -102,6 +103,18 @@ class _Counting(_ipc.Semaphore):
 
     async def __aexit__(self, *args):
         self.release()
+
+    # What the standard library's Queue, which ProcessPoolExecutor makes of whatever context, asks of a semaphore.
+
+    @property
+    def _semlock(self):
+        return self
+
+    def _get_value(self):
+        return self.get_value()
+
+    def _is_zero(self):
+        return self.get_value() == 0
 
 
 class Semaphore(_Counting):
@@ -380,3 +393,11 @@ class ReadWriteLock(_ipc.ReadWriteLock):
 
     def __repr__(self):
         return f"<{type(self).__name__} at {id(self):#x}>"
+
+
+def __getattr__(name):
+    return getattr(_standard, name)
+
+
+def __dir__():
+    return sorted({*globals(), *dir(_standard)})
