@@ -42,6 +42,22 @@ pyc_count_doze(_Atomic uint32_t *word)
     pyc_word_swap(word, 0, PYC_SLEEPERS);
 }
 
+/* For who gives up after it has slept: whether to wake another, as it may have
+ * been woken itself. */
+static inline bool
+pyc_count_leave(_Atomic uint32_t *word)
+{
+    for (;;) {
+        uint32_t now = pyc_word_look(word);
+        if ((now & PYC_COUNT_MOST) != 0) {
+            return true;
+        }
+        if (now == PYC_SLEEPERS || pyc_word_swap(word, 0, PYC_SLEEPERS)) {
+            return false;
+        }
+    }
+}
+
 /* Adds a unit unless there are `most`. *wake: somebody may sleep. */
 static inline bool
 pyc_count_give(_Atomic uint32_t *word, uint32_t most, bool *wake)

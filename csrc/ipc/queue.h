@@ -68,7 +68,7 @@ int pyc_queue_make_room(pyc_queue *self, uint64_t size, int attempt);
 /* Gives memory back once much of it is idle. */
 void pyc_queue_trim(pyc_queue *self);
 
-/* Around a fork; the guard is held before it. */
+/* Around a fork, with the guard. */
 void pyc_queues_before_fork(pyc_ipc *state);
 void pyc_queues_after_fork_in_child(pyc_ipc *state);
 

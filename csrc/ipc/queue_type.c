@@ -5,6 +5,7 @@
 #include "ipc/memory.h"
 #include "ipc/segment.h"
 #include "ipc/sleep.h"
+#include "ipc/guard.h"
 #include "py/arguments.h"
 
 #include <unistd.h>
@@ -29,9 +30,9 @@ open_store(pyc_queue *self, int fd)
     self->store.fd = fd;
     self->store.extents = &pyc_queue_shared(self)->ring.heap.extents;
     pyc_link_init(&self->views);
-    pthread_mutex_lock(&state->guard);
+    pyc_guard_take(state);
     pyc_link_insert(&state->queues, &self->link);
-    pthread_mutex_unlock(&state->guard);
+    pyc_guard_give(state);
     self->is_open = 1;
 }
 
@@ -93,9 +94,9 @@ queue_dealloc(PyObject *object)
     pyc_ipc *state = self->shared.state;
     PyObject_GC_UnTrack(object);
     if (self->is_open) {
-        pthread_mutex_lock(&state->guard);
+        pyc_guard_take(state);
         pyc_link_remove(&self->link);
-        pthread_mutex_unlock(&state->guard);
+        pyc_guard_give(state);
         pyc_store_unmap(&self->store);
         pyc_segments_forget(state, false);
         if (pyc_block_is_sent(&self->shared.block)) {

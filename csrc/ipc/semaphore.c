@@ -118,11 +118,8 @@ give_up(PyObject *self)
     if (has_owners(MEMORY)) {
         care_for_others(self);
     }
-    else if (pyc_count_value(&MEMORY->word) > 0) {
+    else if (pyc_count_leave(&MEMORY->word)) {
         pyc_wake(&MEMORY->word, 1);
-    }
-    else {
-        pyc_count_doze(&MEMORY->word);
     }
 }
 

@@ -10,6 +10,7 @@
 #include "base/list.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
 extern PyModuleDef pyc_ipc_module;
@@ -74,10 +75,11 @@ typedef struct pyc_ipc {
     PyObject *reduce; /* pyconc.multiprocessing.handover.reduce, once needed */
     pyc_link arenas;  /* mapped by this interpreter */
     struct pyc_arena *newest; /* where new blocks come from; may be NULL */
-    pthread_mutex_t guard;    /* of the arenas and what they count here, and of
-                                 `kept`; nothing is raised under it */
+    pthread_mutex_t guard;    /* of the arenas and what they count here, of
+                                 `kept` and `queues`: see guard.h */
+    _Atomic unsigned long forker; /* the thread that is forking, or 0 */
     pyc_link kept;            /* memory that was sent and is let go of here */
-    pyc_link queues;          /* of this process; the guard's, too */
+    pyc_link queues;          /* of this process */
     PyObject *packers[PYC_PACKERS]; /* that nobody uses */
     pyc_lock packers_lock;
     int bell;                 /* a socket, -1: not opened yet */

@@ -47,7 +47,10 @@ typedef struct {
      * are not counted, and a lost wake is not noticed. */
     bool restless;
     bool buffered;
-    int interrupts;    /* up to so many sleeps end by a signal */
+    int interrupts; /* up to so many sleeps end by a signal */
+    /* Up to so many times a process has to stop though it could go on, and
+     * another runs; 0: as often as possible. */
+    int preemptions;
     unsigned immortal; /* a bit for each process that is not killed */
     size_t shared;     /* bytes of each that are in use */
     size_t ghost;

@@ -35,10 +35,10 @@ pyc_futex_wait_shared(_Atomic uint32_t *word, uint32_t expected,
     }
 }
 
-void
+int
 pyc_futex_wake_shared(_Atomic uint32_t *word, int count)
 {
-    model_wake(MODEL_SITE("its sleepers"), word, count);
+    return model_wake(MODEL_SITE("its sleepers"), word, count);
 }
 
 #ifndef MODEL_REAL_TABLE

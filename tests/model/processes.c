@@ -602,10 +602,30 @@ run_step(int me, unsigned variant, bool dies)
     }
 }
 
+/* Whether that stops another one, which could go on. */
+static bool
+preempts(model_event event, int me)
+{
+    return event != MODEL_FLUSH && event != MODEL_KILL &&
+           scenario->preemptions != 0 && model_now.last != me &&
+           model_now.process[model_now.last].status == MODEL_READY;
+}
+
+static void
+schedule(model_event event, int me)
+{
+    model_now.preemptions += preempts(event, me);
+    if (scenario->preemptions != 0 && event != MODEL_FLUSH &&
+        event != MODEL_KILL) {
+        model_now.last = me;
+    }
+}
+
 void
 model_apply(model_choice choice)
 {
     int me = choice.process;
+    schedule((model_event)choice.event, me);
     switch ((model_event)choice.event) {
     case MODEL_RUN:
         run_step(me, choice.variant, false);
@@ -651,6 +671,10 @@ typedef struct {
 static void
 add(list *to, model_event event, int me, unsigned variant)
 {
+    if (preempts(event, me) &&
+        model_now.preemptions == scenario->preemptions) {
+        return;
+    }
     if (to->count == MODEL_CHOICES) {
         fprintf(stderr, "model: too many choices\n");
         abort();

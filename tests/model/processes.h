@@ -54,6 +54,8 @@ typedef struct {
 typedef struct {
     int kills;
     int interrupts;
+    int preemptions;
+    int last; /* who ran, for these */
     model_process process[MODEL_PROCESSES];
 } model_world;
 
