@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "processes.h"
 
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +29,12 @@ bool
 model_alive(int process)
 {
     return model_now.process[process].status != MODEL_DEAD;
+}
+
+void
+model_spare(void)
+{
+    model_now.spared |= 1u << model_me;
 }
 
 int
@@ -95,6 +102,27 @@ model_fail(const char *file, int line, const char *what)
     if (model_me >= 0) {
         _longjmp(explorer, 1);
     }
+}
+
+static void
+fault(int number)
+{
+    if (model_me < 0) {
+        abort();
+    }
+    model_fail(__FILE__, __LINE__, "a memory fault");
+}
+
+void
+model_catch_faults(void)
+{
+    static unsigned char stack[64 * 1024];
+    stack_t own = {.ss_sp = stack, .ss_size = sizeof(stack)};
+    struct sigaction action = {.sa_handler = fault,
+                               .sa_flags = SA_NODEFER | SA_ONSTACK};
+    sigaltstack(&own, NULL);
+    sigaction(SIGSEGV, &action, NULL);
+    sigaction(SIGBUS, &action, NULL);
 }
 
 /* ---- Stores that wait ---- */
@@ -671,8 +699,7 @@ typedef struct {
 static void
 add(list *to, model_event event, int me, unsigned variant)
 {
-    if (preempts(event, me) &&
-        model_now.preemptions == scenario->preemptions) {
+    if (preempts(event, me) && model_now.preemptions == scenario->preemptions) {
         return;
     }
     if (to->count == MODEL_CHOICES) {
@@ -755,7 +782,8 @@ add_process(list *to, int me)
     if (step->kind == MODEL_SLEEP && step->b != 0) {
         add(to, MODEL_LATE, me, 0);
     }
-    if (model_now.kills < scenario->kills && !(scenario->immortal & 1u << me)) {
+    if (model_now.kills < scenario->kills &&
+        !((scenario->immortal | model_now.spared) & 1u << me)) {
         add(to, MODEL_KILL, me, 0);
         if (changes(step->kind) && process->status == MODEL_READY) {
             add_steps(to, MODEL_KILL_AFTER, me);

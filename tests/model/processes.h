@@ -56,6 +56,7 @@ typedef struct {
     int interrupts;
     int preemptions;
     int last; /* who ran, for these */
+    unsigned spared;
     model_process process[MODEL_PROCESSES];
 } model_world;
 
@@ -82,6 +83,8 @@ typedef struct {
 
 #define MODEL_CHOICES 128
 
+/* Faults of the processes are defects. */
+void model_catch_faults(void);
 void model_begin(const model_scenario *scenario);
 void model_apply(model_choice choice);
 /* How many; none: the end, or nobody can go on. */
