@@ -75,9 +75,8 @@ int pyc_block_fd(const pyc_block *block);
  * unless it is mapped already. 0, or -1 with an exception set. */
 int pyc_arena_adopt(pyc_ipc *state, int fd);
 
-/* Around a fork. */
+/* Around a fork, with the guard. */
 void pyc_arenas_before_fork(pyc_ipc *state);
-void pyc_arenas_after_fork_in_parent(pyc_ipc *state);
 void pyc_arenas_after_fork_in_child(pyc_ipc *state);
 
 /* For the module's end. */

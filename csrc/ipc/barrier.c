@@ -132,8 +132,8 @@ look_for_dead(PyObject *self, uint32_t number)
     uint32_t count = PYC_ROUND_COUNT(word), known = pyc_rounds_known(ROUNDS);
     bool acts = PYC_ROUND_STATE(word) == PYC_ACTING;
     if (PYC_ROUND_NUMBER(word) == number) {
-        died = acts && pyc_arena_owner_is_dead(arena,
-                                               pyc_word_look(&ROUNDS->actor));
+        died = acts &&
+               pyc_arena_owner_is_dead(arena, pyc_word_look(&ROUNDS->actor));
         for (uint32_t at = 0; !died && !acts && at < count && at < known;
              at++) {
             pyc_owner owner = pyc_word_look(&ROUNDS->inside[at]);
@@ -187,8 +187,8 @@ wait_inside(PyObject *self, uint32_t number, int64_t deadline)
         }
         /* All have come, so that no deadline counts any more. */
         bool all = PYC_ROUND_STATE(word) == PYC_ACTING;
-        switch (pyc_sleep(&ROUNDS->word, word,
-                          all ? PYC_NO_DEADLINE : deadline)) {
+        switch (
+            pyc_sleep(&ROUNDS->word, word, all ? PYC_NO_DEADLINE : deadline)) {
         case PYC_INTERRUPTED:
             leave(self, number);
             return -1;
@@ -279,7 +279,8 @@ barrier_come(PyObject *self, PyObject *Py_UNUSED(ignored))
         raise_broken(self);
         return NULL;
     case LAST:
-        return trip(self, number) < 0 ? NULL : Py_BuildValue("IO", index, Py_None);
+        return trip(self, number) < 0 ? NULL
+                                      : Py_BuildValue("IO", index, Py_None);
     default:
         return Py_BuildValue("II", index, number);
     }
@@ -324,9 +325,8 @@ static PyObject *
 barrier_leave(PyObject *self, PyObject *given)
 {
     uint32_t number;
-    return as_number(given, &number) < 0
-               ? NULL
-               : PyBool_FromLong(leave(self, number));
+    return as_number(given, &number) < 0 ? NULL
+                                         : PyBool_FromLong(leave(self, number));
 }
 
 static PyObject *

@@ -2,6 +2,7 @@
 #include "ipc/bell.h"
 
 #include "ipc/layout.h"
+#include "ipc/guard.h"
 
 #include <errno.h>
 #include <string.h>
@@ -56,11 +57,11 @@ address_of(const unsigned char *name, struct sockaddr_un *address)
 static int
 ringer_of(pyc_ipc *state)
 {
-    pthread_mutex_lock(&state->guard);
+    pyc_guard_take(state);
     if (state->ringer < 0) {
         state->ringer = open_socket();
     }
-    pthread_mutex_unlock(&state->guard);
+    pyc_guard_give(state);
     return state->ringer;
 }
 
@@ -120,12 +121,12 @@ PyObject *
 pyc_bell_descriptor(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
     pyc_ipc *state = pyc_ipc_of_module(module);
-    pthread_mutex_lock(&state->guard);
+    pyc_guard_take(state);
     if (state->bell < 0) {
         state->bell = open_bell(state);
     }
     int fd = state->bell;
-    pthread_mutex_unlock(&state->guard);
+    pyc_guard_give(state);
     return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
 }
 
@@ -133,14 +134,14 @@ static bool
 any_missed(pyc_ipc *state)
 {
     bool missed = false;
-    pthread_mutex_lock(&state->guard);
+    pyc_guard_take(state);
     for (pyc_link *at = state->arenas.next; at != &state->arenas;
          at = at->next) {
         pyc_arena *arena = pyc_container(at, pyc_arena, link);
         pyc_place *place = &pyc_arena_places(arena)[arena->place];
         missed |= atomic_exchange(&place->missed, 0) != 0;
     }
-    pthread_mutex_unlock(&state->guard);
+    pyc_guard_give(state);
     return missed;
 }
 

@@ -2,6 +2,7 @@
 /* Blocks: taken, let go, sent and received. */
 #include "ipc/layout.h"
 #include "ipc/memory.h"
+#include "ipc/guard.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -106,7 +107,7 @@ take_new(pyc_ipc *state, uint32_t size, uint32_t kind, pyc_arena *more,
          pyc_block *block)
 {
     pyc_arena *arena;
-    pthread_mutex_lock(&state->guard);
+    pyc_guard_take(state);
     if (more != NULL) {
         pyc_arena_enter(state, more);
         state->newest = more;
@@ -121,7 +122,7 @@ take_new(pyc_ipc *state, uint32_t size, uint32_t kind, pyc_arena *more,
         fill(block, arena, offset);
         state->newest = arena;
     }
-    pthread_mutex_unlock(&state->guard);
+    pyc_guard_give(state);
     return offset != 0;
 }
 
@@ -170,8 +171,8 @@ pyc_block_drop(pyc_block *block)
         return;
     }
     pyc_ipc *state = arena->state;
+    pyc_guard_take(state);
     uint64_t bit = pyc_place_bit(arena->place);
-    pthread_mutex_lock(&state->guard);
     if (--*held_here(block) == 0 && bit != PYC_FOR_GOOD) {
         atomic_fetch_and(&pyc_header_at(arena, block->offset)->word, ~bit);
     }
@@ -180,7 +181,7 @@ pyc_block_drop(pyc_block *block)
         !is_wanted(arena)) {
         pyc_arena_leave(arena);
     }
-    pthread_mutex_unlock(&state->guard);
+    pyc_guard_give(state);
     block->arena = NULL;
 }
 
@@ -305,9 +306,9 @@ receive(pyc_ipc *state, const sent_block *sent, PyObject *tuple,
     pyc_arena *opened = NULL;
     enum outcome outcome;
     for (;;) {
-        pthread_mutex_lock(&state->guard);
+        pyc_guard_take(state);
         outcome = find_sent(state, sent, opened, block);
-        pthread_mutex_unlock(&state->guard);
+        pyc_guard_give(state);
         if (outcome != ARENA_UNKNOWN || opened != NULL) {
             break;
         }
@@ -374,13 +375,13 @@ pyc_block_fd(const pyc_block *block)
 int
 pyc_arena_adopt(pyc_ipc *state, int fd)
 {
-    pthread_mutex_lock(&state->guard);
+    pyc_guard_take(state);
     bool known = false;
     for (pyc_link *at = state->arenas.next; at != &state->arenas;
          at = at->next) {
         known |= pyc_container(at, pyc_arena, link)->fd == fd;
     }
-    pthread_mutex_unlock(&state->guard);
+    pyc_guard_give(state);
     if (known) {
         return 0;
     }
@@ -388,14 +389,14 @@ pyc_arena_adopt(pyc_ipc *state, int fd)
     if (arena == NULL) {
         return -1;
     }
-    pthread_mutex_lock(&state->guard);
+    pyc_guard_take(state);
     known =
         pyc_arena_find(state, (char *)pyc_arena_head(arena)->cookie) != NULL;
     if (!known) {
         pyc_arena_enter(state, arena);
         arena->adopted = true;
     }
-    pthread_mutex_unlock(&state->guard);
+    pyc_guard_give(state);
     if (known) {
         pyc_arena_discard(arena);
     }
@@ -405,17 +406,10 @@ pyc_arena_adopt(pyc_ipc *state, int fd)
 void
 pyc_arenas_before_fork(pyc_ipc *state)
 {
-    pthread_mutex_lock(&state->guard);
     for (pyc_link *at = state->arenas.next; at != &state->arenas;
          at = at->next) {
         pyc_table_reserve(pyc_container(at, pyc_arena, link));
     }
-}
-
-void
-pyc_arenas_after_fork_in_parent(pyc_ipc *state)
-{
-    pthread_mutex_unlock(&state->guard);
 }
 
 void
@@ -425,7 +419,6 @@ pyc_arenas_after_fork_in_child(pyc_ipc *state)
          at = at->next) {
         pyc_table_adopt(state, pyc_container(at, pyc_arena, link));
     }
-    pthread_mutex_unlock(&state->guard);
 }
 
 void

@@ -15,9 +15,8 @@ pyc_condition_begin(pyc_condition_wait *wait)
     wait->depth = pyc_word_look(&PYC_LOCK_MEMORY(lock)->depth);
     wait->heir = -1;
     wait->at = pyc_seats_join(seats, pyc_arena_me(PYC_ARENA(self)));
-    wait->number = pyc_word_look(wait->at < 0
-                                     ? &seats->calls
-                                     : &seats->seats[wait->at].number);
+    wait->number = pyc_word_look(wait->at < 0 ? &seats->calls
+                                              : &seats->seats[wait->at].number);
     pyc_lock_free(lock);
 }
 

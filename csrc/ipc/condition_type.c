@@ -55,8 +55,8 @@ condition_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
     PyObject *timeout = NULL;
     int64_t deadline;
     if (pyc_arguments(&signature, args, nargs, kwnames, &timeout) < 0 ||
-        check(self, "must acquire() condition before using wait()",
-              &wait.who) < 0 ||
+        check(self, "must acquire() condition before using wait()", &wait.who) <
+            0 ||
         pyc_sleep_deadline(Py_True, timeout, &deadline) < 0) {
         return NULL;
     }
@@ -234,7 +234,8 @@ condition_arm(PyObject *self, PyObject *packed)
         return NULL;
     }
     pyc_seats *seats = PYC_CONDITION_SEATS(SELF);
-    pyc_bells *bells = wait.at < 0 ? &seats->bells : &seats->seats[wait.at].bells;
+    pyc_bells *bells =
+        wait.at < 0 ? &seats->bells : &seats->seats[wait.at].bells;
     return PyLong_FromUnsignedLongLong(pyc_bells_arm(PYC_ARENA(self), bells));
 }
 
@@ -261,8 +262,8 @@ condition_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                      &lock)) {
         return NULL;
     }
-    PyObject *self = pyc_shared_new(type, sizeof(pyc_seats),
-                                    PYC_KIND_CONDITION);
+    PyObject *self =
+        pyc_shared_new(type, sizeof(pyc_seats), PYC_KIND_CONDITION);
     if (self != NULL && check_lock(pyc_ipc_of(self), lock) < 0) {
         Py_CLEAR(self);
     }

@@ -109,7 +109,11 @@ pyc_lock_wait(pyc_ipc_lock *self, uint64_t who, int64_t deadline)
     if (taken <= 0) {
         return taken;
     }
-    pyc_lock_mark(PYC_LOCK_MEMORY(self), who);
+    pyc_lock_memory *memory = PYC_LOCK_MEMORY(self);
+    if (atomic_load_explicit(&memory->who, memory_order_relaxed) == 0) {
+        died = 0; /* before it began anything, or after it ended */
+    }
+    pyc_lock_mark(memory, who);
     if (died == 0 || pyc_owner_died((PyObject *)self, died, recover) == 0) {
         return 1;
     }
@@ -177,8 +181,8 @@ pyc_lock_is_held_here(pyc_ipc_lock *self, uint64_t *who)
     if (pyc_lock_is_mine(self, *who)) {
         return true;
     }
-    uint64_t holder = atomic_load_explicit(&PYC_LOCK_MEMORY(self)->who,
-                                           memory_order_relaxed);
+    uint64_t holder =
+        atomic_load_explicit(&PYC_LOCK_MEMORY(self)->who, memory_order_relaxed);
     if ((holder & 1) == 0 || !pyc_lock_is_mine(self, holder)) {
         return false;
     }
@@ -188,7 +192,7 @@ pyc_lock_is_held_here(pyc_ipc_lock *self, uint64_t *who)
 
 int
 pyc_lock_deadline(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
-                 int64_t *deadline)
+                  int64_t *deadline)
 {
     static const pyc_signature signature = {"acquire", {"block", "timeout"}};
     PyObject *given[2] = {NULL, NULL};
@@ -273,10 +277,10 @@ pyc_lock_holder(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     uint64_t who;
     uint32_t owner = pyc_word_look(&PYC_LOCK_MEMORY(self)->word) & PYC_OWNER;
-    const char *holder = owner == 0                                ? ""
+    const char *holder = owner == 0                               ? ""
                          : owner != pyc_arena_me(PYC_ARENA(self)) ? "process"
-                         : pyc_lock_is_held_here(SELF, &who)       ? "caller"
-                                                                   : "thread";
+                         : pyc_lock_is_held_here(SELF, &who)      ? "caller"
+                                                                  : "thread";
     return PyUnicode_FromString(holder);
 }
 
@@ -339,7 +343,7 @@ pyc_lock_new(PyTypeObject *type, PyObject *args, PyObject *kwargs,
 
 PyObject *
 pyc_lock_receive(PyObject *type, PyObject *const *args, Py_ssize_t nargs,
-             uint32_t kind)
+                 uint32_t kind)
 {
     PyObject *self =
         pyc_shared_receive((PyTypeObject *)type, args, nargs, kind);

@@ -141,10 +141,8 @@ PyObject *pyc_lock_arm(PyObject *self, PyObject *ignored);
          "_depth($self, /)\n--\n\nHow often its owner took it."},              \
         {"_attempt", pyc_lock_attempt, METH_O,                                 \
          "_attempt($self, task, /)\n--\n\nTakes it for a task, if it can."},   \
-    {                                                                          \
-        "arm", pyc_lock_arm, METH_NOARGS,                                      \
-            "arm($self, /)\n--\n\n"                                            \
-            "Has who lets go of it ring this process's bell: with which key."  \
-    }
+        {"arm", pyc_lock_arm, METH_NOARGS,                                     \
+         "arm($self, /)\n--\n\n"                                               \
+         "Has who lets go of it ring this process's bell: with which key."}
 
 #endif

@@ -3,14 +3,18 @@
 #include "ipc/arena.h"
 #include "ipc/barrier.h"
 #include "ipc/bell.h"
+#include "ipc/guard.h"
 #include "ipc/packer.h"
 #include "ipc/queue.h"
 #include "ipc/condition.h"
 #include "ipc/event.h"
 #include "ipc/lock.h"
+#include "ipc/posix.h"
 #include "ipc/rwlock.h"
 #include "ipc/segment.h"
 #include "ipc/semaphore.h"
+#include "ipc/value.h"
+#include "ipc/values.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -29,9 +33,8 @@ pyc_kill_point(const char *name)
 }
 #endif
 
-/* Who this process is, to others. 0, or -1 with an exception set. */
-static int
-introduce(pyc_ipc *state)
+int
+pyc_ipc_introduce(pyc_ipc *state)
 {
     state->pid = (int)getpid();
     if (getrandom(state->bell_name, sizeof(state->bell_name), 0) < 0) {
@@ -44,28 +47,21 @@ introduce(pyc_ipc *state)
 static PyObject *
 before_fork(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    pyc_arenas_before_fork(pyc_ipc_of_module(module));
-    pyc_queues_before_fork(pyc_ipc_of_module(module));
+    pyc_guard_before_fork(pyc_ipc_of_module(module));
     Py_RETURN_NONE;
 }
 
 static PyObject *
 after_fork_in_parent(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    pyc_arenas_after_fork_in_parent(pyc_ipc_of_module(module));
+    pyc_guard_after_fork_in_parent(pyc_ipc_of_module(module));
     Py_RETURN_NONE;
 }
 
 static PyObject *
 after_fork_in_child(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    pyc_ipc *state = pyc_ipc_of_module(module);
-    pyc_bell_close(state);
-    int rc = introduce(state);
-    pyc_arenas_after_fork_in_child(state);
-    pyc_queues_after_fork_in_child(state);
-    pyc_segments_forget(state, true);
-    if (rc < 0) {
+    if (pyc_guard_after_fork_in_child(pyc_ipc_of_module(module)) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -157,7 +153,7 @@ exec(PyObject *module)
     pyc_link_init(&state->queues);
     pthread_mutex_init(&state->guard, NULL);
     state->bell = state->ringer = -1;
-    if (introduce(state) < 0) {
+    if (pyc_ipc_introduce(state) < 0) {
         return -1;
     }
 #define X(field, from, name)                                                   \

@@ -5,6 +5,7 @@
 #include "ipc/memory.h"
 #include "ipc/segment.h"
 #include "ipc/sleep.h"
+#include "ipc/guard.h"
 #include "py/arguments.h"
 
 #include <unistd.h>
@@ -29,9 +30,9 @@ open_store(pyc_queue *self, int fd)
     self->store.fd = fd;
     self->store.extents = &pyc_queue_shared(self)->ring.heap.extents;
     pyc_link_init(&self->views);
-    pthread_mutex_lock(&state->guard);
+    pyc_guard_take(state);
     pyc_link_insert(&state->queues, &self->link);
-    pthread_mutex_unlock(&state->guard);
+    pyc_guard_give(state);
     self->is_open = 1;
 }
 
@@ -93,9 +94,9 @@ queue_dealloc(PyObject *object)
     pyc_ipc *state = self->shared.state;
     PyObject_GC_UnTrack(object);
     if (self->is_open) {
-        pthread_mutex_lock(&state->guard);
+        pyc_guard_take(state);
         pyc_link_remove(&self->link);
-        pthread_mutex_unlock(&state->guard);
+        pyc_guard_give(state);
         pyc_store_unmap(&self->store);
         pyc_segments_forget(state, false);
         if (pyc_block_is_sent(&self->shared.block)) {
@@ -127,10 +128,9 @@ static PyObject *
 queue_send(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *block = pyc_block_send(&as_queue(self)->shared.block);
-    return block == NULL
-               ? NULL
-               : Py_BuildValue("(Nii)", block, (int)getpid(),
-                               as_queue(self)->store.fd);
+    return block == NULL ? NULL
+                         : Py_BuildValue("(Nii)", block, (int)getpid(),
+                                         as_queue(self)->store.fd);
 }
 
 /* `pid` is 0 when the descriptor is this process's already. */
@@ -248,9 +248,8 @@ put_many(PyObject *self, PyObject *items, int64_t deadline)
     as_queue(self)->is_used = 1;
     Py_ssize_t n = PyTuple_GET_SIZE(all);
     int rc = n == 0 ? 0
-                    : pyc_queue_put(as_queue(self),
-                                    &PyTuple_GET_ITEM(all, 0), n, deadline,
-                                    &done);
+                    : pyc_queue_put(as_queue(self), &PyTuple_GET_ITEM(all, 0),
+                                    n, deadline, &done);
     Py_DECREF(all);
     if (rc < 0) {
         return NULL;
@@ -311,9 +310,7 @@ queue_get_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                PyObject *kwnames)
 {
     static const pyc_signature signature = {
-        "get_many",
-        {"n", "block", "timeout", "max_messages_to_get", NULL},
-        0};
+        "get_many", {"n", "block", "timeout", "max_messages_to_get", NULL}, 0};
     PyObject *values[4] = {NULL};
     int64_t deadline;
     if (check_open(self) < 0 ||
@@ -348,7 +345,8 @@ static PyObject *
 queue_empty(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     pyc_queue *queue = as_queue(self);
-    if (queue->is_closed && (queue->is_used || pyc_queue_shared(queue)->simple)) {
+    if (queue->is_closed &&
+        (queue->is_used || pyc_queue_shared(queue)->simple)) {
         PyErr_SetString(PyExc_OSError, "handle is closed");
         return NULL;
     }

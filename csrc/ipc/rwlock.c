@@ -75,9 +75,8 @@ try_to_read(PyObject *self)
     if (pyc_word_look(&MEMORY->word) != 0) {
         return false;
     }
-    int32_t at =
-        pyc_slots_take(readers(self), (uint32_t)pyc_load(SELF->last),
-                       pyc_arena_me(PYC_ARENA(self)));
+    int32_t at = pyc_slots_take(readers(self), (uint32_t)pyc_load(SELF->last),
+                                pyc_arena_me(PYC_ARENA(self)));
     if (at < 0) {
         return false;
     }
@@ -183,8 +182,8 @@ inherit_to_read(PyObject *self, pyc_owner died)
         rc = tell(self, died);
     }
     if (rc == TAKEN || rc == PYC_TAKEN_BUT) {
-        int32_t at = pyc_slots_take(readers(self), 0,
-                                    pyc_arena_me(PYC_ARENA(self)));
+        int32_t at =
+            pyc_slots_take(readers(self), 0, pyc_arena_me(PYC_ARENA(self)));
         pyc_store(SELF->last, at);
     }
     free_word(self);

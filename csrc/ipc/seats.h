@@ -20,7 +20,7 @@ typedef struct {
     _Atomic uint32_t word;
     _Atomic uint32_t number; /* in the order of coming; once notified, the
                                 first number that came later */
-    pyc_bells bells; /* when its owner is a task */
+    pyc_bells bells;         /* when its owner is a task */
 } pyc_seat;
 
 #define PYC_SEATS 120
@@ -77,7 +77,8 @@ static inline pyc_seat *
 pyc_seats_first(pyc_seats *self)
 {
     pyc_seat *first = NULL;
-    uint32_t used = pyc_word_look(&self->used), next = pyc_word_look(&self->next);
+    uint32_t used = pyc_word_look(&self->used),
+             next = pyc_word_look(&self->next);
     uint32_t longest = 0;
     for (uint32_t at = 0; at < used && at < PYC_SEATS; at++) {
         pyc_seat *seat = &self->seats[at];
@@ -130,8 +131,8 @@ pyc_seats_has_heirs(pyc_seats *self, pyc_seat *seat, uint32_t word)
 /* A seat whose owner is dead, found by one who waits and came with the number
  * `mine`: whether it has got the notification with the seat. */
 static inline bool
-pyc_seats_bury(pyc_seats *self, pyc_seat *seat, uint32_t word,
-                uint32_t mine, pyc_owner me)
+pyc_seats_bury(pyc_seats *self, pyc_seat *seat, uint32_t word, uint32_t mine,
+               pyc_owner me)
 {
     if (pyc_seats_may_inherit(seat, word, mine)) {
         return pyc_word_swap(&seat->word, word, me | PYC_NOTIFIED);

@@ -2,6 +2,7 @@
 #include "ipc/segment.h"
 
 #include "ipc/memory.h"
+#include "ipc/guard.h"
 #include "py/arguments.h"
 
 #include <string.h>
@@ -101,16 +102,16 @@ pyc_memory_keep(pyc_ipc *state, pyc_block *block, int *fd)
     memory->fd = *fd;
     block->arena = NULL;
     *fd = -1;
-    pthread_mutex_lock(&state->guard);
+    pyc_guard_take(state);
     pyc_link_insert(&state->kept, &memory->link);
-    pthread_mutex_unlock(&state->guard);
+    pyc_guard_give(state);
 }
 
 static kept *
 take_kept(pyc_ipc *state, bool all)
 {
     kept *found = NULL;
-    pthread_mutex_lock(&state->guard);
+    pyc_guard_take(state);
     for (pyc_link *at = state->kept.next; at != &state->kept && found == NULL;
          at = at->next) {
         kept *memory = pyc_container(at, kept, link);
@@ -121,7 +122,7 @@ take_kept(pyc_ipc *state, bool all)
     if (found != NULL) {
         pyc_link_remove(&found->link);
     }
-    pthread_mutex_unlock(&state->guard);
+    pyc_guard_give(state);
     return found;
 }
 

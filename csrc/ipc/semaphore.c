@@ -32,7 +32,8 @@ static inline pyc_slots
 slots_of(semaphore_memory *memory)
 {
     /* The memory is shared: no more than was made, whatever it says. */
-    uint32_t count = memory->owners < MOST_OWNERS ? memory->owners : MOST_OWNERS;
+    uint32_t count =
+        memory->owners < MOST_OWNERS ? memory->owners : MOST_OWNERS;
     return (pyc_slots){memory->units, count};
 }
 
@@ -73,8 +74,7 @@ static void
 care_for_others(PyObject *self)
 {
     pyc_slots_doze(&MEMORY->word);
-    if (pyc_slots_free(slots_of(MEMORY)) > 0 &&
-        pyc_slots_call(&MEMORY->word)) {
+    if (pyc_slots_free(slots_of(MEMORY)) > 0 && pyc_slots_call(&MEMORY->word)) {
         pyc_wake(&MEMORY->word, 1);
     }
 }
@@ -343,9 +343,9 @@ static int
 check(long long value, PyObject *recover)
 {
     if (value < 0 || value > PYC_COUNT_MOST) {
-        PyErr_SetString(PyExc_ValueError, value < 0
-                                              ? "semaphore initial value must be >= 0"
-                                              : "semaphore initial value is too large");
+        PyErr_SetString(PyExc_ValueError,
+                        value < 0 ? "semaphore initial value must be >= 0"
+                                  : "semaphore initial value is too large");
         return -1;
     }
     if (recover == Py_None) {

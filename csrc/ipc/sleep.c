@@ -16,8 +16,9 @@ pyc_sleep(_Atomic uint32_t *word, uint32_t expected, int64_t deadline)
     Py_BEGIN_ALLOW_THREADS
     rc = pyc_futex_wait_shared(word, expected, slice);
     Py_END_ALLOW_THREADS
-    if (rc == -EINTR) {
-        return PyErr_CheckSignals() < 0 ? PYC_INTERRUPTED : PYC_WOKEN;
+    /* A signal that came just before the sleep has not ended it. */
+    if (rc != 0 && PyErr_CheckSignals() < 0) {
+        return PYC_INTERRUPTED;
     }
     if (rc == -ETIMEDOUT) {
         return slice == deadline ? PYC_TOO_LATE : PYC_SLICE_OVER;

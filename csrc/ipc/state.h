@@ -10,6 +10,7 @@
 #include "base/list.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
 extern PyModuleDef pyc_ipc_module;
@@ -28,6 +29,7 @@ enum {
     PYC_KIND_QUEUE,
     PYC_KIND_SNAPSHOT,
     PYC_KIND_PIPE,
+    PYC_KIND_ATOMIC,
 };
 
 #define PYC_PACKERS 4 /* kept for the next that needs one */
@@ -37,7 +39,8 @@ enum {
     X(queue_Empty, "queue", "Empty")                                           \
     X(queue_Full, "queue", "Full")                                             \
     X(pickle_loads, "pickle", "loads")                                         \
-    X(BrokenBarrierError, "threading", "BrokenBarrierError")
+    X(BrokenBarrierError, "threading", "BrokenBarrierError")                   \
+    X(struct_error, "struct", "error")
 
 /* Types of the module: each file that makes one has an exported PyType_Spec. */
 #define PYC_IPC_TYPES(X)                                                       \
@@ -51,7 +54,15 @@ enum {
     X(condition, pyc_condition_spec)                                           \
     X(event, pyc_event_spec)                                                   \
     X(barrier, pyc_barrier_spec)                                               \
-    X(rwlock, pyc_rwlock_spec)
+    X(rwlock, pyc_rwlock_spec)                                                 \
+    X(cell, pyc_cell_spec)                                                     \
+    X(value, pyc_value_spec)                                                   \
+    X(array, pyc_array_spec)                                                   \
+    X(atomic, pyc_atomic_spec)                                                 \
+    X(snapshot, pyc_snapshot_spec)                                             \
+    X(mapping, pyc_mapping_spec)                                               \
+    X(named, pyc_named_spec)                                                   \
+    X(shareable_list, pyc_shareable_list_spec)
 
 typedef struct pyc_ipc {
 #define X(field, module, name) PyObject *field;
@@ -63,15 +74,16 @@ typedef struct pyc_ipc {
     PyObject *OwnerDied; /* the exception */
     PyObject *reduce; /* pyconc.multiprocessing.handover.reduce, once needed */
     pyc_link arenas;  /* mapped by this interpreter */
-    struct pyc_arena *newest; /* where new blocks come from; may be NULL */
-    pthread_mutex_t guard;    /* of the arenas and what they count here, and of
-                                 `kept`; nothing is raised under it */
-    pyc_link kept;            /* memory that was sent and is let go of here */
-    pyc_link queues;          /* of this process; the guard's, too */
+    struct pyc_arena *newest;     /* where new blocks come from; may be NULL */
+    pthread_mutex_t guard;        /* of the arenas and what they count here, of
+                                     `kept` and `queues`: see guard.h */
+    _Atomic unsigned long forker; /* the thread that is forking, or 0 */
+    pyc_link kept;   /* memory that was sent and is let go of here */
+    pyc_link queues; /* of this process */
     PyObject *packers[PYC_PACKERS]; /* that nobody uses */
     pyc_lock packers_lock;
-    int bell;                 /* a socket, -1: not opened yet */
-    int ringer;               /* a socket, -1: not opened yet */
+    int bell;   /* a socket, -1: not opened yet */
+    int ringer; /* a socket, -1: not opened yet */
     unsigned char bell_name[16];
     int pid; /* the process that the above is about */
 } pyc_ipc;

@@ -4,6 +4,7 @@
  * memoryview of it. */
 #include "ipc/layout.h"
 #include "ipc/queue.h"
+#include "ipc/guard.h"
 
 typedef struct {
     PyObject_HEAD
@@ -47,8 +48,9 @@ let_go(pyc_queue *queue, pyc_piece *piece, pyc_owner owner)
         atomic_fetch_and(&piece->holders, ~bit);
     }
     if (atomic_load(&piece->holders) == 0 &&
-        atomic_compare_exchange_strong(&piece->state, &nobodys,
-                                       PYC_STATE(PYC_HELD, pyc_arena_me(arena)))) {
+        atomic_compare_exchange_strong(
+            &piece->state, &nobodys,
+            PYC_STATE(PYC_HELD, pyc_arena_me(arena)))) {
         pyc_heap_free(heap, piece);
     }
 }
@@ -66,9 +68,9 @@ pyc_view_new(pyc_queue *queue, pyc_piece *piece, uint64_t length)
     self->piece = piece;
     self->size = (Py_ssize_t)length;
     self->owner = pyc_arena_me(queue->shared.block.arena);
-    pthread_mutex_lock(&state->guard);
+    pyc_guard_take(state);
     pyc_link_insert(&queue->views, &self->link);
-    pthread_mutex_unlock(&state->guard);
+    pyc_guard_give(state);
     return (PyObject *)self;
 }
 
@@ -80,9 +82,9 @@ view_dealloc(PyObject *object)
     PyObject_GC_UnTrack(object);
     if (self->queue != NULL) {
         pyc_ipc *state = self->queue->shared.state;
-        pthread_mutex_lock(&state->guard);
+        pyc_guard_take(state);
         pyc_link_remove(&self->link);
-        pthread_mutex_unlock(&state->guard);
+        pyc_guard_give(state);
         let_go(self->queue, self->piece, self->owner);
         Py_DECREF(self->queue);
     }
@@ -155,7 +157,5 @@ void
 pyc_queues_after_fork_in_child(pyc_ipc *state)
 {
     pyc_lock_reset(&state->packers_lock);
-    pthread_mutex_lock(&state->guard);
     mark_views(state, true);
-    pthread_mutex_unlock(&state->guard);
 }

@@ -4,6 +4,7 @@
 put() pickles at once and writes into memory that all users of the queue have mapped; get() reads from there. An item
 is in the queue or it is not: a process that is killed loses at most the one it was just putting or getting.
 """
+from multiprocessing import queues as _standard
 from queue import Empty, Full
 
 from pyconc import _ipc
@@ -95,3 +96,11 @@ class SimpleQueue(Queue):
 
     def __new__(cls, *, ctx=None):
         return _ipc.Queue.__new__(cls, simple=True)
+
+
+def __getattr__(name):
+    return getattr(_standard, name)
+
+
+def __dir__():
+    return sorted({*globals(), *dir(_standard)})

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """multiprocessing.synchronize on shared memory: locks that survive the death of who has them.
 
-Each can be used by the processes, threads and coroutines (`async with lock`, `await event.wait_async()`) of a program at
-once, and sent to any process at any time. Nothing of them has a name, and nothing is left behind.
+Each can be used by the processes, threads and coroutines (`async with lock`, `await event.wait_async()`) of a program
+at once, and sent to any process at any time. Nothing of them has a name, and nothing is left behind.
 """
 import asyncio
 import threading
+from multiprocessing import synchronize as _standard
 from multiprocessing.process import current_process
 from multiprocessing.synchronize import RECURSIVE_MUTEX as RECURSIVE_MUTEX
 from multiprocessing.synchronize import SEM_VALUE_MAX as SEM_VALUE_MAX
@@ -103,12 +104,24 @@ class _Counting(_ipc.Semaphore):
     async def __aexit__(self, *args):
         self.release()
 
+    # What the standard library's Queue, which ProcessPoolExecutor makes of whatever context, asks of a semaphore.
+
+    @property
+    def _semlock(self):
+        return self
+
+    def _get_value(self):
+        return self.get_value()
+
+    def _is_zero(self):
+        return self.get_value() == 0
+
 
 class Semaphore(_Counting):
     """Units that processes, threads and coroutines take and give back.
 
-    Anybody may release one, so the units of a process that dies are gone, as in the standard library; with recover= they
-    come back, and each is told of as recover(error) to who takes it. Source: multiprocessing.Semaphore.
+    Anybody may release one, so the units of a process that dies are gone, as in the standard library. With recover=
+    they come back (960 at most), and who takes one has recover(error) called. Source: multiprocessing.Semaphore.
     """
     __slots__ = ()
 
@@ -120,9 +133,10 @@ class Semaphore(_Counting):
 
 
 class BoundedSemaphore(_Counting):
-    """A semaphore with never more units than at its beginning. The units of a process that dies come back (of up to 960).
+    """A semaphore with never more units than at its beginning.
 
-    recover=, if any, is called as recover(error) by who takes such a unit. Source: multiprocessing.BoundedSemaphore.
+    The units of a process that dies come back, unless there are more than 960 in all. recover=, if any, is called as
+    recover(error) by who takes such a unit. Source: multiprocessing.BoundedSemaphore.
     """
     __slots__ = ()
 
@@ -170,11 +184,20 @@ async def _retake(lock):
         return raised
 
 
+class _Number:
+    """A number where the standard condition has a semaphore, for who looks into it."""
+    __slots__ = ("get_value",)
+
+    def __init__(self, get_value):
+        self.get_value = get_value
+
+
 class Condition(_ipc.Condition):
     """A condition for processes, threads and coroutines: `with condition`, `async with condition`.
 
     lock: a Lock or RLock of this module, a new RLock by default. A notification goes to who has waited longest, and to
-    the next when that one is killed before it is awake; who notifies waits for nobody. Source: multiprocessing.Condition.
+    the next when that one is killed before it is awake; who notifies waits for nobody.
+    Source: multiprocessing.Condition.
     """
     __slots__ = ()
 
@@ -239,6 +262,16 @@ class Condition(_ipc.Condition):
             await self.wait_async(left)
             result = predicate()
         return result
+
+    @property
+    def _sleeping_count(self):
+        return _Number(self._waiting)
+
+    @property
+    def _woken_count(self):
+        return _Number(int)
+
+    _wait_semaphore = _woken_count
 
     def __repr__(self):
         return f"<{type(self).__name__}({self._lock!r}, {self._waiting()})>"
@@ -360,3 +393,11 @@ class ReadWriteLock(_ipc.ReadWriteLock):
 
     def __repr__(self):
         return f"<{type(self).__name__} at {id(self):#x}>"
+
+
+def __getattr__(name):
+    return getattr(_standard, name)
+
+
+def __dir__():
+    return sorted({*globals(), *dir(_standard)})

@@ -34,11 +34,11 @@ class Child:
         self.theirs.send(("told", None))
 
     def wait_told(self):
-        assert self.ours.poll(60), "the child does not get there"
+        assert self.ours.poll(60), f"the child does not get there: {self.process}"
         assert self.ours.recv() == ("told", None)
 
     def result(self, timeout=60):
-        assert self.ours.poll(timeout), "the child hangs"
+        assert self.ours.poll(timeout), f"the child hangs: {self.process}"
         kind, result = self.ours.recv()
         assert kind == "result", kind
         self.process.join(60)

@@ -166,8 +166,9 @@ def test_who_comes_while_one_acts_is_in_the_next_round(child):
 # Deaths.
 
 def test_a_death_at_the_barrier_breaks_it(child, in_time):
+    barrier = Barrier(4)
     for _ in range(5):
-        barrier = Barrier(4)
+        barrier.reset()
         others = [child(lambda: barrier.wait(60)) for _ in range(3)]
         while barrier.n_waiting < 3:
             time.sleep(0.001)

@@ -164,7 +164,12 @@ def test_who_has_waited_longest_is_woken_first():
 def test_a_notification_is_for_who_waited_then():
     """Not for one who comes later, though he may be faster."""
     condition, order = Condition(), []
-    first = threading.Thread(target=lambda: [condition.acquire(), order.append(condition.wait(30)), condition.release()])
+
+    def wait():
+        with condition:
+            order.append(condition.wait(30))
+
+    first = threading.Thread(target=wait)
     first.start()
     reaches(condition._waiting, 1)
     with condition:

@@ -6,7 +6,9 @@ import os
 import pickle
 import queue as standard
 import socket
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 
@@ -257,10 +259,10 @@ def test_closed():
         queue.close()
         queue.join_thread()
         assert queue.empty()
-        for use in (lambda: queue.put(1), lambda: queue.get(), lambda: queue.put_many([1]), lambda: queue.get_many(),
-                    lambda: queue.put_nowait(1), lambda: queue.get_nowait()):
+        for name, args in (("put", [1]), ("get", []), ("put_many", [[1]]), ("get_many", []), ("put_nowait", [1]),
+                           ("get_nowait", [])):
             with pytest.raises(ValueError, match="is closed"):
-                use()
+                getattr(queue, name)(*args)
         queue = kind()
         with pytest.raises(AssertionError):
             queue.join_thread()
@@ -558,3 +560,36 @@ def test_a_signal_interrupts_a_wait():
             queue.get()
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+HOOKS = """
+    import os
+
+    kept = {}
+    # Registered first: the one before runs last, the one in the child first.
+    os.register_at_fork(before=lambda: kept.pop("before", None), after_in_child=lambda: kept.pop("in child", None),
+                        after_in_parent=lambda: kept.pop("in parent", None))
+    import numpy as np
+    from pyconc.multiprocessing.queues import Queue
+
+    queue = Queue()
+    for key in ("before", "in child", "in parent"):
+        queue.put(np.ones(100_000))
+        kept[key] = [Queue(), queue.get()]
+    mine = kept["in child"]
+    pid = os.fork()
+    if pid == 0:
+        mine[0].put("in the child")
+        mine.clear()
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+    for _ in range(20):
+        queue.put(np.zeros(100_000))
+    assert mine[0].get(timeout=10) == "in the child"
+    assert mine[1].all()
+"""
+
+
+def test_what_runs_around_a_fork_may_let_go_of_objects():
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(HOOKS)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

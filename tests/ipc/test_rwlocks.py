@@ -71,7 +71,8 @@ def work(lock, segment, count):
 def test_it_excludes(start):
     context = multiprocessing.get_context(start)
     lock, segment = ReadWriteLock(), _ipc.Segment(4096)
-    others = [kind(target=work, args=(lock, segment, 400)) for kind in (context.Process, context.Process, threading.Thread)]
+    others = [kind(target=work, args=(lock, segment, 400))
+              for kind in (context.Process, context.Process, threading.Thread)]
     for one in others:
         one.start()
     work(lock, segment, 400)

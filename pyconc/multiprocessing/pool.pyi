@@ -1,0 +1,9 @@
+import multiprocessing.pool
+import multiprocessing.queues
+from typing import Any
+
+__all__ = ["Pool", "ThreadPool"]
+
+class PipeQueue(multiprocessing.queues.SimpleQueue[Any]): ...
+class Pool(multiprocessing.pool.Pool): ...
+class ThreadPool(multiprocessing.pool.ThreadPool): ...
