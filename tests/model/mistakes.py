@@ -101,7 +101,8 @@ MODELS = {
         Edit("ipc/heap.c", "#define SPLIT_LEAST 4096 ", "#define SPLIT_LEAST 64 "),
         Edit("ipc/heap.c", "#define LOOK_FIRST 32 ", "#define LOOK_FIRST 1 "),
         Edit("ipc/heap.c", "#define GROW_LEAST (UINT64_C(256) << 10)", "#define GROW_LEAST UINT64_C(64)"),
-        Edit("ipc/queue.c", "if (spin(self, wish)) {", "if (false) {"),
+        Edit("ipc/queue.c", "    if (try(self, wish, &wish->patience->looking, look) ||\n"
+                            "        try(self, wish, &wish->patience->yielding, yield)) {", "    if (false) {"),
     ), beside=("ipc/queue.c", "ipc/ring.c", "ipc/heap.c", "ipc/gate.c", "ipc/mutex.c", "ipc/sleep.c"), broken=(
         Broken("puts_without_the_mutex", "two_to_one", "failed|lost|twice|all sleep", (
             Edit("ipc/queue_put.c", "    pyc_mutex_lock(self->queue->shared.block.arena, &memory->putting);\n", ""),

@@ -37,6 +37,15 @@ model_spare(void)
     model_now.spared |= 1u << model_me;
 }
 
+void
+model_return(void)
+{
+    model_process *process = &model_now.process[model_me];
+    for (uint32_t i = 0; i < process->stores; i++) {
+        process->buffer[i].issued = true;
+    }
+}
+
 int
 model_killed(void)
 {
@@ -110,7 +119,7 @@ fault(int number)
     if (model_me < 0) {
         abort();
     }
-    model_fail(__FILE__, __LINE__, "a memory fault");
+    model_fail(__FILE__, __LINE__, "a memory fault, or a function is missing");
 }
 
 void
@@ -592,6 +601,9 @@ kill_process(int me)
     model_process *process = &model_now.process[me];
     process->status = MODEL_DEAD;
     process->stack = 0;
+    while (process->stores > 0 && process->buffer[0].issued) {
+        flush(process, 0);
+    }
     process->stores = 0;
     process->result = 0;
     memset(&process->step, 0, sizeof(process->step));

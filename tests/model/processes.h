@@ -36,7 +36,7 @@ typedef struct {
     uint32_t at;
     uint16_t size;
     bool release;
-    bool unused; /* no padding, which would be compared */
+    bool issued; /* not lost when its process is killed */
     unsigned char bytes[MODEL_BUFFER_BYTES];
 } model_store;
 
