@@ -6,10 +6,10 @@
 
 #include <string.h>
 
-#define RELEASE_LEAST (256 << 10) /* bytes that are worth letting others run   \
-                                   */
-#define BATCH_MOST 256            /* items that are taken at once */
-#define BATCH_WEIGHT (1 << 20)    /* about their bytes */
+/* Bytes that are worth letting others run for. */
+#define RELEASE_LEAST (256 << 10)
+#define BATCH_MOST 256         /* items that are taken at once */
+#define BATCH_WEIGHT (1 << 20) /* about their bytes */
 
 /* A record that was taken, copied as far as it is small. */
 typedef struct {
