@@ -34,7 +34,7 @@ def _make_filename():
 
 
 def _tell_tracker(command, name):
-    """register() or unregister() of the resource tracker: one write where it is running; the standard library has two."""
+    """register() or unregister() of the resource tracker, in one write where it is running instead of two."""
     tracker = resource_tracker._resource_tracker
     if tracker._fd is not None and name.isascii() and ":" not in name and "\n" not in name and len(name) < 256:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ctypes import Array as _CArray
 from ctypes import _CData, _SimpleCData
 from typing import Any, Generic, Literal, Protocol, SupportsIndex, TypeVar, overload
@@ -84,7 +84,6 @@ class SynchronizedArray(_ipc.Array, SynchronizedBase[_T]):
     def __setitem__(self, key: SupportsIndex, value: _T, /) -> None: ...
     @overload
     def __setitem__(self, key: slice, value: Iterable[_T], /) -> None: ...
-    def __iter__(self) -> Iterator[_T]: ...
 
 class SynchronizedString(SynchronizedArray[bytes]):
     value: bytes

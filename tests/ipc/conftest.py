@@ -24,7 +24,8 @@ class Child:
     def run(self, function):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            result = function(self) if function.__code__.co_argcount else function()
+            takes = function.__code__.co_argcount - len(function.__defaults__ or ())
+            result = function(self) if takes else function()
         except BaseException as error:
             result = f"{type(error).__name__}: {error}"
         self.theirs.send(("result", result))

@@ -95,11 +95,10 @@ class World:
         try:
             self.rw.acquire_read()
         except OwnerDied:
-            self.rw.release_read()
-            self.rw.acquire_write()
             self.repair(PAIR_OF_RW)
             self.rw.release_write()
         else:
+            assert self.board[PAIR_OF_RW] == self.board[PAIR_OF_RW + 1]
             self.rw.release_read()
 
     def take_unit(self):
