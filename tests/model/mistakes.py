@@ -27,7 +27,7 @@ class Model:
 
 
 MUTEX = "ipc/mutex.c"
-WORD, RING, RWLOCK = "ipc/word.h", "ipc/ring.c", "ipc/rwlock.c"
+WORD, RING, RWLOCK, BARRIER = "ipc/word.h", "ipc/ring.c", "ipc/rwlock.c", "ipc/barrier.c"
 FEW_SPINS = Edit(MUTEX, "enum { SPINS = 100 };", "enum { SPINS = 1 };")
 ALL_SLEEP = "all sleep, though nobody was killed"
 BLOCK, TABLE, LAYOUT = "ipc/block.c", "ipc/table.c", "ipc/layout.h"
@@ -135,6 +135,19 @@ MODELS = {
         Broken("announces_nothing_new", "one_to_two", ALL_SLEEP, (
             Edit("ipc/gate.c", "&word, (word + 2) | 1)) {", "&word, word | 1)) {"),
             Edit("ipc/gate.c", "return (word + 2) | 1;", "return word | 1;"))),
+    )),
+    "barrier": Model((FEW_SPINS,), beside=("ipc/sleep.c", "ipc/mutex.c"), broken=(
+        Broken("wakes_one", "three", ALL_SLEEP, (
+            Edit(BARRIER, "pyc_wake(&ROUNDS->word, INT32_MAX);", "pyc_wake(&ROUNDS->word, 1);"),)),
+        Broken("does_not_look_for_the_dead", "kill", "all sleep after the slices", (
+            Edit(BARRIER, "            look_for_dead(self, number);\n            break;\n        case PYC_TOO_LATE",
+                          "            break;\n        case PYC_TOO_LATE"),)),
+        Broken("comes_without_the_mutex", "three", "same index|all sleep|before all", (
+            Edit(BARRIER, "    int where = INSIDE;\n    lock(self);\n",
+                          "    int where = INSIDE;\n    lock(self);\n    unlock(self);\n"),)),
+        Broken("breaks_a_round_that_is_over", "late", "over and broken|it is broken|before all", (
+            Edit(BARRIER, "if (end_round(self, number, 1 << PYC_FILLING, true, PYC_BROKEN)) {",
+                          "if (end_round(self, number, 7, true, PYC_BROKEN) || true) {"),)),
     )),
     "rwlock": Model((Edit(RWLOCK, "#define READERS 900", "#define READERS 2"),), beside=("ipc/sleep.c",), broken=(
         Broken("asks_one_and_waits_for_another", "two_write", ALL_SLEEP, (
