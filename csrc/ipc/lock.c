@@ -314,7 +314,12 @@ pyc_lock_attempt(PyObject *self, PyObject *task)
     if (SELF->recursive && pyc_lock_again(SELF, who)) {
         Py_RETURN_TRUE;
     }
-    int taken = pyc_lock_wait(SELF, who, 0);
+    int taken;
+    /* When it was free as arm() asked, and was taken since, nobody would ring.
+     */
+    do {
+        taken = pyc_lock_wait(SELF, who, 0);
+    } while (taken == 0 && pyc_word_ask(&PYC_LOCK_MEMORY(self)->word) == 0);
     return taken < 0 ? NULL : PyBool_FromLong(taken);
 }
 

@@ -203,8 +203,7 @@ read_when_free(PyObject *self, int64_t deadline)
 {
     while (!try_to_read(self)) {
         _Atomic uint32_t *word = &MEMORY->word;
-        pyc_word_ask(word);
-        uint32_t expected = pyc_word_look(word);
+        uint32_t expected = pyc_word_ask(word);
         if (expected == 0) {
             if (!pyc_slots_free(readers(self))) {
                 word = &MEMORY->leave;

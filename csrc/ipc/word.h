@@ -94,14 +94,16 @@ pyc_word_leave(_Atomic uint32_t *word)
     }
 }
 
-/* Has the next who lets go of it ring and wake, if somebody has it. */
-static inline void
+/* Has the next who lets go of it ring and wake, if somebody has it: what the
+ * word is then, 0 when nobody has. */
+static inline uint32_t
 pyc_word_ask(_Atomic uint32_t *word)
 {
     uint32_t now = pyc_word_look(word);
     while (now != 0 && (now & PYC_SLEEPERS) == 0 &&
            !atomic_compare_exchange_weak(word, &now, now | PYC_SLEEPERS)) {
     }
+    return now == 0 ? 0 : now | PYC_SLEEPERS;
 }
 
 #endif

@@ -100,7 +100,7 @@ await(int64_t deadline)
     pyc_lock_retake(PYC_CONDITION_LOCK(ME), wait.who, wait.depth);
     has_it();
     if (model_current()->run == one_token) {
-        model_spare(); /* or it may take a notification with it */
+        model_spare(true); /* or it may take a notification with it */
     }
     pyc_condition_end(&wait, notified && failed);
     GHOST->heard += notified && !failed;
@@ -132,7 +132,7 @@ take_token(int64_t deadline)
         taken = await(deadline);
     }
     if (model_current()->run == one_token) {
-        model_spare();
+        model_spare(true);
     }
     if (taken) {
         uint32_t now =

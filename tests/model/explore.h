@@ -70,8 +70,8 @@ extern int model_me;
 bool model_alive(int process);
 /* No compiler moves what came before behind this: back in the interpreter. */
 void model_return(void);
-/* Who runs is not killed from here on. */
-void model_spare(void);
+/* Whether who runs is killed from here on. */
+void model_spare(bool spared);
 int model_killed(void);
 /* Of the scenario that runs, for bodies that several share. */
 const model_scenario *model_current(void);

@@ -10,6 +10,7 @@
 typedef struct {
     pyc_lock_memory lock;
     _Atomic uint32_t value; /* under the lock */
+    _Atomic uint32_t bells[3];
 } memory;
 #define MEMORY ((memory *)model_shared)
 
@@ -18,6 +19,7 @@ enum { NOBODY = -1 };
 typedef struct {
     pyc_ipc_lock lock[3];
     int holder;
+    bool told;     /* an attempt, that the owner died */
     uint32_t done; /* changes of the value that cannot get lost */
 } ghost;
 #define GHOST ((ghost *)model_ghost)
@@ -30,7 +32,33 @@ set_up(void)
         GHOST->lock[i].looked = INT64_MAX / 2; /* just now */
     }
     GHOST->holder = NOBODY;
+    model_bells = MEMORY->bells;
 }
+
+/* Of a task. */
+static int
+attempt(PyObject *self)
+{
+    PyObject *taken = pyc_lock_attempt(self, (PyObject *)16);
+    /* A slice may be over: it may ask whether the owner is dead. */
+    GHOST->lock[model_me].looked = -PYC_SLICE;
+    if (taken == NULL) {
+        GHOST->told = true;
+        return 1;
+    }
+    return (int)(uintptr_t)taken - 1;
+}
+
+static int
+acquire_as_task(pyc_ipc_lock *lock, int64_t deadline)
+{
+    GHOST->told = false;
+    bool taken = model_until(attempt, pyc_lock_arm, (PyObject *)lock,
+                             deadline != PYC_NO_DEADLINE);
+    return !taken ? 0 : GHOST->told ? PYC_TAKEN_BUT : 1;
+}
+
+static bool is_task(void);
 
 /* Whether it was taken. */
 static bool
@@ -40,6 +68,9 @@ acquire(int64_t deadline)
     int taken = pyc_word_try(&MEMORY->lock.word, (pyc_owner)model_me + 1);
     if (taken) {
         pyc_lock_mark(&MEMORY->lock, 2);
+    }
+    else if (is_task()) {
+        taken = acquire_as_task(lock, deadline);
     }
     else {
         taken = pyc_lock_wait(lock, 2, deadline);
@@ -104,6 +135,19 @@ mixed(int me)
     change_once(PYC_NO_DEADLINE);
 }
 
+/* 0 and 1 wait as coroutines do. */
+static void
+tasks(int me)
+{
+    change_once(PYC_NO_DEADLINE);
+}
+
+static bool
+is_task(void)
+{
+    return model_current()->run == tasks && model_me < 2;
+}
+
 /* One or two of them have little time. */
 static void
 impatient(int me)
@@ -141,6 +185,8 @@ static const model_scenario scenarios[] = {
     SCENARIO(.name = "late_kill", .processes = 3, .kills = 1, .run = impatient),
     SCENARIO(.name = "interrupted", .processes = 3, .interrupts = 1,
              .run = mixed),
+    SCENARIO(.name = "tasks", .processes = 3, .run = tasks),
+    SCENARIO(.name = "tasks_kill", .processes = 3, .kills = 1, .run = tasks),
     SCENARIO(.name = "buffered", .processes = 3, .run = once, .buffered = true),
     SCENARIO(.name = "kill_buffered", .processes = 3, .kills = 1, .run = once,
              .buffered = true),

@@ -27,7 +27,7 @@ class Model:
 
 
 MUTEX = "ipc/mutex.c"
-WORD, RING = "ipc/word.h", "ipc/ring.c"
+WORD, RING, RWLOCK, BARRIER = "ipc/word.h", "ipc/ring.c", "ipc/rwlock.c", "ipc/barrier.c"
 FEW_SPINS = Edit(MUTEX, "enum { SPINS = 100 };", "enum { SPINS = 1 };")
 ALL_SLEEP = "all sleep, though nobody was killed"
 BLOCK, TABLE, LAYOUT = "ipc/block.c", "ipc/table.c", "ipc/layout.h"
@@ -136,11 +136,39 @@ MODELS = {
             Edit("ipc/gate.c", "&word, (word + 2) | 1)) {", "&word, word | 1)) {"),
             Edit("ipc/gate.c", "return (word + 2) | 1;", "return word | 1;"))),
     )),
+    "barrier": Model((FEW_SPINS,), beside=("ipc/sleep.c", "ipc/mutex.c"), broken=(
+        Broken("wakes_one", "three", ALL_SLEEP, (
+            Edit(BARRIER, "pyc_wake(&ROUNDS->word, INT32_MAX);", "pyc_wake(&ROUNDS->word, 1);"),)),
+        Broken("does_not_look_for_the_dead", "kill", "all sleep after the slices", (
+            Edit(BARRIER, "            look_for_dead(self, number);\n            break;\n        case PYC_TOO_LATE",
+                          "            break;\n        case PYC_TOO_LATE"),)),
+        Broken("comes_without_the_mutex", "three", "same index|all sleep|before all", (
+            Edit(BARRIER, "    int where = INSIDE;\n    lock(self);\n",
+                          "    int where = INSIDE;\n    lock(self);\n    unlock(self);\n"),)),
+        Broken("breaks_a_round_that_is_over", "late", "over and broken|it is broken|before all", (
+            Edit(BARRIER, "if (end_round(self, number, 1 << PYC_FILLING, true, PYC_BROKEN)) {",
+                          "if (end_round(self, number, 7, true, PYC_BROKEN) || true) {"),)),
+    )),
+    "rwlock": Model((Edit(RWLOCK, "#define READERS 900", "#define READERS 2"),), beside=("ipc/sleep.c",), broken=(
+        Broken("asks_one_and_waits_for_another", "two_write", ALL_SLEEP, (
+            Edit(RWLOCK, "uint32_t expected = pyc_word_ask(word);",
+                         "pyc_word_ask(word);\n        uint32_t expected = pyc_word_look(word);"),)),
+        Broken("reads_without_a_second_look", "two_read", "one writes while another reads", (
+            Edit(RWLOCK, "    if (atomic_load(&MEMORY->word) == 0) {\n", "    if (true) {\n"),)),
+        Broken("writes_at_once", "two_read", "one writes while another reads", (
+            Edit(RWLOCK, "        if (!is_read(self)) {\n            return TAKEN;", "        if (true) {\n"
+                         "            return TAKEN;"),)),
+        Broken("waits_for_dead_readers", "kill_readers", "all sleep after the slices", (
+            Edit(RWLOCK, "        if (may_ask(self, end)) {\n            bury_readers(self);\n        }\n", ""),)),
+    )),
     "semaphore": Model(broken=(
         Broken("gives_up_without_a_second_look", "counts_late", ALL_SLEEP, (
             Edit("ipc/semaphore.c", "    else if (pyc_count_leave(&MEMORY->word)) {",
                                     "    else if (pyc_count_value(&MEMORY->word) == 0) {\n"
                                     "        pyc_count_doze(&MEMORY->word);\n    }\n    else {"),)),
+        Broken("is_not_rung_for", "counts_tasks", ALL_SLEEP, (
+            Edit("ipc/semaphore.c", "    } while (taken == 0 && !has_owners(MEMORY) &&\n"
+                                    "             pyc_count_leave(&MEMORY->word));", "    } while (false);"),)),
         Broken("keeps_a_wake_for_itself", "counts_signal", ALL_SLEEP, (
             Edit("ipc/count.h", "*pass_on = slept && units > 1;", "*pass_on = false;"),)),
         Broken("takes_without_compare", "counts", "more have a unit", (
@@ -181,6 +209,9 @@ MODELS = {
     "lock": Model((Edit("ipc/lock.c", "#define SPINS 100", "#define SPINS 1"),), (
         Broken("forgets_others", "three", ALL_SLEEP, (
             Edit(WORD, "slept ? me | PYC_SLEEPERS : me", "me"),)),
+        Broken("is_not_rung_for", "tasks", ALL_SLEEP, (
+            Edit("ipc/lock.c", "while (taken == 0 && pyc_word_ask(&PYC_LOCK_MEMORY(self)->word) == 0);",
+                               "while (false);"),)),
         Broken("lets_go_in_two_steps", "two", ALL_SLEEP, (
             Edit(WORD, "return atomic_exchange(word, 0);",
                        "uint32_t was = atomic_load(word);\n    atomic_store(word, 0);\n    return was;"),)),

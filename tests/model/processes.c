@@ -32,9 +32,10 @@ model_alive(int process)
 }
 
 void
-model_spare(void)
+model_spare(bool spared)
 {
-    model_now.spared |= 1u << model_me;
+    model_now.spared &= ~(1u << model_me);
+    model_now.spared |= (unsigned)spared << model_me;
 }
 
 void

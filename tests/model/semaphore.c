@@ -12,6 +12,7 @@ enum { UNITS = 3 };
 typedef struct {
     semaphore_memory semaphore;
     _Atomic uint32_t units[UNITS]; /* of the semaphore */
+    _Atomic uint32_t bells[3];
 } memory;
 
 typedef struct {
@@ -31,6 +32,7 @@ set_up(uint32_t value, uint32_t most, uint32_t owners)
         atomic_store(&shared->units[i], PYC_ABSENT);
     }
     atomic_store(&shared->word, owners == 0 ? value : 0);
+    model_bells = ((memory *)model_shared)->bells;
     for (int i = 0; i < 3; i++) {
         MODEL_OBJECT(&GHOST->semaphore[i], model_shared);
         GHOST->semaphore[i].looked = INT64_MAX / 2;
@@ -74,9 +76,24 @@ owned_none(void)
     set_up(0, 2, 2);
 }
 
+static int
+attempt(PyObject *self)
+{
+    PyObject *taken = semaphore_attempt(self, NULL);
+    GHOST->semaphore[model_me].looked = -PYC_SLICE; /* as after a slice */
+    return (int)(uintptr_t)taken - 1;
+}
+
+static bool is_task(void);
+
 static bool
 acquire(int64_t deadline)
 {
+    if (is_task()) {
+        model_until(attempt, semaphore_arm, ME, false);
+        GHOST->holds[model_me]++;
+        return true;
+    }
     if (!take(ME, false) && wait_for_one(ME, deadline) <= 0) {
         return false;
     }
@@ -124,6 +141,19 @@ mixed(int me)
         hold(PYC_NO_DEADLINE);
     }
     hold(PYC_NO_DEADLINE);
+}
+
+/* 0 and 1 wait as coroutines do. */
+static void
+tasks(int me)
+{
+    hold(PYC_NO_DEADLINE);
+}
+
+static bool
+is_task(void)
+{
+    return model_current()->run == tasks && model_me < 2;
 }
 
 static void
@@ -211,6 +241,12 @@ static const model_scenario scenarios[] = {
     SCENARIO(.name = "owned_signal", .setup = owned_none, .run = signal_two),
     SCENARIO(.name = "owned_signal_kill", .setup = owned_none,
              .run = signal_two, .kills = 1, .immortal = 1),
+    SCENARIO(.name = "counts_tasks", .setup = counts_one, .run = tasks,
+             .end = all_back),
+    SCENARIO(.name = "owned_tasks", .setup = owned_one, .run = tasks,
+             .end = all_back),
+    SCENARIO(.name = "owned_tasks_kill", .setup = owned_one, .run = tasks,
+             .kills = 1, .end = all_back),
     SCENARIO(.name = "buffered", .setup = counts_one, .run = once,
              .buffered = true),
     SCENARIO(.name = "owned_buffered", .setup = owned_one, .run = once,
