@@ -28,6 +28,7 @@ class Model:
 
 MUTEX = "ipc/mutex.c"
 FEW_SPINS = Edit(MUTEX, "enum { SPINS = 100 };", "enum { SPINS = 1 };")
+NO_PAUSES = Edit("ipc/word.h", "#define PYC_PAUSES 64", "#define PYC_PAUSES 0")
 ALL_SLEEP = "all sleep, though nobody was killed"
 BLOCK, TABLE, LAYOUT = "ipc/block.c", "ipc/table.c", "ipc/layout.h"
 SMALL_ARENA = (
@@ -102,10 +103,10 @@ MODELS = {
         Edit("ipc/heap.c", "#define GROW_LEAST (UINT64_C(256) << 10)", "#define GROW_LEAST UINT64_C(64)"),
         Edit("ipc/queue.c", "if (spin(self, wish)) {", "if (false) {"),
     ), beside=("ipc/queue.c", "ipc/ring.c", "ipc/heap.c", "ipc/gate.c", "ipc/mutex.c", "ipc/sleep.c")),
-    "semaphore": Model(),
-    "event": Model(),
-    "condition": Model((Edit("ipc/lock.c", "#define SPINS 100", "#define SPINS 1"),
+    "semaphore": Model((NO_PAUSES,)),
+    "event": Model((NO_PAUSES,)),
+    "condition": Model((NO_PAUSES,
                         Edit("ipc/seats.h", "#define PYC_SEATS 120", "#define PYC_SEATS 2")),
                        beside=("ipc/lock.c",)),
-    "lock": Model((Edit("ipc/lock.c", "#define SPINS 100", "#define SPINS 1"),)),
+    "lock": Model((NO_PAUSES,)),
 }
