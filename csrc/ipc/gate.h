@@ -26,8 +26,8 @@ void pyc_gate_wake(pyc_gate *self, int count);
 static inline void
 pyc_gate_open(pyc_gate *self, int count)
 {
-    if (PYC_UNLIKELY(
-            atomic_load_explicit(&self->word, memory_order_relaxed) & 1)) {
+    if (PYC_UNLIKELY(atomic_load_explicit(&self->word, memory_order_relaxed) &
+                     1)) {
         pyc_gate_wake(self, count);
     }
 }

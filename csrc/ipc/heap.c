@@ -4,8 +4,8 @@
 #include <errno.h>
 
 #define HEADER PYC_PIECE_UNIT
-#define SPLIT_LEAST 4096              /* less stays with the piece */
-#define LOOK_FIRST 32                 /* pieces: the lowest are the warmest */
+#define SPLIT_LEAST 4096               /* less stays with the piece */
+#define LOOK_FIRST 32                  /* pieces: the lowest are the warmest */
 #define TRIM_LEAST (UINT64_C(1) << 20) /* smaller pieces are not given back */
 #define GROW_LEAST (UINT64_C(256) << 10)
 #define GROW_MOST (UINT64_C(64) << 20) /* more than is needed */
@@ -186,9 +186,9 @@ pyc_heap_take(pyc_heap *self, pyc_store *store, uint64_t size, uint64_t state,
         return -EAGAIN;
     }
     walk at;
-    int rc = pyc_store_at(store, 0, HEADER) == NULL ? -EAGAIN
-                                                    : search(self, store, need,
-                                                             &at);
+    int rc = pyc_store_at(store, 0, HEADER) == NULL
+                 ? -EAGAIN
+                 : search(self, store, need, &at);
     if (rc == 0) {
         atomic_store(&self->missed, need);
         atomic_store(&self->missed_at, freed);

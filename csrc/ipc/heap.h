@@ -86,8 +86,8 @@ pyc_heap_piece(pyc_store *store, uint64_t offset, uint64_t size)
     if (offset % PYC_PIECE_UNIT != 0 || size > UINT64_MAX / 2) {
         return NULL;
     }
-    pyc_piece *piece = (pyc_piece *)pyc_store_at(store, offset,
-                                                 sizeof(pyc_piece) + size);
+    pyc_piece *piece =
+        (pyc_piece *)pyc_store_at(store, offset, sizeof(pyc_piece) + size);
     return piece != NULL &&
                    atomic_load(&piece->size) - sizeof(pyc_piece) >= size &&
                    atomic_load(&piece->size) >= sizeof(pyc_piece)

@@ -7,7 +7,8 @@
 #include <sched.h>
 #include <string.h>
 
-#define RELEASE_LEAST (256 << 10) /* bytes that are worth letting others run */
+#define RELEASE_LEAST (256 << 10) /* bytes that are worth letting others run   \
+                                   */
 #define NS_PER_KIB 900            /* of fresh memory */
 #define PAIR_MOST (UINT64_C(4) << 20)
 
@@ -44,12 +45,10 @@ pyc_message_simple(PyObject *object, pyc_message *message)
         return simple_data(message, PYC_ITEM_FLOAT, &message->real,
                            sizeof(message->real));
     }
-    return object == Py_None ? simple_data(message, PYC_ITEM_NONE, NULL, 0)
-           : object == Py_True
-               ? simple_data(message, PYC_ITEM_TRUE, NULL, 0)
-           : object == Py_False
-               ? simple_data(message, PYC_ITEM_FALSE, NULL, 0)
-               : 0;
+    return object == Py_None    ? simple_data(message, PYC_ITEM_NONE, NULL, 0)
+           : object == Py_True  ? simple_data(message, PYC_ITEM_TRUE, NULL, 0)
+           : object == Py_False ? simple_data(message, PYC_ITEM_FALSE, NULL, 0)
+                                : 0;
 }
 
 /* 0, or -1 with an exception set. */
@@ -138,9 +137,8 @@ pyc_message_of(pyc_ipc *state, PyObject *object, pyc_message *message)
     if (!is_array && !PyBytes_CheckExact(object)) {
         return pickled(state, object, message);
     }
-    *message =
-        (pyc_message){.kind = is_array ? PYC_ITEM_BYTEARRAY : PYC_ITEM_BYTES,
-                      .apart = 1};
+    *message = (pyc_message){
+        .kind = is_array ? PYC_ITEM_BYTEARRAY : PYC_ITEM_BYTES, .apart = 1};
     return add_parts(message, 1) < 0 ? -1 : add_buffer(message, object);
 }
 
@@ -181,28 +179,31 @@ pyc_message_write(const pyc_message *message, char *where)
     }
 }
 
-/* Fresh memory costs about as much time as it takes others to free some, if
- * they are at it; and that is in the caches. */
-static void
-wait_for_a_piece(pyc_queue *queue, uint64_t size, uint32_t freed)
-{
-    pyc_heap *heap = &pyc_queue_shared(queue)->ring.heap;
-    int64_t end = pyc_clock_now() + (int64_t)(size * NS_PER_KIB / 1024);
-    Py_BEGIN_ALLOW_THREADS
-    while (atomic_load(&heap->freed) == freed && pyc_clock_now() < end) {
-        sched_yield();
-    }
-    Py_END_ALLOW_THREADS
-}
-
-/* Enough that it pays to wait for one, beside `mine` and a chunk of the ring:
- * with two, one is filled while the other is read. */
+/* Enough are in use that it pays to wait for one, beside `mine` and a chunk of
+ * the ring: with two, one is filled while the other is read. */
 static bool
 others_have_pieces(const pyc_heap *heap, uint32_t mine, uint64_t size)
 {
     uint32_t used = atomic_load(&heap->generation) - atomic_load(&heap->freed) +
                     atomic_load(&heap->extents.count);
     return (int32_t)(used - mine - 1) > (size < PAIR_MOST ? 1 : 0);
+}
+
+bool
+pyc_queue_wait_for_piece(pyc_queue *queue, uint64_t size, uint32_t mine)
+{
+    pyc_heap *heap = &pyc_queue_shared(queue)->ring.heap;
+    uint32_t freed = atomic_load(&heap->missed_at);
+    if (!others_have_pieces(heap, mine, size)) {
+        return false;
+    }
+    int64_t end = pyc_clock_now() + (int64_t)(size * NS_PER_KIB / 1024);
+    Py_BEGIN_ALLOW_THREADS
+    while (atomic_load(&heap->freed) == freed && pyc_clock_now() < end) {
+        sched_yield();
+    }
+    Py_END_ALLOW_THREADS
+    return true;
 }
 
 /* 0 or an error. The caller has `putting`. */
@@ -214,17 +215,18 @@ take_piece(pyc_queue *queue, pyc_message_part *part, uint32_t before)
     pyc_arena *arena = queue->shared.block.arena;
     uint64_t size = part->part.length;
     uint64_t state = PYC_STATE(PYC_WRITING, pyc_arena_me(arena));
-    int attempt = -1, rc;
+    int attempt = 0, rc;
+    bool waited = false;
     while ((rc = pyc_heap_take(heap, &queue->store, size, state,
                                &part->part.offset)) == -EAGAIN) {
-        uint32_t freed = atomic_load(&heap->missed_at);
-        if (++attempt == 0 && others_have_pieces(heap, before, size)) {
+        if (!waited) {
             pyc_mutex_unlock(&memory->putting);
-            wait_for_a_piece(queue, size, freed);
+            waited = true;
+            pyc_queue_wait_for_piece(queue, size, before);
             pyc_mutex_lock(arena, &memory->putting);
             continue;
         }
-        rc = pyc_queue_make_room(queue, size, attempt > 1);
+        rc = pyc_queue_make_room(queue, size, attempt++);
         if (rc < 0) {
             break;
         }
@@ -242,8 +244,8 @@ take_part(pyc_queue *queue, pyc_message *message, uint32_t i)
     int rc = take_piece(queue, part, i);
     pyc_mutex_unlock(&memory->putting);
     if (rc == 0) {
-        part->piece = pyc_heap_piece(&queue->store, part->part.offset,
-                                     part->part.length);
+        part->piece =
+            pyc_heap_piece(&queue->store, part->part.offset, part->part.length);
         rc = part->piece == NULL ? PYC_CORRUPT : 0;
     }
     if (rc < 0) {

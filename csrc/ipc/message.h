@@ -59,6 +59,12 @@ void pyc_message_clear(pyc_queue *queue, pyc_message *message);
 /* Copies the large buffers. 0, or -1 with an exception set. */
 int pyc_message_copy(pyc_queue *queue, pyc_message *message);
 
+/* Before the memory grows for a piece: fresh memory costs about as much time as
+ * others need to free some, if they are at it, and that is in the caches. Of
+ * the pieces in use `mine` are this process's own. Whether it waited; perhaps
+ * there is one now. */
+bool pyc_queue_wait_for_piece(pyc_queue *queue, uint64_t size, uint32_t mine);
+
 /* The data, into a record. */
 void pyc_message_write(const pyc_message *message, char *where);
 

@@ -125,12 +125,10 @@ static PyMethodDef methods[] = {{"write", packer_write, METH_O, NULL},
                                 {"buffer", packer_buffer, METH_O, NULL},
                                 {NULL}};
 
-static PyType_Slot slots[] = {{Py_tp_methods, methods},
-                              {Py_mp_subscript, packer_reducer},
-                              {Py_tp_traverse, packer_traverse},
-                              {Py_tp_clear, packer_clear},
-                              {Py_tp_dealloc, packer_dealloc},
-                              {0, NULL}};
+static PyType_Slot slots[] = {
+    {Py_tp_methods, methods},          {Py_mp_subscript, packer_reducer},
+    {Py_tp_traverse, packer_traverse}, {Py_tp_clear, packer_clear},
+    {Py_tp_dealloc, packer_dealloc},   {0, NULL}};
 
 PyType_Spec pyc_packer_spec = {
     .name = "pyconc._ipc._Packer",

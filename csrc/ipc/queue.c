@@ -6,6 +6,7 @@
 #include "ipc/sleep.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <time.h>
 
@@ -117,7 +118,7 @@ relax(void)
 }
 
 static bool
-becomes_ready(pyc_queue *self, const pyc_queue_wish *wish)
+look(pyc_queue *self, const pyc_queue_wish *wish)
 {
     int64_t end = pyc_clock_now() + SPIN_NS;
     do {
@@ -131,21 +132,30 @@ becomes_ready(pyc_queue *self, const pyc_queue_wish *wish)
     return false;
 }
 
+/* In vain, too, when this CPU was busy with something else for long. */
 static bool
-spin(pyc_queue *self, const pyc_queue_wish *wish)
+yield(pyc_queue *self, const pyc_queue_wish *wish)
 {
-    pyc_patience *patience = wish->patience;
+    int64_t end = pyc_clock_now() + SPIN_NS;
+    sched_yield();
+    return wish->is_ready(self, wish->what) && pyc_clock_now() < end;
+}
+
+static bool
+try(pyc_queue *self, const pyc_queue_wish *wish, pyc_patience *patience,
+    bool (*way)(pyc_queue *, const pyc_queue_wish *))
+{
     if (patience->skip > 0) {
         patience->skip--;
         return false;
     }
     bool done;
     if (pyc_only_thread()) {
-        done = becomes_ready(self, wish);
+        done = way(self, wish);
     }
     else {
         Py_BEGIN_ALLOW_THREADS
-        done = becomes_ready(self, wish);
+        done = way(self, wish);
         Py_END_ALLOW_THREADS
     }
     if (done) {
@@ -164,7 +174,8 @@ pyc_queue_wait(pyc_queue *self, const pyc_queue_wish *wish, int64_t deadline)
     if (deadline == 0) {
         return 0;
     }
-    if (spin(self, wish)) {
+    if (try(self, wish, &wish->patience->looking, look) ||
+        try(self, wish, &wish->patience->yielding, yield)) {
         return 1;
     }
     uint32_t word = pyc_gate_announce(wish->gate);
@@ -301,8 +312,8 @@ pyc_queue_raise_shut(pyc_ipc *state, PyObject *args)
     if (type == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
         PyErr_Clear();
         Py_XSETREF(module, PyImport_ImportModule("pyconc.queue"));
-        type = module == NULL ? NULL
-                              : PyObject_GetAttrString(module, "ShutDown");
+        type =
+            module == NULL ? NULL : PyObject_GetAttrString(module, "ShutDown");
     }
     if (type != NULL) {
         PyErr_SetObject(type, args);

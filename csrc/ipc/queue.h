@@ -34,11 +34,17 @@ typedef struct {
     uint32_t simple; /* a SimpleQueue: other errors when it is closed */
 } pyc_queue_memory;
 
-/* Whether it pays to look again and again for a moment before a sleep: not when
- * it was in vain the last times, as it is where the others need this CPU. */
+/* Whether a way of waiting pays: not for a while when it was in vain the last
+ * times, and for longer each time. */
 typedef struct {
     uint32_t skip, failures;
 } pyc_patience;
+
+/* What may be done for a moment before a sleep: to look again and again, where
+ * the others run on another CPU, and to let them have this one. */
+typedef struct {
+    pyc_patience looking, yielding;
+} pyc_patiences;
 
 typedef struct {
     pyc_shared shared;
@@ -46,7 +52,7 @@ typedef struct {
     pyc_link link;      /* in the state's list */
     pyc_link views;     /* of memory of this queue */
     PyObject *failures; /* a list: errors of items that get_many() took */
-    pyc_patience for_item, for_space, for_end;
+    pyc_patiences for_item, for_space, for_end;
     char is_open;   /* it is in the state's list */
     char is_closed; /* in this process */
     char is_used;
@@ -98,7 +104,7 @@ PyObject *pyc_queue_get_many(pyc_queue *self, Py_ssize_t most,
 /* What somebody waits for, at a gate. */
 typedef struct {
     pyc_gate *gate;
-    pyc_patience *patience;
+    pyc_patiences *patience;
     bool (*is_ready)(pyc_queue *, uint64_t what);
     uint64_t what;
 } pyc_queue_wish;

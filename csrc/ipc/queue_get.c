@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-#define RELEASE_LEAST (256 << 10) /* bytes that are worth letting others run */
+#define RELEASE_LEAST (256 << 10) /* bytes that are worth letting others run   \
+                                   */
 #define BATCH_MOST 256            /* items that are taken at once */
 #define BATCH_WEIGHT (1 << 20)    /* about their bytes */
 

@@ -16,10 +16,11 @@ typedef struct {
     PyObject *const *items;
     pyc_message **messages; /* NULL, or for each item a message or NULL */
     Py_ssize_t n, done;
+    bool waited; /* for a chunk, since the last item */
 } batch;
 
 /* How a look at the queue ended. */
-enum { ALL_IN, NO_SPACE, NOT_COPIED, SHUT };
+enum { ALL_IN, NO_SPACE, NO_CHUNK, NOT_COPIED, SHUT };
 
 static bool
 has_space(pyc_queue_memory *memory, const pyc_ring_cursor *in, uint64_t weight)
@@ -123,6 +124,10 @@ put_some(batch *self)
             break;
         }
         rc = append(queue, &cursor, message);
+        if (rc == -EAGAIN && !self->waited) {
+            rc = NO_CHUNK;
+            break;
+        }
         if (rc == -EAGAIN) {
             rc = make_room(self, &cursor, attempt++);
             if (rc == 0) {
@@ -133,6 +138,7 @@ put_some(batch *self)
             break;
         }
         attempt = 0;
+        self->waited = false;
         forget_parts(message);
         self->done++;
         if ((self->done - first) % COMMIT_EVERY == 0) {
@@ -150,8 +156,8 @@ tell_getters(pyc_queue *self, Py_ssize_t count)
     pyc_bells *bells = &memory->item_bells;
     atomic_thread_fence(memory_order_seq_cst);
     pyc_gate_open(&memory->items, count < INT32_MAX ? (int)count : INT32_MAX);
-    if (PYC_UNLIKELY(atomic_load_explicit(&bells->waiting,
-                                          memory_order_relaxed) != 0)) {
+    if (PYC_UNLIKELY(
+            atomic_load_explicit(&bells->waiting, memory_order_relaxed) != 0)) {
         pyc_bells_ring_now(self->shared.state, self->shared.block.arena, bells);
     }
 }
@@ -192,6 +198,11 @@ put_all(batch *self, int64_t deadline)
             if (pyc_message_copy(queue, self->messages[self->done]) < 0) {
                 return -1;
             }
+            continue;
+        }
+        if (rc == NO_CHUNK) {
+            pyc_queue_wait_for_piece(queue, PYC_CHUNK_SIZE, 0);
+            self->waited = true;
             continue;
         }
         pyc_message simple = {0};

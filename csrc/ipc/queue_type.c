@@ -128,10 +128,9 @@ static PyObject *
 queue_send(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *block = pyc_block_send(&as_queue(self)->shared.block);
-    return block == NULL
-               ? NULL
-               : Py_BuildValue("(Nii)", block, (int)getpid(),
-                               as_queue(self)->store.fd);
+    return block == NULL ? NULL
+                         : Py_BuildValue("(Nii)", block, (int)getpid(),
+                                         as_queue(self)->store.fd);
 }
 
 /* `pid` is 0 when the descriptor is this process's already. */
@@ -249,9 +248,8 @@ put_many(PyObject *self, PyObject *items, int64_t deadline)
     as_queue(self)->is_used = 1;
     Py_ssize_t n = PyTuple_GET_SIZE(all);
     int rc = n == 0 ? 0
-                    : pyc_queue_put(as_queue(self),
-                                    &PyTuple_GET_ITEM(all, 0), n, deadline,
-                                    &done);
+                    : pyc_queue_put(as_queue(self), &PyTuple_GET_ITEM(all, 0),
+                                    n, deadline, &done);
     Py_DECREF(all);
     if (rc < 0) {
         return NULL;
@@ -312,9 +310,7 @@ queue_get_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                PyObject *kwnames)
 {
     static const pyc_signature signature = {
-        "get_many",
-        {"n", "block", "timeout", "max_messages_to_get", NULL},
-        0};
+        "get_many", {"n", "block", "timeout", "max_messages_to_get", NULL}, 0};
     PyObject *values[4] = {NULL};
     int64_t deadline;
     if (check_open(self) < 0 ||
@@ -349,7 +345,8 @@ static PyObject *
 queue_empty(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     pyc_queue *queue = as_queue(self);
-    if (queue->is_closed && (queue->is_used || pyc_queue_shared(queue)->simple)) {
+    if (queue->is_closed &&
+        (queue->is_used || pyc_queue_shared(queue)->simple)) {
         PyErr_SetString(PyExc_OSError, "handle is closed");
         return NULL;
     }

@@ -137,8 +137,8 @@ read_header(pyc_store *store, const pyc_ring_cursor *cursor, pyc_record *record,
     if (!is_within(cursor, sizeof(*record))) {
         return PYC_CORRUPT;
     }
-    *where = (const char *)pyc_store_at(store, cursor->position,
-                                        sizeof(*record));
+    *where =
+        (const char *)pyc_store_at(store, cursor->position, sizeof(*record));
     if (*where == NULL) {
         return PYC_CORRUPT;
     }

@@ -74,16 +74,16 @@ typedef struct pyc_ipc {
     PyObject *OwnerDied; /* the exception */
     PyObject *reduce; /* pyconc.multiprocessing.handover.reduce, once needed */
     pyc_link arenas;  /* mapped by this interpreter */
-    struct pyc_arena *newest; /* where new blocks come from; may be NULL */
-    pthread_mutex_t guard;    /* of the arenas and what they count here, of
-                                 `kept` and `queues`: see guard.h */
+    struct pyc_arena *newest;     /* where new blocks come from; may be NULL */
+    pthread_mutex_t guard;        /* of the arenas and what they count here, of
+                                     `kept` and `queues`: see guard.h */
     _Atomic unsigned long forker; /* the thread that is forking, or 0 */
-    pyc_link kept;            /* memory that was sent and is let go of here */
-    pyc_link queues;          /* of this process */
+    pyc_link kept;   /* memory that was sent and is let go of here */
+    pyc_link queues; /* of this process */
     PyObject *packers[PYC_PACKERS]; /* that nobody uses */
     pyc_lock packers_lock;
-    int bell;                 /* a socket, -1: not opened yet */
-    int ringer;               /* a socket, -1: not opened yet */
+    int bell;   /* a socket, -1: not opened yet */
+    int ringer; /* a socket, -1: not opened yet */
     unsigned char bell_name[16];
     int pid; /* the process that the above is about */
 } pyc_ipc;

@@ -42,8 +42,8 @@ int
 pyc_store_map(pyc_store *self)
 {
     struct stat about;
-    uint32_t count = atomic_load_explicit(&self->extents->count,
-                                          memory_order_acquire);
+    uint32_t count =
+        atomic_load_explicit(&self->extents->count, memory_order_acquire);
     if (count > PYC_EXTENTS) {
         return PYC_CORRUPT;
     }
@@ -53,8 +53,7 @@ pyc_store_map(pyc_store *self)
     for (uint32_t i = atomic_load(&self->mapped); i < count; i++) {
         uint64_t start = i == 0 ? 0 : self->ends[i - 1];
         uint64_t end = end_of(self, i + 1);
-        if (end <= start || end % PAGE != 0 ||
-            end > (uint64_t)about.st_size) {
+        if (end <= start || end % PAGE != 0 || end > (uint64_t)about.st_size) {
             return PYC_CORRUPT;
         }
         void *memory = map(self, start, end);

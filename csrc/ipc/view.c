@@ -48,8 +48,9 @@ let_go(pyc_queue *queue, pyc_piece *piece, pyc_owner owner)
         atomic_fetch_and(&piece->holders, ~bit);
     }
     if (atomic_load(&piece->holders) == 0 &&
-        atomic_compare_exchange_strong(&piece->state, &nobodys,
-                                       PYC_STATE(PYC_HELD, pyc_arena_me(arena)))) {
+        atomic_compare_exchange_strong(
+            &piece->state, &nobodys,
+            PYC_STATE(PYC_HELD, pyc_arena_me(arena)))) {
         pyc_heap_free(heap, piece);
     }
 }

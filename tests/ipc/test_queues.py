@@ -259,10 +259,10 @@ def test_closed():
         queue.close()
         queue.join_thread()
         assert queue.empty()
-        for use in (lambda: queue.put(1), lambda: queue.get(), lambda: queue.put_many([1]), lambda: queue.get_many(),
-                    lambda: queue.put_nowait(1), lambda: queue.get_nowait()):
+        for name, args in (("put", [1]), ("get", []), ("put_many", [[1]]), ("get_many", []), ("put_nowait", [1]),
+                           ("get_nowait", [])):
             with pytest.raises(ValueError, match="is closed"):
-                use()
+                getattr(queue, name)(*args)
         queue = kind()
         with pytest.raises(AssertionError):
             queue.join_thread()
