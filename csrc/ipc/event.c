@@ -17,7 +17,7 @@ typedef struct {
 typedef struct {
     pyc_shared shared;
     pyc_luck luck;
-} event;
+} event_object;
 
 #define MEMORY PYC_MEMORY(self, event_memory)
 
@@ -50,7 +50,7 @@ static int
 wait_for_it(PyObject *self, uint32_t before, int64_t deadline)
 {
     uint32_t expected;
-    pyc_luck_watch(&((event *)self)->luck, &MEMORY->word, before);
+    pyc_luck_watch(&((event_object *)self)->luck, &MEMORY->word, before);
     while (pyc_flag_doze(&MEMORY->word, before, &expected)) {
         switch (pyc_sleep(&MEMORY->word, expected, deadline)) {
         case PYC_INTERRUPTED:
@@ -170,7 +170,7 @@ static PyType_Slot event_slots[] = {
 
 PyType_Spec pyc_event_spec = {
     .name = "pyconc._ipc.Event",
-    .basicsize = sizeof(event),
+    .basicsize = sizeof(event_object),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = event_slots,
 };
