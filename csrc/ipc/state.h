@@ -54,6 +54,8 @@ enum {
     X(event, pyc_event_spec)                                                   \
     X(barrier, pyc_barrier_spec)                                               \
     X(rwlock, pyc_rwlock_spec)                                                 \
+    X(quick_method, pyc_quick_method_spec)                                     \
+    X(quick_bound, pyc_quick_bound_spec)                                       \
     X(cell, pyc_cell_spec)                                                     \
     X(value, pyc_value_spec)                                                   \
     X(array, pyc_array_spec)                                                   \
@@ -80,8 +82,8 @@ typedef struct pyc_ipc {
     pyc_link queues;          /* of this process; the guard's, too */
     PyObject *packers[PYC_PACKERS]; /* that nobody uses */
     pyc_lock packers_lock;
-    int bell;                 /* a socket, -1: not opened yet */
-    int ringer;               /* a socket, -1: not opened yet */
+    int bell;   /* a socket, -1: not opened yet */
+    int ringer; /* a socket, -1: not opened yet */
     unsigned char bell_name[16];
     int pid; /* the process that the above is about */
 } pyc_ipc;
