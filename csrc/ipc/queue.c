@@ -145,8 +145,9 @@ static bool
 try(pyc_queue *self, const pyc_queue_wish *wish, pyc_patience *patience,
     bool (*way)(pyc_queue *, const pyc_queue_wish *))
 {
-    if (patience->skip > 0) {
-        patience->skip--;
+    uint32_t skip = pyc_load(patience->skip);
+    if (skip > 0) {
+        pyc_store(patience->skip, skip - 1);
         return false;
     }
     bool done;
@@ -158,13 +159,10 @@ try(pyc_queue *self, const pyc_queue_wish *wish, pyc_patience *patience,
         done = way(self, wish);
         Py_END_ALLOW_THREADS
     }
-    if (done) {
-        patience->failures = 0;
-    }
-    else {
-        patience->failures += patience->failures < 10;
-        patience->skip = (1u << patience->failures) - 1;
-    }
+    uint32_t failures = pyc_load(patience->failures);
+    failures = done ? 0 : failures + (failures < 10);
+    pyc_store(patience->failures, failures);
+    pyc_store(patience->skip, (1u << failures) - 1);
     return done;
 }
 
