@@ -42,11 +42,9 @@ get_item(PyObject *self, Py_ssize_t index)
     if (how == PYC_NOT_TAKEN) {
         return NULL;
     }
-    uint64_t bits =
-        pyc_item_load(SELF->at + index * SELF->width, SELF->width);
-    return pyc_value_give(SELF, how) < 0
-               ? NULL
-               : pyc_item_object(SELF->code[0], bits);
+    uint64_t bits = pyc_item_load(SELF->at + index * SELF->width, SELF->width);
+    return pyc_value_give(SELF, how) < 0 ? NULL
+                                         : pyc_item_object(SELF->code[0], bits);
 }
 
 static PyObject *
@@ -281,7 +279,8 @@ array_assign(PyObject *self, PyObject *key, PyObject *value)
     uint64_t bits;
     int done = 0;
     if (value == NULL) {
-        PyErr_SetString(PyExc_TypeError, "Array does not support item deletion");
+        PyErr_SetString(PyExc_TypeError,
+                        "Array does not support item deletion");
         return -1;
     }
     if (SELF->at != NULL && PyIndex_Check(key) &&

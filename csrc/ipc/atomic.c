@@ -41,7 +41,8 @@ is_signed(char code)
 static int
 is_narrow(char code)
 {
-    return code == 'i' || code == 'I' || (sizeof(long) == 4 && code != 'q' && code != 'Q');
+    return code == 'i' || code == 'I' ||
+           (sizeof(long) == 4 && code != 'q' && code != 'Q');
 }
 
 /* As the type has it: the result of arithmetic wraps around. */
@@ -125,8 +126,7 @@ change(PyObject *self, int operation, uint64_t operand)
     }
     uint64_t old = atomic_load(value);
     while (!atomic_compare_exchange_weak(
-        value, &old,
-        wrapped(SELF->code, result_of(operation, old, operand)))) {
+        value, &old, wrapped(SELF->code, result_of(operation, old, operand)))) {
     }
     return old;
 }
@@ -207,8 +207,8 @@ compare_exchange(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         as_bits(self, args[1], &desired) < 0) {
         return NULL;
     }
-    return PyBool_FromLong(atomic_compare_exchange_strong(
-        &MEMORY(self)->value, &expected, desired));
+    return PyBool_FromLong(atomic_compare_exchange_strong(&MEMORY(self)->value,
+                                                          &expected, desired));
 }
 
 /* Says that somebody will sleep; what to sleep on. */
@@ -366,10 +366,9 @@ static PyObject *
 atomic_repr(PyObject *self)
 {
     PyObject *value = load(self, NULL);
-    PyObject *repr =
-        value == NULL
-            ? NULL
-            : PyUnicode_FromFormat("AtomicInt('%c', %S)", SELF->code, value);
+    PyObject *repr = value == NULL ? NULL
+                                   : PyUnicode_FromFormat("AtomicInt('%c', %S)",
+                                                          SELF->code, value);
     Py_XDECREF(value);
     return repr;
 }
@@ -430,9 +429,12 @@ static PyGetSetDef getset[] = {
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_new, atomic_new},   {Py_tp_doc, (void *)atomic_doc},
-    {Py_tp_methods, methods},  {Py_tp_getset, getset},
-    {Py_tp_repr, atomic_repr}, PYC_SHARED_SLOTS,
+    {Py_tp_new, atomic_new},
+    {Py_tp_doc, (void *)atomic_doc},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, getset},
+    {Py_tp_repr, atomic_repr},
+    PYC_SHARED_SLOTS,
     {0, NULL},
 };
 

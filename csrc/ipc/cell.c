@@ -100,9 +100,12 @@ PyDoc_STRVAR(doc, "Cell(size)\n--\n\n"
                   "buffer.");
 
 static PyType_Slot slots[] = {
-    {Py_tp_new, cell_new},         {Py_tp_doc, (void *)doc},
-    {Py_tp_methods, methods},      PYC_SHARED_SLOTS,
-    {Py_bf_getbuffer, cell_buffer}, {Py_sq_length, cell_length},
+    {Py_tp_new, cell_new},
+    {Py_tp_doc, (void *)doc},
+    {Py_tp_methods, methods},
+    PYC_SHARED_SLOTS,
+    {Py_bf_getbuffer, cell_buffer},
+    {Py_sq_length, cell_length},
     {0, NULL},
 };
 

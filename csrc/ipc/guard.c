@@ -15,6 +15,19 @@ is_forking(pyc_ipc *state)
            PyThread_get_thread_ident();
 }
 
+/* Without the GIL, if the thread has it: who forks runs Python code with the
+ * guard, and needs it. */
+static void
+wait_for(pyc_ipc *state)
+{
+    PyThreadState *thread =
+        pyc_thread_state() == NULL ? NULL : PyEval_SaveThread();
+    pthread_mutex_lock(&state->guard);
+    if (thread != NULL) {
+        PyEval_RestoreThread(thread);
+    }
+}
+
 void
 pyc_guard_take(pyc_ipc *state)
 {
@@ -26,7 +39,9 @@ pyc_guard_take(pyc_ipc *state)
             PyErr_WriteUnraisable(NULL);
         }
     }
-    pthread_mutex_lock(&state->guard);
+    if (pthread_mutex_trylock(&state->guard) != 0) {
+        wait_for(state);
+    }
 }
 
 void
@@ -40,7 +55,7 @@ pyc_guard_give(pyc_ipc *state)
 void
 pyc_guard_before_fork(pyc_ipc *state)
 {
-    pthread_mutex_lock(&state->guard);
+    pyc_guard_take(state);
     atomic_store(&state->forker, PyThread_get_thread_ident());
     pyc_arenas_before_fork(state);
     pyc_queues_before_fork(state);

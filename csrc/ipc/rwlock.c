@@ -14,6 +14,7 @@
 
 typedef struct {
     _Atomic uint32_t word;  /* of the writer: see word.h */
+    _Atomic uint32_t begun; /* who has the word may have written */
     _Atomic uint32_t leave; /* to sleep on until readers leave: slots.h */
     pyc_bells bells;
     _Atomic uint32_t readers[READERS];
@@ -48,6 +49,7 @@ wake(PyObject *self, _Atomic uint32_t *word)
 static bool
 free_word(PyObject *self)
 {
+    atomic_store(&MEMORY->begun, 0);
     uint32_t was = pyc_word_free(&MEMORY->word);
     if ((was & PYC_SLEEPERS) != 0) {
         wake(self, &MEMORY->word);
@@ -99,17 +101,20 @@ is_read(PyObject *self)
     return false;
 }
 
-/* Takes the word if the writer is dead: who that was, else 0. */
-static pyc_owner
-take_over(PyObject *self)
+/* Takes the word if the writer is dead: whether that is so; *died: who it was,
+ * 0 when it had not begun to write. */
+static bool
+take_over(PyObject *self, pyc_owner *died)
 {
     pyc_arena *arena = PYC_ARENA(self);
     uint32_t seen = pyc_word_look(&MEMORY->word);
     pyc_owner owner = seen & PYC_OWNER;
-    return owner != 0 && pyc_arena_owner_is_dead(arena, owner) &&
-                   pyc_word_take_over(&MEMORY->word, seen, pyc_arena_me(arena))
-               ? owner
-               : 0;
+    if (owner == 0 || !pyc_arena_owner_is_dead(arena, owner) ||
+        !pyc_word_take_over(&MEMORY->word, seen, pyc_arena_me(arena))) {
+        return false;
+    }
+    *died = atomic_load(&MEMORY->begun) != 0 ? owner : 0;
+    return true;
 }
 
 static void
@@ -173,7 +178,9 @@ wait_for_readers(PyObject *self, int64_t deadline)
     }
 }
 
-/* A reader that found the writer dead writes first, for `recover`. */
+/* A reader that found the writer dead, who had begun, writes first, for
+ * `recover`; or stays one who writes, so that it can repair what is half
+ * changed. */
 static int
 inherit_to_read(PyObject *self, pyc_owner died)
 {
@@ -181,12 +188,13 @@ inherit_to_read(PyObject *self, pyc_owner died)
     if (rc == TAKEN) {
         rc = tell(self, died);
     }
-    if (rc == TAKEN || rc == PYC_TAKEN_BUT) {
-        int32_t at =
-            pyc_slots_take(readers(self), 0, pyc_arena_me(PYC_ARENA(self)));
-        pyc_store(SELF->last, at);
+    if (rc == TAKEN) {
+        pyc_store(SELF->last, pyc_slots_take(readers(self), 0,
+                                             pyc_arena_me(PYC_ARENA(self))));
     }
-    free_word(self);
+    if (rc != PYC_TAKEN_BUT) {
+        free_word(self);
+    }
     return rc;
 }
 
@@ -207,11 +215,13 @@ read_when_free(PyObject *self, int64_t deadline)
             }
         }
         int end = pyc_sleep(word, expected, deadline);
-        if (may_ask(self, end)) {
-            pyc_owner died = take_over(self);
+        pyc_owner died;
+        if (may_ask(self, end) && take_over(self, &died)) {
             if (died != 0) {
                 return inherit_to_read(self, died);
             }
+            free_word(self);
+            continue;
         }
         if (end == PYC_INTERRUPTED) {
             return FAILED;
@@ -232,11 +242,8 @@ wait_for_word(PyObject *self, int64_t deadline, pyc_owner *died)
     uint32_t seen;
     while (!pyc_word_step(&MEMORY->word, me, slept, &seen)) {
         int end = pyc_sleep(&MEMORY->word, seen, deadline);
-        if (may_ask(self, end)) {
-            *died = take_over(self);
-            if (*died != 0) {
-                return TAKEN;
-            }
+        if (may_ask(self, end) && take_over(self, died)) {
+            return TAKEN;
         }
         if (end == PYC_INTERRUPTED) {
             return FAILED;
@@ -250,22 +257,28 @@ wait_for_word(PyObject *self, int64_t deadline, pyc_owner *died)
     return TAKEN;
 }
 
+/* With the word: waits for readers, and writes. Of one who had begun to write
+ * none but such are left who look and leave at once. */
 static int
-write_when_free(PyObject *self, int64_t deadline)
+begin_to_write(PyObject *self, pyc_owner died, int64_t deadline)
 {
-    pyc_owner died = 0;
-    int rc = wait_for_word(self, deadline, &died);
-    if (rc != TAKEN) {
-        return rc;
-    }
-    rc = wait_for_readers(self, died != 0 ? PYC_NO_DEADLINE : deadline);
-    if (rc == TAKEN && died != 0) {
-        rc = tell(self, died);
+    int rc = wait_for_readers(self, died != 0 ? PYC_NO_DEADLINE : deadline);
+    if (rc == TAKEN) {
+        atomic_store(&MEMORY->begun, 1);
+        rc = died != 0 ? tell(self, died) : TAKEN;
     }
     if (rc != TAKEN && rc != PYC_TAKEN_BUT) {
         free_word(self);
     }
     return rc;
+}
+
+static int
+write_when_free(PyObject *self, int64_t deadline)
+{
+    pyc_owner died = 0;
+    int rc = wait_for_word(self, deadline, &died);
+    return rc == TAKEN ? begin_to_write(self, died, deadline) : rc;
 }
 
 static int
@@ -341,21 +354,22 @@ rwlock_attempt_word(PyObject *self, PyObject *Py_UNUSED(ignored))
     pyc_owner died = 0;
     int rc = wait_for_word(self, 1, &died);
     if (rc == TAKEN && died != 0) {
-        rc = tell(self, died);
-        if (rc == FAILED) {
-            free_word(self);
-        }
+        rc = begin_to_write(self, died, PYC_NO_DEADLINE);
     }
     return result_of(rc);
 }
 
 static PyObject *
-rwlock_is_read(PyObject *self, PyObject *Py_UNUSED(ignored))
+rwlock_attempt_write(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     if (is_read(self) && pyc_owner_may_ask(&SELF->looked)) {
         bury_readers(self);
     }
-    return PyBool_FromLong(is_read(self));
+    if (is_read(self)) {
+        Py_RETURN_FALSE;
+    }
+    atomic_store(&MEMORY->begun, 1);
+    Py_RETURN_TRUE;
 }
 
 static PyObject *
@@ -405,11 +419,13 @@ rwlock_receive(PyObject *type, PyObject *const *args, Py_ssize_t nargs)
 PyDoc_STRVAR(acquire_read_doc,
 "acquire_read($self, /, block=True, timeout=None)\n--\n\n"
 "Waits until nobody writes or wants to, and reads: True, or False when block is\n"
-"false or timeout seconds have passed. OwnerDied, with the lock taken, when the\n"
-"process that wrote has died, unless the lock has a recover=.");
+"false or timeout seconds have passed. OwnerDied when the process that wrote has\n"
+"died, unless the lock has a recover=: with the lock taken to write, so that what\n"
+"is half changed can be repaired before release_write().");
 PyDoc_STRVAR(acquire_write_doc,
 "acquire_write($self, /, block=True, timeout=None)\n--\n\n"
-"Waits until nobody reads or writes, and writes: as acquire_read().");
+"Waits until nobody reads or writes, and writes: as acquire_read(), with\n"
+"OwnerDied, too.");
 PyDoc_STRVAR(release_read_doc,
 "release_read($self, /)\n--\n\n"
 "This process reads no longer. ValueError when it does not read.");
@@ -432,8 +448,9 @@ static PyMethodDef rwlock_methods[] = {
     {"_attempt_word", rwlock_attempt_word, METH_NOARGS,
      "_attempt_word($self, /)\n--\n\n"
      "Keeps new readers and writers away, if nobody does."},
-    {"_is_read", rwlock_is_read, METH_NOARGS,
-     "_is_read($self, /)\n--\n\nWhether anybody reads."},
+    {"_attempt_write", rwlock_attempt_write, METH_NOARGS,
+     "_attempt_write($self, /)\n--\n\n"
+     "Writes, if nobody reads any longer, after _attempt_word()."},
     {"_is_written", rwlock_is_written, METH_NOARGS,
      "_is_written($self, /)\n--\n\nWhether anybody writes, or wants to."},
     {"arm", rwlock_arm, METH_NOARGS,

@@ -79,8 +79,8 @@ find_item(shareable *self, Py_ssize_t index, const char *out_of_range,
     found->data = found->mapping->memory + self->data + begin;
     found->room = (Py_ssize_t)(end - begin);
     found->format = found->mapping->memory + self->formats + 8 * index;
-    found->code = found->mapping->memory + self->formats + 8 * self->length +
-                  index;
+    found->code =
+        found->mapping->memory + self->formats + 8 * self->length + index;
     return 0;
 }
 

@@ -145,8 +145,9 @@ snapshot_write(PyObject *self, PyObject *data)
     }
     size_t size = (size_t)view.len;
     if (size > SELF->capacity) {
-        PyErr_Format(PyExc_ValueError, "%zu bytes are more than the %zu there "
-                                       "is room for",
+        PyErr_Format(PyExc_ValueError,
+                     "%zu bytes are more than the %zu there "
+                     "is room for",
                      size, SELF->capacity);
     }
     else {

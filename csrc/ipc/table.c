@@ -195,8 +195,8 @@ pyc_table_adopt(pyc_ipc *state, pyc_arena *arena)
          !change(entry, reserved,
                  PYC_PLACE_STATE(state->pid, PYC_PLACE_BUSY)))) {
         place = claim(arena);
-        pyc_arena_each_block(arena, mark_held, place);
     }
+    pyc_arena_each_block(arena, mark_held, place); /* new since then, too */
     introduce(state, arena, place);
 }
 

@@ -133,9 +133,8 @@ pyc_item_bits(char code, PyObject *value, uint64_t *bits)
 int
 pyc_value_wait(pyc_value *self)
 {
-    PyObject *taken = self->rlock != NULL
-                          ? pyc_rlock_enter(self->lock, NULL)
-                          : PyObject_CallNoArgs(self->acquire);
+    PyObject *taken = self->rlock != NULL ? pyc_rlock_enter(self->lock, NULL)
+                                          : PyObject_CallNoArgs(self->acquire);
     Py_XDECREF(taken);
     return taken == NULL ? PYC_NOT_TAKEN : PYC_CALLED;
 }
@@ -147,9 +146,8 @@ pyc_value_called(pyc_value *self, int how)
         return -1;
     }
     PyObject *raised = pyc_take_exception();
-    PyObject *given = self->rlock != NULL
-                          ? pyc_rlock_release(self->lock, NULL)
-                          : PyObject_CallNoArgs(self->release);
+    PyObject *given = self->rlock != NULL ? pyc_rlock_release(self->lock, NULL)
+                                          : PyObject_CallNoArgs(self->release);
     Py_XDECREF(given);
     if (raised != NULL) {
         pyc_put_exception(raised);
@@ -383,9 +381,8 @@ get_value(PyObject *self, void *Py_UNUSED(closure))
         return NULL;
     }
     uint64_t bits = pyc_item_load(SELF->at, SELF->width);
-    return pyc_value_give(SELF, how) < 0
-               ? NULL
-               : pyc_item_object(SELF->code[0], bits);
+    return pyc_value_give(SELF, how) < 0 ? NULL
+                                         : pyc_item_object(SELF->code[0], bits);
 }
 
 static int
@@ -411,8 +408,8 @@ set_value(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
 }
 
 static PyGetSetDef value_getset[] = {
-    {"value", get_value, set_value, "The value, read or written under the lock.",
-     NULL},
+    {"value", get_value, set_value,
+     "The value, read or written under the lock.", NULL},
     {NULL},
 };
 

@@ -17,11 +17,11 @@ char *pyc_memory_of(pyc_ipc *state, PyObject *memory, size_t *size);
 typedef struct {
     PyObject_HEAD
     pyc_ipc *state;
-    PyObject *obj;    /* the ctypes object; NULL before _bind() */
+    PyObject *obj; /* the ctypes object; NULL before _bind() */
     PyObject *lock;
     PyObject *acquire; /* its methods */
     PyObject *release;
-    PyObject *memory; /* a Cell or Segment, or None: `obj` lies elsewhere */
+    PyObject *memory;    /* a Cell or Segment, or None: `obj` lies elsewhere */
     pyc_ipc_lock *rlock; /* `lock`, if it is an RLock of ours */
     char *at;            /* where the items are; NULL: ask `obj` */
     Py_ssize_t length;
@@ -49,7 +49,8 @@ pyc_value_take(pyc_value *self)
                 return PYC_HAD_IT;
             }
         }
-        else if (PYC_LIKELY(pyc_word_try(word, pyc_arena_me(PYC_ARENA(lock))))) {
+        else if (PYC_LIKELY(
+                     pyc_word_try(word, pyc_arena_me(PYC_ARENA(lock))))) {
             return PYC_TAKEN;
         }
     }

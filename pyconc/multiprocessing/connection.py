@@ -4,13 +4,14 @@
 A Connection is the standard library's, its other end may be, too. An end whose message is half read or half written by
 a coroutine that was cancelled goes on with that message, whoever uses it next.
 """
+import copyreg
 import errno
 import io
 import os
 import select
 import socket
 import struct
-from collections import deque
+from collections import ChainMap, deque
 from math import ceil
 from multiprocessing import connection as _standard
 from multiprocessing import reduction
@@ -31,6 +32,8 @@ class _Pickler(reduction.ForkingPickler):
     def __init__(self):
         self.file = io.BytesIO()
         super().__init__(self.file)
+        # What is registered later counts, too.
+        self.dispatch_table = ChainMap(self._extra_reducers, copyreg.dispatch_table)
 
 
 _picklers = []      # that nobody uses

@@ -7,6 +7,7 @@ with views of the memory in use changes nothing and says why; an array of numpy'
 its name when somebody asks for it: a program that is killed before leaves nothing, whatever became of its tracker.
 The items of a ShareableList are read and written in C.
 """
+import _posixshmem
 import errno
 import os
 import struct
@@ -17,8 +18,6 @@ from itertools import accumulate
 from multiprocessing import resource_tracker
 from multiprocessing import shared_memory as _standard
 from types import GenericAlias
-
-import _posixshmem
 
 from pyconc import _ipc
 
@@ -35,7 +34,7 @@ def _make_filename():
 
 
 def _tell_tracker(command, name):
-    """register() or unregister() of the resource tracker: one write where it is running; the standard library has two."""
+    """register() or unregister() of the resource tracker, in one write where it is running instead of two."""
     tracker = resource_tracker._resource_tracker
     if tracker._fd is not None and name.isascii() and ":" not in name and "\n" not in name and len(name) < 256:
         try:

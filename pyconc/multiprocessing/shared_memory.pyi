@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 from collections.abc import Iterable
 from types import GenericAlias
-from typing import Any, Generic, Self, SupportsIndex, TypeVar
+from typing import Any, Generic, SupportsIndex, TypeVar
 
 from pyconc import _ipc
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ctypes import Array as _CArray
 from ctypes import _CData, _SimpleCData
 from typing import Any, Generic, Literal, Protocol, SupportsIndex, TypeVar, overload
@@ -70,11 +70,11 @@ class SynchronizedBase(Generic[_T]):
     def get_obj(self) -> Any: ...
     def get_lock(self) -> Any: ...
 
-class Synchronized(_ipc.Value, SynchronizedBase[_T]):   # type: ignore[misc]
+class Synchronized(_ipc.Value, SynchronizedBase[_T]):
     value: _T
     def __init__(self, obj: _SimpleCData[_T], lock: _Lock | None = None, ctx: _Context | None = None) -> None: ...
 
-class SynchronizedArray(_ipc.Array, SynchronizedBase[_T]):  # type: ignore[misc]
+class SynchronizedArray(_ipc.Array, SynchronizedBase[_T]):
     def __init__(self, obj: _CArray[Any], lock: _Lock | None = None, ctx: _Context | None = None) -> None: ...
     @overload
     def __getitem__(self, key: SupportsIndex, /) -> _T: ...
@@ -84,7 +84,6 @@ class SynchronizedArray(_ipc.Array, SynchronizedBase[_T]):  # type: ignore[misc]
     def __setitem__(self, key: SupportsIndex, value: _T, /) -> None: ...
     @overload
     def __setitem__(self, key: slice, value: Iterable[_T], /) -> None: ...
-    def __iter__(self) -> Iterator[_T]: ...
 
 class SynchronizedString(SynchronizedArray[bytes]):
     value: bytes

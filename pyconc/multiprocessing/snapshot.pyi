@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 from ctypes import _CData
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from typing_extensions import Buffer
 

@@ -326,18 +326,19 @@ class Barrier(_ipc.Barrier):
 
 class _Side:
     """One side of a ReadWriteLock, with the methods of a Lock."""
-    __slots__ = ("acquire", "acquire_async", "release")
+    __slots__ = ("acquire", "acquire_async", "release", "_release_of_dead")
 
-    def __init__(self, acquire, acquire_async, release):
+    def __init__(self, acquire, acquire_async, release, release_of_dead):
         self.acquire = acquire
         self.acquire_async = acquire_async
         self.release = release
+        self._release_of_dead = release_of_dead
 
     def __enter__(self):
         try:
             return self.acquire()
         except OwnerDied:
-            self.release()
+            self._release_of_dead()
             raise
 
     def __exit__(self, *args):
@@ -347,7 +348,7 @@ class _Side:
         try:
             return await self.acquire_async()
         except OwnerDied:
-            self.release()
+            self._release_of_dead()
             raise
 
     async def __aexit__(self, *args):
@@ -359,19 +360,20 @@ class ReadWriteLock(_ipc.ReadWriteLock):
     `with lock.reader`, `with lock.writer`, `async with ...`.
 
     Who wants to write keeps new readers away. A reader that dies is forgotten; a writer that dies leaves the lock to
-    the next as a Lock. recover= is called while nobody else reads or writes.
+    the next as a Lock: even a reader that gets an OwnerDied has it to write then. recover= is called while nobody else
+    reads or writes.
     """
     __slots__ = ()
 
     @property
     def reader(self):
         """The lock, to read."""
-        return _Side(self.acquire_read, self.acquire_read_async, self.release_read)
+        return _Side(self.acquire_read, self.acquire_read_async, self.release_read, self.release_write)
 
     @property
     def writer(self):
         """The lock, to write."""
-        return _Side(self.acquire_write, self.acquire_write_async, self.release_write)
+        return _Side(self.acquire_write, self.acquire_write_async, self.release_write, self.release_write)
 
     async def acquire_read_async(self, timeout=None):
         """acquire_read() as a coroutine of any asyncio loop."""
@@ -385,7 +387,7 @@ class ReadWriteLock(_ipc.ReadWriteLock):
         taken = False
         try:
             left = None if end is None else max(end - monotonic(), 0)
-            taken = await _acquired(lambda: not self._is_read(), self, left)
+            taken = await _acquired(self._attempt_write, self, left)
         finally:
             if not taken:
                 self.release_write()

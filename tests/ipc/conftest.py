@@ -24,7 +24,8 @@ class Child:
     def run(self, function):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            result = function(self) if function.__code__.co_argcount else function()
+            takes = function.__code__.co_argcount - len(function.__defaults__ or ())
+            result = function(self) if takes else function()
         except BaseException as error:
             result = f"{type(error).__name__}: {error}"
         self.theirs.send(("result", result))
@@ -34,11 +35,11 @@ class Child:
         self.theirs.send(("told", None))
 
     def wait_told(self):
-        assert self.ours.poll(60), "the child does not get there"
+        assert self.ours.poll(60), f"the child does not get there: {self.process}"
         assert self.ours.recv() == ("told", None)
 
     def result(self, timeout=60):
-        assert self.ours.poll(timeout), "the child hangs"
+        assert self.ours.poll(timeout), f"the child hangs: {self.process}"
         kind, result = self.ours.recv()
         assert kind == "result", kind
         self.process.join(60)

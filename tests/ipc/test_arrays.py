@@ -252,7 +252,8 @@ def test_they_travel_at_any_time(start):
     here, there = context.Pipe()
     child = context.Process(target=fill, args=(there,))
     child.start()
-    arrays = [Array("i", 10), RawArray("d", 10), Array("d", 3000), RawArray("h", 3000), Array(ctypes.c_int, 3, lock=Lock())]
+    arrays = [Array("i", 10), RawArray("d", 10), Array("d", 3000), RawArray("h", 3000),
+              Array(ctypes.c_int, 3, lock=Lock())]
     here.send(arrays)
     assert here.recv() == [10, 10, 3000, 3000, 3]
     child.join()

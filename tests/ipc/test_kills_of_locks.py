@@ -95,11 +95,10 @@ class World:
         try:
             self.rw.acquire_read()
         except OwnerDied:
-            self.rw.release_read()
-            self.rw.acquire_write()
             self.repair(PAIR_OF_RW)
             self.rw.release_write()
         else:
+            assert self.board[PAIR_OF_RW] == self.board[PAIR_OF_RW + 1]
             self.rw.release_read()
 
     def take_unit(self):
@@ -254,13 +253,15 @@ def test_all_die_and_one_is_left():
 @pytest.mark.stress
 def test_no_notification_is_lost():
     """Whoever notifies knows that somebody waited; of two who wait, one is killed at any time."""
-    condition, board = Condition(), Board()
+    condition, board = Condition(), Board()     # board[at]: that one waits, or will before it lets go of the lock
 
     def wait(at):
         while True:
             try:
                 with condition:
+                    board[at] = 1
                     condition.wait()
+                    board[at] = 0
                     board[2] += 1
             except OwnerDied:
                 pass
@@ -275,7 +276,7 @@ def test_no_notification_is_lost():
                     condition.acquire()
                 except OwnerDied:
                     pass
-                if condition._waiting() >= 2:
+                if board[0] and board[1]:
                     break
                 condition.release()
                 time.sleep(0.0005)
@@ -284,11 +285,13 @@ def test_no_notification_is_lost():
             if random.random() < 0.5:
                 condition.release()
                 time.sleep(random.random() * 0.0002)
-                workers.replace(0)
+                workers.kill(0)
             else:
                 os.kill(workers.pids[0], signal.SIGKILL)
                 condition.release()
-                workers.replace(0)
+                workers.kill(0)
+            board[0] = 0
+            workers.pids[0] = workers.start(0)
             deadline = time.monotonic() + STUCK
             while board[2] == before:
                 assert time.monotonic() < deadline, "nobody heard"

@@ -498,7 +498,7 @@ def test_a_task_waits_for_a_process(kind, child):
         assert await lock.acquire_async(timeout=0.1) is False
         assert len(steps) > 5
         holder.ours.send("go")
-        assert await asyncio.wait_for(lock.acquire_async(), 30) is True
+        assert await lock.acquire_async(timeout=30) is True
         lock.release()
         counting.cancel()
 

@@ -14,8 +14,8 @@ from pyconc.multiprocessing.shared_memory import ShareableList, SharedMemory
 
 STARTS = ["fork", "spawn", "forkserver"]
 starts = pytest.mark.parametrize("start", STARTS)
-CONTENT = ["howdy", b"HoWdY", -273.154, 100, None, True, 42, "", b"", False, 2**63 - 1, -2**63, float("inf"), "é", "x" * 7,
-           "x" * 8, "x" * 9]
+CONTENT = ["howdy", b"HoWdY", -273.154, 100, None, True, 42, "", b"", False, 2**63 - 1, -2**63, float("inf"), "é",
+           "x" * 7, "x" * 8, "x" * 9]
 modules = [pytest.param(standard, id="standard"), pytest.param(shared_memory, id="pyconc")]
 
 
@@ -54,7 +54,8 @@ def test_its_memory_is_byte_for_byte_the_standard_librarys(make):
     ours, theirs = make(CONTENT), make(CONTENT, of=standard)
     assert bytes(ours.shm.buf) == bytes(theirs.shm.buf)
     assert ours.format == theirs.format
-    for position, value in ((3, 5), (0, "other"), (1, b"ab"), (2, 7), (6, None), (4, 1.5), (5, False), (8, "text"), (9, 8)):
+    for position, value in ((3, 5), (0, "other"), (1, b"ab"), (2, 7), (6, None), (4, 1.5), (5, False), (8, "text"),
+                            (9, 8)):
         ours[position] = theirs[position] = value
         assert bytes(ours.shm.buf) == bytes(theirs.shm.buf), (position, value)
         assert ours[position] == theirs[position] == value
@@ -170,8 +171,8 @@ def test_it_does_not_keep_the_memory_from_being_closed(make):
         assert items.shm.name not in maps.read()
 
 
-@pytest.mark.parametrize("offset, value", [(0, -1), (0, 2**62), (0, 1000), (8, -8), (8, 4), (16, 2**40), (16, -5), (32, 2**62),
-                                           (32, -1)])
+@pytest.mark.parametrize("offset, value", [(0, -1), (0, 2**62), (0, 1000), (8, -8), (8, 4), (16, 2**40), (16, -5),
+                                           (32, 2**62), (32, -1)])
 def test_a_corrupt_list_is_an_error(make, offset, value):
     items = make([1, "abc", 2.5])
     struct.pack_into("q", items.shm.buf, offset, value)

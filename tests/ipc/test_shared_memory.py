@@ -68,8 +68,8 @@ def test_names_cannot_be_guessed():
     assert all(len(name) == len("/psm_") + 32 for name in names)
 
 
-@pytest.mark.parametrize("bad", [{"size": -1}, {"create": True, "size": -5}, {"create": True}, {"create": True, "size": 0}, {},
-                                 {"name": None, "create": False}])
+@pytest.mark.parametrize("bad", [{"size": -1}, {"create": True, "size": -5}, {"create": True},
+                                 {"create": True, "size": 0}, {}, {"name": None, "create": False}])
 def test_bad_arguments_are_refused_as_the_standard_ones(bad):
     with pytest.raises(ValueError) as theirs:
         standard.SharedMemory(**bad)

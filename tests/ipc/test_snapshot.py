@@ -76,7 +76,8 @@ def test_dtypes():
         number.write([1, 2])
 
 
-@pytest.mark.parametrize("spec, value", [(10, b"12"), (100_000, b"12"), (Position, Position(1)), (ctypes.c_int * 2, None)])
+@pytest.mark.parametrize("spec, value", [(10, b"12"), (100_000, b"12"), (Position, Position(1)),
+                                         (ctypes.c_int * 2, None)])
 def test_pickles_share(spec, value):
     snapshot = Snapshot(spec, value)
     other = pickle.loads(pickle.dumps(snapshot))

@@ -86,6 +86,8 @@ let_go(void)
     pyc_lock_free(&GHOST->lock[model_me]);
 }
 
+static void one_token(int me);
+
 /* As condition_wait() does. */
 static bool
 await(int64_t deadline)
@@ -97,6 +99,9 @@ await(int64_t deadline)
     bool notified = pyc_condition_leave(&wait);
     pyc_lock_retake(PYC_CONDITION_LOCK(ME), wait.who, wait.depth);
     has_it();
+    if (model_current()->run == one_token) {
+        model_spare(); /* or it may take a notification with it */
+    }
     pyc_condition_end(&wait, notified && failed);
     GHOST->heard += notified && !failed;
     MODEL_CHECK(GHOST->heard <= GHOST->notified,
@@ -126,9 +131,12 @@ take_token(int64_t deadline)
            taken) {
         taken = await(deadline);
     }
-    uint32_t now = atomic_load_explicit(&MEMORY->tokens, memory_order_relaxed);
-    taken = now > 0;
+    if (model_current()->run == one_token) {
+        model_spare();
+    }
     if (taken) {
+        uint32_t now =
+            atomic_load_explicit(&MEMORY->tokens, memory_order_relaxed);
         atomic_store_explicit(&MEMORY->tokens, now - 1, memory_order_relaxed);
     }
     let_go();
@@ -171,6 +179,18 @@ one_of_two_late(int me)
     }
 }
 
+/* One token for two: who has it puts it back. */
+static void
+one_token(int me)
+{
+    if (me == 0) {
+        put_tokens(1, 1);
+    }
+    else if (take_token(PYC_NO_DEADLINE)) {
+        put_tokens(1, 1);
+    }
+}
+
 static void
 nothing_left(void)
 {
@@ -198,8 +218,10 @@ static const model_scenario scenarios[] = {
              .run = both_at_once),
     SCENARIO(.name = "late", .processes = 3, .setup = set_up,
              .run = one_of_two_late),
-    SCENARIO(.name = "interrupted", .processes = 3, .setup = set_up,
-             .interrupts = 1, .run = both_at_once),
+    SCENARIO(.name = "passed_on", .processes = 3, .setup = set_up,
+             .interrupts = 1, .run = one_token),
+    SCENARIO(.name = "inherit", .processes = 3, .setup = set_up, .kills = 1,
+             .immortal = 1 | 4, .run = one_token),
     SCENARIO(.name = "kill_waiter", .processes = 3, .setup = set_up, .kills = 1,
              .immortal = 1, .run = one_by_one),
     SCENARIO(.name = "kill_both", .processes = 3, .setup = set_up, .kills = 1,

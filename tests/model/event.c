@@ -27,6 +27,7 @@ set_up(void)
 static void
 set(void)
 {
+    model_point(MODEL_SITE("sets it"));
     GHOST->begun++;
     event_set(ME, NULL);
     GHOST->done++;

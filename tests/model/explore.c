@@ -392,6 +392,7 @@ model_main(const char *name, const model_scenario *scenarios, size_t count,
 {
     int result = 0;
     bool any = false;
+    model_catch_faults();
     for (size_t i = 0; i < count; i++) {
         bool wanted = argc < 2;
         for (int j = 1; j < argc; j++) {

@@ -68,6 +68,10 @@ int model_main(const char *name, const model_scenario *scenarios, size_t count,
 /* Who runs: 0 ... */
 extern int model_me;
 bool model_alive(int process);
+/* No compiler moves what came before behind this: back in the interpreter. */
+void model_return(void);
+/* Who runs is not killed from here on. */
+void model_spare(void);
 int model_killed(void);
 /* Of the scenario that runs, for bodies that several share. */
 const model_scenario *model_current(void);

@@ -19,6 +19,16 @@ pyc_clock_now(void)
     return model_time;
 }
 
+static bool model_signalled; /* the handler raises */
+
+int
+PyErr_CheckSignals(void)
+{
+    bool raises = model_signalled;
+    model_signalled = false;
+    return raises ? -1 : 0;
+}
+
 int
 pyc_futex_wait_shared(_Atomic uint32_t *word, uint32_t expected,
                       int64_t deadline)
@@ -26,6 +36,7 @@ pyc_futex_wait_shared(_Atomic uint32_t *word, uint32_t expected,
     switch (model_sleep(MODEL_SITE("until it changes"), word, expected,
                         deadline < PYC_SLICE)) {
     case PYC_INTERRUPTED:
+        model_signalled = true;
         return -EINTR;
     case PYC_SLICE_OVER:
     case PYC_TOO_LATE:

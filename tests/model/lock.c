@@ -53,6 +53,7 @@ acquire(int64_t deadline)
                 "nobody is told that the owner died");
     MODEL_CHECK(taken == 1 || model_killed() > 0, "nobody has died");
     GHOST->holder = model_me;
+    model_return();
     return true;
 }
 

@@ -27,6 +27,7 @@ class Model:
 
 
 MUTEX = "ipc/mutex.c"
+WORD, RING = "ipc/word.h", "ipc/ring.c"
 FEW_SPINS = Edit(MUTEX, "enum { SPINS = 100 };", "enum { SPINS = 1 };")
 ALL_SLEEP = "all sleep, though nobody was killed"
 BLOCK, TABLE, LAYOUT = "ipc/block.c", "ipc/table.c", "ipc/layout.h"
@@ -95,17 +96,98 @@ MODELS = {
         FEW_SPINS,
         Edit("ipc/ring.h", "#define PYC_CHUNK_SIZE (UINT64_C(65536) - PYC_PIECE_UNIT)",
                            "#define PYC_CHUNK_SIZE model_chunk\nextern uint64_t model_chunk;"),
-        Edit("ipc/store.h", "#define PYC_EXTENTS 96", "#define PYC_EXTENTS 3"),
+        Edit("ipc/store.h", "#define PYC_EXTENTS 96", "#define PYC_EXTENTS 5"),
         Edit("ipc/store.c", "#define PAGE UINT64_C(4096)", "#define PAGE UINT64_C(64)"),
         Edit("ipc/heap.c", "#define SPLIT_LEAST 4096 ", "#define SPLIT_LEAST 64 "),
         Edit("ipc/heap.c", "#define LOOK_FIRST 32 ", "#define LOOK_FIRST 1 "),
         Edit("ipc/heap.c", "#define GROW_LEAST (UINT64_C(256) << 10)", "#define GROW_LEAST UINT64_C(64)"),
-        Edit("ipc/queue.c", "if (spin(self, wish)) {", "if (false) {"),
-    ), beside=("ipc/queue.c", "ipc/ring.c", "ipc/heap.c", "ipc/gate.c", "ipc/mutex.c", "ipc/sleep.c")),
-    "semaphore": Model(),
-    "event": Model(),
+        Edit("ipc/queue.c", "    if (try(self, wish, &wish->patience->looking, look) ||\n"
+                            "        try(self, wish, &wish->patience->yielding, yield)) {", "    if (false) {"),
+    ), beside=("ipc/queue.c", "ipc/ring.c", "ipc/heap.c", "ipc/gate.c", "ipc/mutex.c", "ipc/sleep.c"), broken=(
+        Broken("puts_without_the_mutex", "two_to_one", "failed|lost|twice|all sleep", (
+            Edit("ipc/queue_put.c", "    pyc_mutex_lock(self->queue->shared.block.arena, &memory->putting);\n", ""),
+            Edit("ipc/queue_put.c", "    pyc_mutex_unlock(&memory->putting);\n", ""))),
+        Broken("gets_without_the_mutex", "one_to_two", "twice", (
+            Edit("ipc/queue_get.c", "    pyc_ring_load(&memory->ring.out, &cursor);\n    int rc = take_next",
+                                    "    pyc_mutex_unlock(&memory->getting);\n"
+                                    "    pyc_ring_load(&memory->ring.out, &cursor);\n    int rc = take_next"),)),
+        Broken("changes_an_end_in_place", "kill_consumer", "failed|twice|lost|fault", (
+            Edit(RING, "(LOAD(end->word) & 1) ^ 1", "LOAD(end->word) & 1"),)),
+        Broken("commits_before_the_rest", "kill_buffered", "failed|twice|lost|fault|all sleep", (
+            Edit(RING, "cursor->number << 1 | place,\n                          memory_order_release",
+                       "cursor->number << 1 | place,\n                          memory_order_relaxed"),)),
+        Broken("frees_a_chunk_too_early", "one_to_one_chunks", "a chunk that is needed is free", (
+            Edit(RING, "    cursor->left = cursor->chunk + 1;\n",
+                       "    pyc_heap_free(&self->heap, (pyc_piece *)pyc_store_at(store, cursor->chunk, HEADER));\n"),)),
+        Broken("reclaims_what_is_needed", "one_to_one_chunks", "failed|twice|lost|fault|needed", (
+            Edit(RING, "(number <= out.first || number >= in.first)", "true"),)),
+        Broken("tells_no_getter", "one_to_one", ALL_SLEEP, (
+            Edit("ipc/queue_put.c", "        tell_getters(self->queue, self->done - before);\n", ""),)),
+        Broken("tells_no_putter", "one_to_one_small", ALL_SLEEP, (
+            Edit("ipc/queue_get.c", "    pyc_gate_open(&memory->space, memory->max_bytes == 0 ? count : INT32_MAX);\n",
+                                    ""),)),
+        Broken("sleeps_without_a_look", "one_to_one", ALL_SLEEP, (
+            Edit("ipc/queue.c", "    if (wish->is_ready(self, wish->what)) {\n        return 1;\n    }\n    int rc",
+                                "    int rc"),)),
+        Broken("forgets_who_sleeps", "one_to_two", ALL_SLEEP, (
+            Edit("ipc/gate.c", "if (pyc_futex_wake_shared(&self->word, count) < count) {",
+                               "if (pyc_futex_wake_shared(&self->word, count) <= count) {"),)),
+        Broken("announces_nothing_new", "one_to_two", ALL_SLEEP, (
+            Edit("ipc/gate.c", "&word, (word + 2) | 1)) {", "&word, word | 1)) {"),
+            Edit("ipc/gate.c", "return (word + 2) | 1;", "return word | 1;"))),
+    )),
+    "semaphore": Model(broken=(
+        Broken("gives_up_without_a_second_look", "counts_late", ALL_SLEEP, (
+            Edit("ipc/semaphore.c", "    else if (pyc_count_leave(&MEMORY->word)) {",
+                                    "    else if (pyc_count_value(&MEMORY->word) == 0) {\n"
+                                    "        pyc_count_doze(&MEMORY->word);\n    }\n    else {"),)),
+        Broken("keeps_a_wake_for_itself", "counts_signal", ALL_SLEEP, (
+            Edit("ipc/count.h", "*pass_on = slept && units > 1;", "*pass_on = false;"),)),
+        Broken("takes_without_compare", "counts", "more have a unit", (
+            Edit("ipc/count.h", "if (atomic_compare_exchange_weak(word, &now, left)) {",
+                                "if (atomic_store(word, left), true) {"),)),
+        Broken("forgets_others", "owned_signal", ALL_SLEEP, (
+            Edit("ipc/semaphore.c", "        if (slept) {\n            care_for_others(self);\n        }\n", ""),)),
+        Broken("sleeps_without_a_look", "owned", ALL_SLEEP, (
+            Edit("ipc/semaphore.c", "        uint32_t expected = doze(self);\n        if (take(",
+                                    "        uint32_t expected = doze(self);\n        if (slept && take("),)),
+        Broken("leaves_the_dead_their_units", "owned_kill", "all sleep after the slices", (
+            Edit("ipc/semaphore.c", "pyc_word_swap(&slots.units[at], owner, me)", "false"),)),
+    )),
+    "event": Model(broken=(
+        Broken("forgets_that_it_was_set", "late", "was set meanwhile", (
+            Edit("ipc/flag.h", "return (now & PYC_SET) != 0 || ((now ^ before) & PYC_TIMES) != 0;",
+                               "return (now & PYC_SET) != 0;"),)),
+        Broken("wakes_one", "set", ALL_SLEEP, (
+            Edit("ipc/event.c", "pyc_wake(&MEMORY->word, INT32_MAX);", "pyc_wake(&MEMORY->word, 1);"),)),
+        Broken("says_nothing_of_its_sleep", "set", ALL_SLEEP, (
+            Edit("ipc/flag.h", "*expected = now | PYC_SLEEPERS;", "*expected = now;"),)),
+    )),
     "condition": Model((Edit("ipc/lock.c", "#define SPINS 100", "#define SPINS 1"),
                         Edit("ipc/seats.h", "#define PYC_SEATS 120", "#define PYC_SEATS 2")),
-                       beside=("ipc/lock.c",)),
-    "lock": Model((Edit("ipc/lock.c", "#define SPINS 100", "#define SPINS 1"),)),
+                       beside=("ipc/lock.c",), broken=(
+        Broken("notifies_the_dead", "inherit", "all sleep after the slices|more hear", (
+            Edit("ipc/condition_type.c", "            pyc_condition_look(wait);\n", ""),)),
+        Broken("hides_from_whom_it_wakes", "both", ALL_SLEEP, (
+            Edit("ipc/condition.c", "    pyc_word_ask(word);\n", ""),)),
+        Broken("lets_go_before_it_has_a_seat", "one", ALL_SLEEP, (
+            Edit("ipc/condition.c", "    wait->heir = -1;\n", "    wait->heir = -1;\n    pyc_lock_free(lock);\n"),
+            Edit("ipc/condition.c", "                                     : &seats->seats[wait->at].number);\n"
+                                    "    pyc_lock_free(lock);\n",
+                                    "                                     : &seats->seats[wait->at].number);\n"))),
+        Broken("loses_what_it_was_told_in_the_end", "passed_on", ALL_SLEEP, (
+            Edit("ipc/condition.c", "if (passes_on || (wait->at >= 0 && wait->heir >= 0)) {", "if (false) {"),)),
+    )),
+    "lock": Model((Edit("ipc/lock.c", "#define SPINS 100", "#define SPINS 1"),), (
+        Broken("forgets_others", "three", ALL_SLEEP, (
+            Edit(WORD, "slept ? me | PYC_SLEEPERS : me", "me"),)),
+        Broken("lets_go_in_two_steps", "two", ALL_SLEEP, (
+            Edit(WORD, "return atomic_exchange(word, 0);",
+                       "uint32_t was = atomic_load(word);\n    atomic_store(word, 0);\n    return was;"),)),
+        Broken("takes_from_the_living", "kill_early_slices", "two have the lock|nobody has died", (
+            Edit("ipc/lock.c", "pyc_arena_owner_is_dead(PYC_ARENA(self), owner) &&", "true &&"),)),
+        Broken("tells_nobody", "kill", "nobody is told", (
+            Edit("ipc/lock.c", "if (died == 0 || pyc_owner_died((PyObject *)self, died, recover) == 0) {",
+                               "if (true) {"),)),
+    )),
 }

@@ -67,6 +67,15 @@ once(int me)
 }
 
 static void
+mixed(int me)
+{
+    if (me == 0) {
+        change_once();
+    }
+    change_once();
+}
+
+static void
 twice(int me)
 {
     change_once();
@@ -111,7 +120,7 @@ all_done(void)
 static const model_scenario scenarios[] = {
     SCENARIO(.name = "two", .processes = 2, .run = twice),
     SCENARIO(.name = "three", .processes = 3, .run = twice),
-    SCENARIO(.name = "kill", .processes = 3, .kills = 1, .run = twice),
+    SCENARIO(.name = "kill", .processes = 3, .kills = 1, .run = mixed),
     SCENARIO(.name = "kill_two", .processes = 3, .kills = 2, .run = once),
     SCENARIO(.name = "kill_early_slices", .processes = 3, .kills = 2,
              .run = once, .restless = true),

@@ -31,10 +31,4 @@ _Py_Dealloc(PyObject *object)
 {
 }
 
-int
-PyErr_CheckSignals(void)
-{
-    return -1;
-}
-
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "processes.h"
 
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +29,21 @@ bool
 model_alive(int process)
 {
     return model_now.process[process].status != MODEL_DEAD;
+}
+
+void
+model_spare(void)
+{
+    model_now.spared |= 1u << model_me;
+}
+
+void
+model_return(void)
+{
+    model_process *process = &model_now.process[model_me];
+    for (uint32_t i = 0; i < process->stores; i++) {
+        process->buffer[i].issued = true;
+    }
 }
 
 int
@@ -95,6 +111,27 @@ model_fail(const char *file, int line, const char *what)
     if (model_me >= 0) {
         _longjmp(explorer, 1);
     }
+}
+
+static void
+fault(int number)
+{
+    if (model_me < 0) {
+        abort();
+    }
+    model_fail(__FILE__, __LINE__, "a memory fault, or a function is missing");
+}
+
+void
+model_catch_faults(void)
+{
+    static unsigned char stack[64 * 1024];
+    stack_t own = {.ss_sp = stack, .ss_size = sizeof(stack)};
+    struct sigaction action = {.sa_handler = fault,
+                               .sa_flags = SA_NODEFER | SA_ONSTACK};
+    sigaltstack(&own, NULL);
+    sigaction(SIGSEGV, &action, NULL);
+    sigaction(SIGBUS, &action, NULL);
 }
 
 /* ---- Stores that wait ---- */
@@ -564,6 +601,9 @@ kill_process(int me)
     model_process *process = &model_now.process[me];
     process->status = MODEL_DEAD;
     process->stack = 0;
+    while (process->stores > 0 && process->buffer[0].issued) {
+        flush(process, 0);
+    }
     process->stores = 0;
     process->result = 0;
     memset(&process->step, 0, sizeof(process->step));
@@ -671,8 +711,7 @@ typedef struct {
 static void
 add(list *to, model_event event, int me, unsigned variant)
 {
-    if (preempts(event, me) &&
-        model_now.preemptions == scenario->preemptions) {
+    if (preempts(event, me) && model_now.preemptions == scenario->preemptions) {
         return;
     }
     if (to->count == MODEL_CHOICES) {
@@ -755,7 +794,8 @@ add_process(list *to, int me)
     if (step->kind == MODEL_SLEEP && step->b != 0) {
         add(to, MODEL_LATE, me, 0);
     }
-    if (model_now.kills < scenario->kills && !(scenario->immortal & 1u << me)) {
+    if (model_now.kills < scenario->kills &&
+        !((scenario->immortal | model_now.spared) & 1u << me)) {
         add(to, MODEL_KILL, me, 0);
         if (changes(step->kind) && process->status == MODEL_READY) {
             add_steps(to, MODEL_KILL_AFTER, me);

@@ -36,7 +36,7 @@ typedef struct {
     uint32_t at;
     uint16_t size;
     bool release;
-    bool unused; /* no padding, which would be compared */
+    bool issued; /* not lost when its process is killed */
     unsigned char bytes[MODEL_BUFFER_BYTES];
 } model_store;
 
@@ -56,6 +56,7 @@ typedef struct {
     int interrupts;
     int preemptions;
     int last; /* who ran, for these */
+    unsigned spared;
     model_process process[MODEL_PROCESSES];
 } model_world;
 
@@ -82,6 +83,8 @@ typedef struct {
 
 #define MODEL_CHOICES 128
 
+/* Faults of the processes are defects. */
+void model_catch_faults(void);
 void model_begin(const model_scenario *scenario);
 void model_apply(model_choice choice);
 /* How many; none: the end, or nobody can go on. */

@@ -1,5 +1,5 @@
-"""Builds the models of csrc/ipc and runs them: run.py [MODEL ...] for the real source, --broken for copies of it with a
-mistake each, which the models must find."""
+"""Builds the models of csrc/ipc and runs them: run.py [MODEL ...] for the real source, with --broken for copies of it
+with a mistake each, which the models must find."""
 import argparse
 import concurrent.futures
 import os
@@ -24,7 +24,17 @@ REAL = ["-O1", "-Wno-unused-function", "-Wno-unused-variable", "-Wno-unused-but-
         f"-I{HERE / 'stub'}"]
 
 
-def build(name, edits, folder):
+def compile_to(source, target, flags):
+    subprocess.run([CC, *FLAGS, *flags, "-c", source, "-o", target], check=True)
+    return target
+
+
+def build_explorer(folder):
+    """What all models are linked with."""
+    return [compile_to(HERE / f"{part}.c", folder / f"{part}.o", ["-O2"]) for part in ("explore", "processes")]
+
+
+def build(name, edits, explorer, folder):
     """The program of a model, on the source with the edits made."""
     changed = folder / "csrc"
     for edit in edits:
@@ -34,55 +44,49 @@ def build(name, edits, folder):
             raise ValueError(f"{edit.file} has {text.count(edit.old)} times: {edit.old}")
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(text.replace(edit.old, edit.new))
-    include = sysconfig.get_path("include")
-    commands = [[CC, *FLAGS, "-O2", "-c", HERE / f"{part}.c", "-o", folder / f"{part}.o"]
-                for part in ("explore", "processes")]
-    objects = [folder / "explore.o", folder / "processes.o"]
-    for source in (HERE / f"{name}.c", *(CSRC / source for source in MODELS[name].beside)):
-        if source.is_relative_to(CSRC) and (changed / source.relative_to(CSRC)).exists():
-            source = changed / source.relative_to(CSRC)
-        objects.append(folder / f"{source.stem}-{len(objects)}.o")
-        commands.append([CC, *FLAGS, *REAL, f"-I{changed}", f"-I{CSRC}", "-isystem", include, "-c", source, "-o",
-                         objects[-1]])
-    commands.append([CC, *LINK, "-o", folder / name, *objects, "-lm"])
-    for command in commands:
-        subprocess.run(command, check=True)
+    flags = [*REAL, f"-I{changed}", f"-I{CSRC}", "-isystem", sysconfig.get_path("include")]
+    objects = [compile_to(HERE / f"{name}.c", folder / f"{name}.o", flags)]
+    for source in MODELS[name].beside:
+        copy = changed / source
+        objects.append(compile_to(copy if copy.exists() else CSRC / source, folder / f"beside-{len(objects)}.o", flags))
+    subprocess.run([CC, *LINK, "-o", folder / name, *objects, *explorer, "-lm"], check=True)
     return folder / name
 
 
-def run(name, edits=(), scenarios=()):
+def run(name, explorer, edits=(), scenarios=()):
     """(whether all is well, what the program printed)"""
     with tempfile.TemporaryDirectory() as folder:
-        program = build(name, (*MODELS[name].smaller, *edits), Path(folder))
+        program = build(name, (*MODELS[name].smaller, *edits), explorer, Path(folder))
         done = subprocess.run([program, *scenarios], text=True, capture_output=True, check=False)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"{name}: {done.returncode}\n{done.stdout}{done.stderr}")
     return done.returncode == 0, done.stdout
 
 
-def finds(name, broken):
-    """(whether the mistake was found, what was printed)"""
-    sound, text = run(name, broken.edits, [broken.scenario])
-    return not sound and re.search(f"DEFECT: .*({broken.defect})", text) is not None, text
+def find(name, explorer, broken):
+    """(whether the mistake was found, what to print)"""
+    sound, text = run(name, explorer, broken.edits, [broken.scenario])
+    found = not sound and re.search(f"DEFECT: .*({broken.defect})", text) is not None
+    return found, f"{name}, broken: {broken.name}: " + ("found\n" if found else f"NOT FOUND\n{text}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="*", help=", ".join(MODELS))
-    parser.add_argument("--broken", action="store_true", help="the copies with a mistake, too")
+    parser.add_argument("--broken", action="store_true", help="copies with a mistake")
     arguments = parser.parse_args()
     names = arguments.model or list(MODELS)
-    good = True
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for sound, text in pool.map(run, names):
-            good &= sound
+    with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        explorer = build_explorer(Path(folder))
+        if arguments.broken:
+            jobs = [pool.submit(find, name, explorer, broken) for name in names for broken in MODELS[name].broken]
+        else:
+            jobs = [pool.submit(run, name, explorer) for name in names]
+        good = True
+        for job in jobs:
+            fine, text = job.result()
+            good &= fine
             print(text, end="", flush=True)
-        wrong = [(name, broken) for name in names for broken in MODELS[name].broken if arguments.broken]
-        for (name, broken), (found, text) in zip(wrong, pool.map(lambda pair: finds(*pair), wrong), strict=True):
-            good &= found
-            print(f"{name}, broken: {broken.name}: {'found' if found else 'NOT FOUND'}")
-            if not found:
-                print(text)
     return 0 if good else 1
 
 

@@ -1,26 +1,28 @@
 """Every interleaving of a few processes in csrc/ipc, with some of them killed: see explore.h."""
-import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-spec = importlib.util.spec_from_file_location("model_run", Path(__file__).with_name("run.py"))
-models = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(models)
+HERE = Path(__file__).parent
+MODELS = sorted(path.stem for path in HERE.glob("*.c") if path.stem not in ("explore", "processes"))
 
-pytestmark = pytest.mark.skipif(shutil.which(models.CC) is None, reason="needs a C compiler")
-BROKEN = [pytest.param(name, broken, id=f"{name}-{broken.name}")
-          for name, model in models.MODELS.items() for broken in model.broken]
+pytestmark = pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="needs a C compiler")
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+def run(*arguments):
+    done = subprocess.run([sys.executable, HERE / "run.py", *arguments], text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_no_interleaving_and_no_kill_does_harm(name):
-    sound, text = models.run(name)
-    assert sound, text
+    run(name)
 
 
-@pytest.mark.parametrize("name, broken", BROKEN)
-def test_a_mistake_is_found(name, broken):
-    found, text = models.finds(name, broken)
-    assert found, text
+@pytest.mark.parametrize("name", MODELS)
+def test_mistakes_are_found(name):
+    run("--broken", name)

@@ -105,6 +105,19 @@ def test_pickling_that_sends_and_that_fails(pipe):
     assert first is second == ["shared"]
 
 
+def test_a_reducer_that_is_registered_later(pipe):
+    reading, writing = pipe
+
+    class Local:
+        pass
+
+    writing.send(1)
+    assert reading.recv() == 1
+    multiprocessing.reduction.register(Local, lambda local: (list, ()))
+    writing.send(Local())
+    assert reading.recv() == []
+
+
 def test_end(pipe):
     reading, writing = pipe
     writing.send(1)
