@@ -7,9 +7,8 @@
 #include <sched.h>
 #include <string.h>
 
-/* Bytes that are worth letting others run for. */
-#define RELEASE_LEAST (256 << 10)
-#define NS_PER_KIB 900 /* of fresh memory */
+#define RELEASE_LEAST (256 << 10) /* bytes; others may run meanwhile */
+#define NS_PER_KIB 900            /* of fresh memory */
 #define PAIR_MOST (UINT64_C(4) << 20)
 
 static int
