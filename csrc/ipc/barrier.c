@@ -3,6 +3,7 @@
 #include "ipc/barrier.h"
 #include "ipc/died.h"
 #include "ipc/lock.h"
+#include "ipc/luck.h"
 #include "ipc/round.h"
 
 #include "py/arguments.h"
@@ -10,6 +11,7 @@
 typedef struct {
     pyc_shared shared; /* extra: (action, timeout) */
     int64_t looked;    /* when others were last asked whether they are alive */
+    pyc_luck luck;
 } barrier;
 
 #define SELF ((barrier *)self)
@@ -180,6 +182,7 @@ leave(PyObject *self, uint32_t number)
 static int
 wait_inside(PyObject *self, uint32_t number, int64_t deadline)
 {
+    pyc_luck_watch(&SELF->luck, &ROUNDS->word, atomic_load(&ROUNDS->word));
     for (;;) {
         uint32_t word = atomic_load(&ROUNDS->word);
         if (PYC_ROUND_NUMBER(word) != number) {

@@ -3,6 +3,7 @@
 #define PYC_IPC_CONDITION_H
 
 #include "ipc/lock.h"
+#include "ipc/luck.h"
 #include "ipc/seats.h"
 
 extern PyType_Spec pyc_condition_spec;
@@ -10,6 +11,7 @@ extern PyType_Spec pyc_condition_spec;
 typedef struct {
     pyc_shared shared; /* extra: the Lock or RLock */
     int64_t looked;    /* when owners were last asked whether they are alive */
+    pyc_luck luck;
 } pyc_condition;
 
 #define PYC_CONDITION_SEATS(self) PYC_MEMORY(self, pyc_seats)

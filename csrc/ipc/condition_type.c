@@ -34,6 +34,9 @@ sleep_in_seat(pyc_condition_wait *wait, int64_t deadline)
     _Atomic uint32_t *word =
         wait->at < 0 ? &seats->calls : &seats->seats[wait->at].word;
     uint32_t expected = wait->at < 0 ? wait->number : me | PYC_WAITS;
+    if (deadline != 0) {
+        pyc_luck_watch(&wait->condition->luck, word, expected);
+    }
     while (!pyc_condition_heard(wait)) {
         int end = pyc_sleep(word, expected, deadline);
         if (end == PYC_SLICE_OVER) {

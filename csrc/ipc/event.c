@@ -4,6 +4,7 @@
 #include "ipc/bell.h"
 #include "ipc/flag.h"
 #include "ipc/lock.h"
+#include "ipc/luck.h"
 #include "ipc/sleep.h"
 
 #include "py/arguments.h"
@@ -12,6 +13,11 @@ typedef struct {
     _Atomic uint32_t word;
     pyc_bells bells;
 } event_memory;
+
+typedef struct {
+    pyc_shared shared;
+    pyc_luck luck;
+} event_object;
 
 #define MEMORY PYC_MEMORY(self, event_memory)
 
@@ -44,6 +50,7 @@ static int
 wait_for_it(PyObject *self, uint32_t before, int64_t deadline)
 {
     uint32_t expected;
+    pyc_luck_watch(&((event_object *)self)->luck, &MEMORY->word, before);
     while (pyc_flag_doze(&MEMORY->word, before, &expected)) {
         switch (pyc_sleep(&MEMORY->word, expected, deadline)) {
         case PYC_INTERRUPTED:
@@ -163,7 +170,7 @@ static PyType_Slot event_slots[] = {
 
 PyType_Spec pyc_event_spec = {
     .name = "pyconc._ipc.Event",
-    .basicsize = sizeof(pyc_shared),
+    .basicsize = sizeof(event_object),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = event_slots,
 };

@@ -7,10 +7,6 @@
 
 #define SELF ((pyc_ipc_lock *)self)
 
-/* How often a word is looked at before a thread sleeps: about as long as
- * another process has a lock for a statement or two. */
-#define SPINS 100
-
 void
 pyc_lock_wake(pyc_ipc_lock *self)
 {
@@ -23,17 +19,17 @@ pyc_lock_wake(pyc_ipc_lock *self)
 /* Only while another process has it: a thread of this one needs the GIL to let
  * go of it. */
 static bool
-spin(_Atomic uint32_t *word, pyc_owner me)
+spin(_Atomic uint32_t *word, pyc_owner me, uint32_t sleepers)
 {
-    for (int i = 0; i < SPINS; i++) {
+    for (int pauses = 1; pauses <= PYC_PAUSES; pauses *= 2) {
         uint32_t now = pyc_word_look(word);
-        if (now == 0 && pyc_word_try(word, me)) {
+        if (now == 0 && pyc_word_try(word, me | sleepers)) {
             return true;
         }
         if ((now & PYC_OWNER) == me) {
             return false;
         }
-        pyc_pause();
+        pyc_pause(pauses);
     }
     return false;
 }
@@ -89,7 +85,8 @@ wait_for_word(pyc_ipc_lock *self, int64_t deadline, pyc_owner *died)
     _Atomic uint32_t *word = &PYC_LOCK_MEMORY(self)->word;
     *died = 0;
     if (deadline != 0) {
-        return spin(word, me) ? 1 : sleep_for_it(self, false, deadline, died);
+        return spin(word, me, 0) ? 1
+                                 : sleep_for_it(self, false, deadline, died);
     }
     if (pyc_word_try(word, me)) {
         return 1;
@@ -143,8 +140,13 @@ pyc_lock_retake(pyc_ipc_lock *self, uint64_t who, uint32_t depth)
     PyObject *first = pyc_take_exception(), *recover = self->shared.extra;
     pyc_lock_memory *memory = PYC_LOCK_MEMORY(self);
     pyc_owner died = 0;
-    while (sleep_for_it(self, true, PYC_NO_DEADLINE, &died) < 0) {
-        keep(&first);
+    if (!spin(&memory->word, pyc_arena_me(PYC_ARENA(self)), PYC_SLEEPERS)) {
+        while (sleep_for_it(self, true, PYC_NO_DEADLINE, &died) < 0) {
+            keep(&first);
+        }
+    }
+    if (atomic_load_explicit(&memory->who, memory_order_relaxed) == 0) {
+        died = 0; /* as above */
     }
     pyc_lock_mark(memory, who);
     atomic_store_explicit(&memory->depth, depth, memory_order_relaxed);

@@ -7,8 +7,7 @@
 #include <sched.h>
 #include <string.h>
 
-#define RELEASE_LEAST (256 << 10) /* bytes that are worth letting others run   \
-                                   */
+#define RELEASE_LEAST (256 << 10) /* bytes; others may run meanwhile */
 #define NS_PER_KIB 900            /* of fresh memory */
 #define PAIR_MOST (UINT64_C(4) << 20)
 

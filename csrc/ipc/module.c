@@ -3,6 +3,7 @@
 #include "ipc/arena.h"
 #include "ipc/barrier.h"
 #include "ipc/bell.h"
+#include "ipc/bound.h"
 #include "ipc/guard.h"
 #include "ipc/packer.h"
 #include "ipc/queue.h"
@@ -173,6 +174,12 @@ exec(PyObject *module)
     if (state->OwnerDied == NULL ||
         PyModule_AddObjectRef(module, "OwnerDied", state->OwnerDied) < 0 ||
         add_types(module, state) < 0) {
+        return -1;
+    }
+    if (pyc_quick_with(state, state->lock_type, pyc_lock_enter,
+                       pyc_lock_release) < 0 ||
+        pyc_quick_with(state, state->rlock_type, pyc_rlock_enter,
+                       pyc_rlock_release) < 0) {
         return -1;
     }
     return watch_forks(module);

@@ -117,55 +117,61 @@ relax(void)
 #endif
 }
 
-static bool
+/* How a way of waiting ended. */
+enum { READY, IN_VAIN, DEAR };
+
+static int
 look(pyc_queue *self, const pyc_queue_wish *wish)
 {
     int64_t end = pyc_clock_now() + SPIN_NS;
     do {
         for (int i = 0; i < 20; i++) {
             if (wish->is_ready(self, wish->what)) {
-                return true;
+                return READY;
             }
             relax();
         }
     } while (pyc_clock_now() < end);
-    return false;
+    return IN_VAIN;
 }
 
-/* In vain, too, when this CPU was busy with something else for long. */
-static bool
+/* Dear when something else wanted this CPU, which has it for milliseconds: a
+ * sleeper that is woken has it back at once. */
+static int
 yield(pyc_queue *self, const pyc_queue_wish *wish)
 {
     int64_t end = pyc_clock_now() + SPIN_NS;
     sched_yield();
-    return wish->is_ready(self, wish->what) && pyc_clock_now() < end;
+    return pyc_clock_now() > end              ? DEAR
+           : wish->is_ready(self, wish->what) ? READY
+                                              : IN_VAIN;
 }
 
 static bool
 try(pyc_queue *self, const pyc_queue_wish *wish, pyc_patience *patience,
-    bool (*way)(pyc_queue *, const pyc_queue_wish *))
+    int (*way)(pyc_queue *, const pyc_queue_wish *))
 {
-    if (patience->skip > 0) {
-        patience->skip--;
+    uint32_t skip = pyc_load(patience->skip);
+    if (skip > 0) {
+        pyc_store(patience->skip, skip - 1);
         return false;
     }
-    bool done;
+    int how;
     if (pyc_only_thread()) {
-        done = way(self, wish);
+        how = way(self, wish);
     }
     else {
         Py_BEGIN_ALLOW_THREADS
-        done = way(self, wish);
+        how = way(self, wish);
         Py_END_ALLOW_THREADS
     }
-    if (done) {
-        patience->failures = 0;
-    }
-    else {
-        patience->failures += patience->failures < 10;
-        patience->skip = (1u << patience->failures) - 1;
-    }
-    return done;
+    uint32_t failures = pyc_load(patience->failures);
+    failures = how == READY     ? 0
+               : how == IN_VAIN ? failures + (failures < 10)
+                                : 12;
+    pyc_store(patience->failures, failures);
+    pyc_store(patience->skip, (1u << failures) - 1);
+    return how == READY;
 }
 
 int

@@ -6,10 +6,11 @@
 
 #include <string.h>
 
-#define RELEASE_LEAST (256 << 10) /* bytes that are worth letting others run   \
-                                   */
-#define BATCH_MOST 256            /* items that are taken at once */
-#define BATCH_WEIGHT (1 << 20)    /* about their bytes */
+#define RELEASE_LEAST                                                          \
+    (256 << 10)                /* bytes that are worth letting others run      \
+                                */
+#define BATCH_MOST 256         /* items that are taken at once */
+#define BATCH_WEIGHT (1 << 20) /* about their bytes */
 
 /* A record that was taken, copied as far as it is small. */
 typedef struct {
@@ -296,7 +297,8 @@ keep_failure(pyc_queue *self)
     PyObject *error = pyc_take_exception();
     PYC_BEGIN_CRITICAL_SECTION(self);
     if (self->failures == NULL) {
-        self->failures = PyList_New(0);
+        PyObject *list = PyList_New(0);
+        pyc_store(self->failures, list);
     }
     if (self->failures == NULL || PyList_Append(self->failures, error) < 0) {
         PyErr_Clear();
@@ -337,7 +339,7 @@ PyObject *
 pyc_queue_get(pyc_queue *self, int64_t deadline)
 {
     pyc_queue_memory *memory = pyc_queue_shared(self);
-    if (self->failures != NULL && raise_failure(self)) {
+    if (pyc_load(self->failures) != NULL && raise_failure(self)) {
         return NULL;
     }
     for (;;) {
@@ -437,7 +439,8 @@ finish_many(pyc_queue *queue, many *batch, PyObject *list)
 static bool
 has_failed(pyc_queue *self)
 {
-    return self->failures != NULL && PyList_GET_SIZE(self->failures) > 0;
+    PyObject *failures = pyc_load(self->failures);
+    return failures != NULL && PyList_GET_SIZE(failures) > 0;
 }
 
 /* All that is there, up to `most`. 1; 0: nothing; -1 with an exception set. */
@@ -467,7 +470,7 @@ PyObject *
 pyc_queue_get_many(pyc_queue *self, Py_ssize_t most, int64_t deadline)
 {
     pyc_queue_memory *memory = pyc_queue_shared(self);
-    if (self->failures != NULL && raise_failure(self)) {
+    if (pyc_load(self->failures) != NULL && raise_failure(self)) {
         return NULL;
     }
     PyObject *list = PyList_New(0);

@@ -179,7 +179,7 @@ queue_descriptors(PyObject *self, PyObject *Py_UNUSED(ignored))
 static int
 check_open(PyObject *self)
 {
-    if (PYC_LIKELY(!as_queue(self)->is_closed)) {
+    if (PYC_LIKELY(!pyc_load(as_queue(self)->is_closed))) {
         return 0;
     }
     if (pyc_queue_shared(as_queue(self))->simple) {
@@ -198,7 +198,7 @@ put_one(PyObject *self, PyObject *item, int64_t deadline)
     if (check_open(self) < 0) {
         return NULL;
     }
-    as_queue(self)->is_used = 1;
+    pyc_store(as_queue(self)->is_used, 1);
     if (pyc_queue_put(as_queue(self), &item, 1, deadline, &done) < 0) {
         return NULL;
     }
@@ -245,7 +245,7 @@ put_many(PyObject *self, PyObject *items, int64_t deadline)
     if (all == NULL) {
         return NULL;
     }
-    as_queue(self)->is_used = 1;
+    pyc_store(as_queue(self)->is_used, 1);
     Py_ssize_t n = PyTuple_GET_SIZE(all);
     int rc = n == 0 ? 0
                     : pyc_queue_put(as_queue(self), &PyTuple_GET_ITEM(all, 0),
@@ -369,7 +369,7 @@ queue_full(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 queue_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    as_queue(self)->is_closed = 1;
+    pyc_store(as_queue(self)->is_closed, 1);
     Py_RETURN_NONE;
 }
 
@@ -439,7 +439,7 @@ queue_arm_join(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 get_is_closed(PyObject *self, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(as_queue(self)->is_closed);
+    return PyBool_FromLong(pyc_load(as_queue(self)->is_closed));
 }
 
 static PyObject *

@@ -4,6 +4,7 @@
 #include "ipc/bell.h"
 #include "ipc/count.h"
 #include "ipc/died.h"
+#include "ipc/luck.h"
 #include "ipc/semaphore.h"
 #include "ipc/slots.h"
 
@@ -23,6 +24,7 @@ typedef struct {
     pyc_shared shared; /* extra: what to call when an owner has died */
     int64_t looked;    /* when owners were last asked whether they are alive */
     int32_t last;      /* the unit taken last: where to look first */
+    pyc_luck luck;
 } semaphore;
 
 #define SELF ((semaphore *)self)
@@ -153,6 +155,25 @@ take_over(PyObject *self)
     return died;
 }
 
+/* Another process may give one back in a moment. */
+static bool
+spin(PyObject *self)
+{
+    if (!has_owners(MEMORY)) {
+        uint32_t now = pyc_word_look(&MEMORY->word);
+        return ((now & PYC_COUNT_MOST) != 0 ||
+                pyc_luck_watch(&SELF->luck, &MEMORY->word, now)) &&
+               take(self, (now & PYC_SLEEPERS) != 0);
+    }
+    for (int pauses = 1; pauses <= PYC_PAUSES; pauses *= 2) {
+        pyc_pause(pauses);
+        if (take(self, false)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* 1: taken; 0: too late; -1: an exception of a signal's handler. */
 static int
 sleep_for_one(PyObject *self, int64_t deadline, pyc_owner *died)
@@ -194,7 +215,7 @@ wait_for_one(PyObject *self, int64_t deadline)
     pyc_owner died = 0;
     int taken = 0;
     if (deadline != 0) {
-        taken = sleep_for_one(self, deadline, &died);
+        taken = spin(self) ? 1 : sleep_for_one(self, deadline, &died);
     }
     else if (take(self, false)) {
         taken = 1;

@@ -55,6 +55,8 @@ enum {
     X(event, pyc_event_spec)                                                   \
     X(barrier, pyc_barrier_spec)                                               \
     X(rwlock, pyc_rwlock_spec)                                                 \
+    X(quick_method, pyc_quick_method_spec)                                     \
+    X(quick_bound, pyc_quick_bound_spec)                                       \
     X(cell, pyc_cell_spec)                                                     \
     X(value, pyc_value_spec)                                                   \
     X(array, pyc_array_spec)                                                   \

@@ -24,7 +24,7 @@ typedef struct {
     int fd;
     pyc_extents *extents;
     _Atomic uint32_t mapped; /* those before it are below */
-    uint64_t ends[PYC_EXTENTS];
+    _Atomic uint64_t ends[PYC_EXTENTS];
     char *_Atomic memory[PYC_EXTENTS];
 } pyc_store;
 
@@ -53,10 +53,14 @@ pyc_store_at(pyc_store *self, uint64_t offset, uint64_t size)
     uint64_t start = 0;
     uint32_t n = atomic_load_explicit(&self->mapped, memory_order_acquire);
     for (uint32_t i = 0; i < n; i++) {
-        uint64_t end = self->ends[i];
+        uint64_t end =
+            atomic_load_explicit(&self->ends[i], memory_order_relaxed);
         if (offset < end) {
-            return size > end - offset ? NULL
-                                       : self->memory[i] + (offset - start);
+            return size > end - offset
+                       ? NULL
+                       : atomic_load_explicit(&self->memory[i],
+                                              memory_order_relaxed) +
+                             (offset - start);
         }
         start = end;
     }

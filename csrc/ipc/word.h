@@ -14,15 +14,23 @@
 
 #define PYC_OWNER 0x3fffffffu /* the owner's part of a word */
 
-/* What a thread does between two looks at a word. */
+/* How long a thread waits before it sleeps, at the end: in all about as long as
+ * another process has a lock for a statement or two. Each wait is twice as long
+ * as the one before, as whoever looks at a word takes it from its owner's
+ * cache.
+ */
+#define PYC_PAUSES 64
+
 static inline void
-pyc_pause(void)
+pyc_pause(int times)
 {
+    for (int i = 0; i < times; i++) {
 #if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
+        __builtin_ia32_pause();
 #elif defined(__aarch64__)
-    __asm__ volatile("yield");
+        __asm__ volatile("yield");
 #endif
+    }
 }
 
 static inline bool

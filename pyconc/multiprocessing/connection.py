@@ -167,7 +167,7 @@ class Connection(_standard.Connection):
             await self._wait_for_more()
 
     async def _wait_for_more(self):
-        from asyncio import get_running_loop     # not imported for nobody
+        from asyncio import get_running_loop  # not imported for nobody
         loop = get_running_loop()
         waiter = loop.create_future()
         self._readers = [*self._readers, waiter]

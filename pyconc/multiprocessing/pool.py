@@ -8,8 +8,17 @@ from pyconc.multiprocessing.context import _default_context
 __all__ = ["Pool", "ThreadPool"]
 
 
+def _go_on(died):
+    """The lock of a pipe: a worker that is killed while it waits for a job has the one to read."""
+
+
 class PipeQueue(_queues.SimpleQueue):
     """A queue over a pipe: the standard library's pools use both ends of it by themselves."""
+
+    def __init__(self, *, ctx):
+        super().__init__(ctx=ctx)
+        self._rlock = ctx.Lock(recover=_go_on)
+        self._wlock = ctx.Lock(recover=_go_on)
 
 
 class Pool(_standard.Pool):

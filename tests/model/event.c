@@ -7,7 +7,7 @@
 #include "objects.h"
 
 typedef struct {
-    pyc_shared event[3];
+    event_object event[3];
     uint32_t begun; /* how often it was set */
     uint32_t done;
 } ghost;

@@ -29,6 +29,7 @@ class Model:
 MUTEX = "ipc/mutex.c"
 WORD, RING, RWLOCK, BARRIER = "ipc/word.h", "ipc/ring.c", "ipc/rwlock.c", "ipc/barrier.c"
 FEW_SPINS = Edit(MUTEX, "enum { SPINS = 100 };", "enum { SPINS = 1 };")
+NO_PAUSES = Edit("ipc/word.h", "#define PYC_PAUSES 64", "#define PYC_PAUSES 0")
 ALL_SLEEP = "all sleep, though nobody was killed"
 BLOCK, TABLE, LAYOUT = "ipc/block.c", "ipc/table.c", "ipc/layout.h"
 SMALL_ARENA = (
@@ -161,7 +162,7 @@ MODELS = {
         Broken("waits_for_dead_readers", "kill_readers", "all sleep after the slices", (
             Edit(RWLOCK, "        if (may_ask(self, end)) {\n            bury_readers(self);\n        }\n", ""),)),
     )),
-    "semaphore": Model(broken=(
+    "semaphore": Model((NO_PAUSES,), broken=(
         Broken("gives_up_without_a_second_look", "counts_late", ALL_SLEEP, (
             Edit("ipc/semaphore.c", "    else if (pyc_count_leave(&MEMORY->word)) {",
                                     "    else if (pyc_count_value(&MEMORY->word) == 0) {\n"
@@ -182,7 +183,7 @@ MODELS = {
         Broken("leaves_the_dead_their_units", "owned_kill", "all sleep after the slices", (
             Edit("ipc/semaphore.c", "pyc_word_swap(&slots.units[at], owner, me)", "false"),)),
     )),
-    "event": Model(broken=(
+    "event": Model((NO_PAUSES,), broken=(
         Broken("forgets_that_it_was_set", "late", "was set meanwhile", (
             Edit("ipc/flag.h", "return (now & PYC_SET) != 0 || ((now ^ before) & PYC_TIMES) != 0;",
                                "return (now & PYC_SET) != 0;"),)),
@@ -191,7 +192,7 @@ MODELS = {
         Broken("says_nothing_of_its_sleep", "set", ALL_SLEEP, (
             Edit("ipc/flag.h", "*expected = now | PYC_SLEEPERS;", "*expected = now;"),)),
     )),
-    "condition": Model((Edit("ipc/lock.c", "#define SPINS 100", "#define SPINS 1"),
+    "condition": Model((NO_PAUSES,
                         Edit("ipc/seats.h", "#define PYC_SEATS 120", "#define PYC_SEATS 2")),
                        beside=("ipc/lock.c",), broken=(
         Broken("notifies_the_dead", "inherit", "all sleep after the slices|more hear", (
@@ -206,7 +207,7 @@ MODELS = {
         Broken("loses_what_it_was_told_in_the_end", "passed_on", ALL_SLEEP, (
             Edit("ipc/condition.c", "if (passes_on || (wait->at >= 0 && wait->heir >= 0)) {", "if (false) {"),)),
     )),
-    "lock": Model((Edit("ipc/lock.c", "#define SPINS 100", "#define SPINS 1"),), (
+    "lock": Model((NO_PAUSES,), (
         Broken("forgets_others", "three", ALL_SLEEP, (
             Edit(WORD, "slept ? me | PYC_SLEEPERS : me", "me"),)),
         Broken("is_not_rung_for", "tasks", ALL_SLEEP, (

@@ -145,6 +145,18 @@ def test_pool(context):
         pool.join()
 
 
+def test_pool_whose_idle_worker_is_killed(context):
+    """It has the lock of the jobs' pipe: the other worker, and the one that takes its place, go on."""
+    with context.Pool(2) as pool:
+        assert pool.map(square, range(4)) == [0, 1, 4, 9]
+        for worker in list(pool._pool):
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.join()
+            assert pool.map_async(square, range(4)).get(60) == [0, 1, 4, 9]
+        pool.close()
+        pool.join()
+
+
 def test_pool_of_the_module(start_method):
     from pyconc.multiprocessing.pool import Pool, ThreadPool
     for kind in (mp.Pool, Pool, ThreadPool, multiprocessing.pool.Pool):
