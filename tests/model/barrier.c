@@ -107,16 +107,14 @@ impatient(int me)
 static void
 all_impatient(int me)
 {
-    if (await(MODEL_SOON) == 0) {
-        await(MODEL_SOON);
-    }
+    await(MODEL_SOON);
 }
 
 static void
 breaks_it(int me)
 {
     if (me == 0) {
-        barrier_abort(ME, NULL);
+        end_any(ME, PYC_BROKEN); /* abort() */
     }
     else {
         MODEL_CHECK(await(PYC_NO_DEADLINE) < 0, "too few have come");
