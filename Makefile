@@ -9,7 +9,7 @@ C_FILES = $(shell find csrc -name '*.[ch]' 2>/dev/null)
 BUILT_FROM := $(shell find csrc 2>/dev/null) setup.py pyproject.toml
 APT := build-essential pkg-config python3-dev python3-venv libuv1-dev libssl-dev openssl
 
-.PHONY: help demo test conformance bench bench-once lint format sanitize tsan matrix build system clean
+.PHONY: help demo test conformance bench bench-once lint format sanitize tsan matrix model build system clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -58,6 +58,9 @@ tsan: .cache/pyconc.tar.gz ## the tests of threads on a build with ThreadSanitiz
 
 matrix: .cache/pyconc.tar.gz ## the tests on every interpreter found, 3.11 to 3.15 (ONLY="3.12 3.13t")
 	tests/interpreters.sh test $(ONLY)
+
+model: ## every interleaving of a few processes in csrc/ipc, with kills (ARGS="mutex" or "--broken")
+	$(PYTHON) tests/model/run.py $(ARGS)
 
 build: .venv/.built ## .venv and the extension modules in it
 

@@ -16,10 +16,11 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 MODULES = {
-    # module: (folders of csrc it is built from, library: pkg-config name and least version)
+    # module: (folders and files of csrc it is built from, library: pkg-config name and least version)
     "_core": (("base", "py", "sync", "pool", "loop", "net", "proc"), ("libuv", "1.44")),
     "_hash": (("base", "crew", "hash"), ("libcrypto", "3.0")),
     "_native": (("base", "crew", "native"), None),
+    "_ipc": (("base", "py/arguments", "ipc"), None),
 }
 INSTALL_LINES = """\
     Debian, Ubuntu:  apt-get install build-essential pkg-config python3-dev libuv1-dev libssl-dev
@@ -80,7 +81,7 @@ def extension(name, folders, library):
     cflags, libs = pkg_config(*library) if library else ([], [])
     sources = [f"csrc/mod/{name.lstrip('_')}.c"]
     for folder in folders:
-        sources += sorted(glob.glob(f"csrc/{folder}/**/*.c", recursive=True))
+        sources += sorted(glob.glob(f"csrc/{folder}/**/*.c", recursive=True)) or [f"csrc/{folder}.c"]
     return Extension(f"pyconc.{name}", sources, depends=glob.glob("csrc/**/*.h", recursive=True), include_dirs=["csrc"],
                      extra_compile_args=compile_args() + cflags, extra_link_args=link_args() + libs)
 

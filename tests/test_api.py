@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 API = tomllib.loads((Path(__file__).parent / "api.toml").read_text())
-DONE = {"concurrent.futures", "queue", "threading"}
+DONE = {"concurrent.futures", "multiprocessing", "queue", "threading"}
 NOT_NAMES = {"typecodes"}
+# Functions of multiprocessing that make one of a class, and the classes' modules.
+MADE_IN = {"Lock": "synchronize.", "Semaphore": "synchronize.", "Event": "synchronize.", "Condition": "synchronize.",
+           "Queue": "queues.", "Connection": "connection.", "Pool": "pool."}
 LISTS = {"functions", "ours", "classes", "constants"}
 
 
@@ -32,7 +35,8 @@ def wanted(module):
                 listed = re.search(r"\((.*)\)", entry)
                 yield from (f"{name_of(entry)}.{name}" for name in re.findall(r"\w+", listed[1] if listed else ""))
             else:
-                yield f"{key}.{name_of(entry)}"
+                place = MADE_IN.get(key, "") if module == "multiprocessing" else ""
+                yield f"{place}{key}.{name_of(entry)}"
 
 
 def load(module):

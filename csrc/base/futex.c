@@ -15,8 +15,9 @@ pyc_clock_now(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-int
-pyc_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t deadline)
+static int
+wait_on(_Atomic uint32_t *word, int operation, uint32_t expected,
+        int64_t deadline)
 {
     struct timespec until, *limit = NULL;
     if (deadline != PYC_NO_DEADLINE) {
@@ -24,17 +25,37 @@ pyc_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t deadline)
         until.tv_nsec = deadline % 1000000000;
         limit = &until;
     }
-    /* The bitset form is the one whose timeout is absolute. */
-    long rc = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected,
-                      limit, NULL, FUTEX_BITSET_MATCH_ANY);
+    long rc = syscall(SYS_futex, word, operation, expected, limit, NULL,
+                      FUTEX_BITSET_MATCH_ANY);
     if (rc == 0 || errno == EAGAIN) {
         return 0;
     }
     return -errno;
 }
 
+/* The bitset forms are the ones whose timeout is absolute. */
+
+int
+pyc_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t deadline)
+{
+    return wait_on(word, FUTEX_WAIT_BITSET_PRIVATE, expected, deadline);
+}
+
+int
+pyc_futex_wait_shared(_Atomic uint32_t *word, uint32_t expected,
+                      int64_t deadline)
+{
+    return wait_on(word, FUTEX_WAIT_BITSET, expected, deadline);
+}
+
 void
 pyc_futex_wake(_Atomic uint32_t *word, int count)
 {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+}
+
+int
+pyc_futex_wake_shared(_Atomic uint32_t *word, int count)
+{
+    return (int)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A thread sleeps on a 32-bit word of this process until another wakes it. */
+/* A thread sleeps on a 32-bit word until another one wakes it. */
 #ifndef PYC_BASE_FUTEX_H
 #define PYC_BASE_FUTEX_H
 
@@ -19,5 +19,11 @@ int pyc_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t deadline);
 
 /* Wakes up to `count` sleepers. */
 void pyc_futex_wake(_Atomic uint32_t *word, int count);
+
+/* The same for a word in memory that several processes have mapped; how many
+ * were woken. */
+int pyc_futex_wait_shared(_Atomic uint32_t *word, uint32_t expected,
+                          int64_t deadline);
+int pyc_futex_wake_shared(_Atomic uint32_t *word, int count);
 
 #endif

@@ -43,6 +43,14 @@ PyAPI_FUNC(int) _PyOS_IsMainThread(void);
 #endif
 #define pyc_is_main_thread() _PyOS_IsMainThread()
 
+/* The thread state that the calling thread is attached to, NULL when it has let
+ * go of the GIL. */
+#if PY_VERSION_HEX >= 0x030D0000
+#    define pyc_thread_state() PyThreadState_GetUnchecked()
+#else
+#    define pyc_thread_state() _PyThreadState_UncheckedGet()
+#endif
+
 #ifdef Py_GIL_DISABLED
 #    define PYC_FREE_THREADED 1
 #else

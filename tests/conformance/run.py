@@ -137,7 +137,8 @@ def offered(suite, impl, python):
 def exceptions(suite):
     """The test patterns of the suite's table in conformance.md."""
     text = (HERE.parent / "conformance.md").read_text()
-    section = re.search(rf"^## {re.escape(suite)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    section = re.search(rf"^## (?:[\w-]+, )*{re.escape(suite)}(?:, [\w-]+)*\n(.*?)(?=^## |\Z)", text,
+                        re.MULTILINE | re.DOTALL)
     return re.findall(r"^\| `([^`]+)` \|", section[1], re.MULTILINE) if section else []
 
 

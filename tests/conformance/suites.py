@@ -54,12 +54,13 @@ SUITES = {
     "primitives": {"patch": "modules", "timeout": 60, "units": ["primitives"], "exclude": ["primitives.Mp*"]},
     "mp-primitives": {"patch": "modules", "timeout": 60, "units": ["primitives"],
                       "exclude": ["primitives.Thr*", "primitives.Q*"]},
+    # In place of multiprocessing alone: a manager pickles classes of queue by their names.
     **{f"mp-{method}": {
-        "patch": "modules",
+        "patch": "modules,multiprocessing",
         "timeout": 100,
         "units": [f"test.test_multiprocessing_{method}.test_{unit}"
                   for unit in ("processes", "misc", "manager", "threads")],
-        "fallback": [f"test.test_multiprocessing_{method}"],  # one file before 3.12
+        "fallback": [f"multiprocessing_{method}"],  # before 3.12
         "exclude": ["*.test_resource_tracker_sig*"] if method == "fork" else [],
     } for method in ("fork", "spawn", "forkserver")},
 }

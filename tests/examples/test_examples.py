@@ -36,6 +36,18 @@ def test_threads_and_coroutines():
     assert lines[-1] == "the sum of 20 squares is 2470" and len(lines) == 21
 
 
+def test_processes_and_coroutines():
+    lines = run("processes_and_coroutines.py").splitlines()
+    assert lines[-1] == "the sum of 20 squares is 2470" and len(lines) == 21
+
+
+def test_readme_processes(tmp_path):
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    program = tmp_path / "program.py"
+    program.write_text(readme.partition("## Processes")[2].partition("```python\n")[2].partition("```")[0])
+    assert run(program) == "1\n4\n9\n"
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_no_example_without_a_test(name):
     assert f"test_{name.removesuffix('.py')}" in globals()

@@ -142,7 +142,10 @@ def patch_modules():
         return _done
     done = {}
     loaded = []
+    wanted = STD_SUBS.keys() & WHAT     # "modules,queue": only queue
     for std, cands in spec().get("modules", {}).items():
+        if wanted and std not in wanted:
+            continue
         try:
             x = first_module(cands)
         except ImportError:

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* Memory of any size that processes share: a memfd of its own, sealed against
+ * shrinking, all of it there from the beginning, so that a lack of memory is an
+ * error here and no SIGBUS later. A block in an arena keeps count of who has
+ * it. */
+#ifndef PYC_IPC_SEGMENT_H
+#define PYC_IPC_SEGMENT_H
+
+#include "ipc/shared.h"
+
+#include <stdbool.h>
+
+extern PyType_Spec pyc_segment_spec;
+
+/* The memory of a Segment object. */
+void *pyc_segment_memory(PyObject *segment, size_t *size);
+
+/* Keeps memory whose object goes while a pickle of it is on its way, and takes
+ * the block and the descriptor over. */
+void pyc_memory_keep(pyc_ipc *state, pyc_block *block, int *fd);
+
+/* Closes what was kept open for a receiver that has come, or all. */
+void pyc_segments_forget(pyc_ipc *state, bool all);
+
+#endif

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""multiprocessing.queues, in shared memory and without a thread.
+
+put() pickles at once and writes into memory that all users of the queue have mapped; get() reads from there. An item
+is in the queue or it is not: a process that is killed loses at most the one it was just putting or getting.
+"""
+from multiprocessing import queues as _standard
+from queue import Empty, Full
+
+from pyconc import _ipc
+from pyconc.multiprocessing.awaiting import NOT_YET, until
+
+__all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
+
+
+class _Turn:
+    """What a coroutine waits for: that another process puts, gets, or has done the last task."""
+
+    __slots__ = ("arm",)
+
+    def __init__(self, arm):
+        self.arm = arm
+
+
+class Queue(_ipc.Queue):
+    """A queue for processes, threads and coroutines, first in, first out. Source: multiprocessing.Queue.
+
+    maxsize, max_bytes: how many items, and how many bytes of items, it holds before put() waits; 0 or None: any number.
+
+    The queue can be an argument of a process and an item of another queue. A numpy array of 64 KiB or more arrives as
+    an array in shared memory, which is copied once, by put().
+    """
+
+    def __new__(cls, maxsize=0, *, max_bytes=None, ctx=None):
+        return super().__new__(cls, maxsize, max_bytes=max_bytes)
+
+    async def put_async(self, obj, timeout=None):
+        """put() for a coroutine."""
+        def attempt():
+            try:
+                return self.put_nowait(obj)
+            except Full:
+                return NOT_YET
+        if await until(attempt, _Turn(self._arm_put), timeout) is NOT_YET:
+            raise Full
+
+    async def get_async(self, timeout=None):
+        """get() for a coroutine."""
+        def attempt():
+            try:
+                return self.get_nowait()
+            except Empty:
+                return NOT_YET
+        item = await until(attempt, _Turn(self._arm_get), timeout)
+        if item is NOT_YET:
+            raise Empty
+        return item
+
+    async def get_many_async(self, n=None, timeout=None):
+        """get_many() for a coroutine."""
+        def attempt():
+            try:
+                return self.get_many(n, False)
+            except Empty:
+                return NOT_YET
+        items = await until(attempt, _Turn(self._arm_get), timeout)
+        if items is NOT_YET:
+            raise Empty
+        return items
+
+    def join_thread(self):
+        """Nothing: there is no thread, and what was put is in the queue."""
+        assert self._closed, f"Queue {self!r} not closed"
+
+    def cancel_join_thread(self):
+        """Nothing: there is no thread."""
+
+
+class JoinableQueue(Queue):
+    """A Queue that knows which of its items have been worked on. Source: multiprocessing.JoinableQueue."""
+
+    task_done = _ipc.Queue._task_done
+
+    def join(self, timeout=None):
+        """Wait until task_done() was called for each item; whether that was so in time."""
+        return self._join(timeout)
+
+    async def join_async(self, timeout=None):
+        """join() for a coroutine."""
+        done = await until(lambda: self._join(0) or NOT_YET, _Turn(self._arm_join), timeout)
+        return done is not NOT_YET
+
+
+class SimpleQueue(Queue):
+    """A Queue without limits. Source: multiprocessing.SimpleQueue."""
+
+    def __new__(cls, *, ctx=None):
+        return _ipc.Queue.__new__(cls, simple=True)
+
+
+def __getattr__(name):
+    return getattr(_standard, name)
+
+
+def __dir__():
+    return sorted({*globals(), *dir(_standard)})

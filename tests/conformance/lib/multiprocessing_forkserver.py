@@ -1,0 +1,4 @@
+"""test_multiprocessing_forkserver, which some installations of Python before 3.12 leave out."""
+from test import _test_multiprocessing
+
+_test_multiprocessing.install_tests_in_module_dict(globals(), "forkserver")

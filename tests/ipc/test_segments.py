@@ -1,0 +1,241 @@
+"""Memory that processes share: it arrives everywhere, stays as long as somebody has it, and no longer."""
+import gc
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from pyconc import _ipc
+from pyconc.multiprocessing import handover
+
+STARTS = ["fork", "spawn", "forkserver"]
+
+
+def memfds():
+    """What this process has open of shared memory."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:
+            continue
+        if "memfd:pyconc" in target:
+            found.append(target)
+    return found
+
+
+def put(segment, text):
+    memoryview(segment)[:len(text)] = text
+
+
+def got(segment, length):
+    return bytes(memoryview(segment)[:length])
+
+
+def answer(segment, pipe):
+    pipe.send(got(segment, 5))
+    put(segment, b"there")
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_child_gets_it_as_an_argument(start):
+    context = multiprocessing.get_context(start)
+    here, there = context.Pipe()
+    segment = _ipc.Segment(100_000)
+    put(segment, b"hello")
+    child = context.Process(target=answer, args=(segment, there))
+    child.start()
+    assert here.recv() == b"hello"
+    child.join()
+    assert child.exitcode == 0
+    assert got(segment, 5) == b"there"
+
+
+def receive_and_answer(pipe):
+    answer(pipe.recv(), pipe)
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_it_is_sent_at_any_time(start):
+    context = multiprocessing.get_context(start)
+    here, there = context.Pipe()
+    child = context.Process(target=receive_and_answer, args=(there,))
+    child.start()
+    segment = _ipc.Segment(100_000)
+    put(segment, b"hello")
+    here.send(segment)
+    assert here.recv() == b"hello"
+    child.join()
+    assert got(segment, 5) == b"there"
+
+
+def send_one(pipe):
+    segment = _ipc.Segment(50_000)
+    put(segment, b"child")
+    pipe.send(segment)
+    del segment
+    gc.collect()
+    pipe.send("dropped")
+    pipe.recv()
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_what_is_on_its_way_stays(start):
+    """The sender lets go of it before anybody has received it."""
+    context = multiprocessing.get_context(start)
+    here, there = context.Pipe()
+    child = context.Process(target=send_one, args=(there,))
+    child.start()
+    pickled = here.recv_bytes()
+    assert here.recv() == "dropped"
+    segment = pickle.loads(pickled)
+    assert got(segment, 5) == b"child"
+    here.send("enough")
+    child.join()
+    assert got(segment, 5) == b"child"
+
+
+def test_the_memory_goes_with_the_last_object():
+    before = len(memfds())
+    segment = _ipc.Segment(4096)
+    same = pickle.loads(pickle.dumps(segment))
+    put(segment, b"one")
+    assert got(same, 3) == b"one"
+    assert len(memfds()) >= before + 1
+    del segment, same
+    gc.collect()
+    assert len(memfds()) <= max(before, 1)
+
+
+def test_a_view_keeps_it():
+    segment = _ipc.Segment(4096)
+    view = memoryview(segment)
+    del segment
+    gc.collect()
+    view[0] = 1
+    assert view[0] == 1
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_what_a_killed_process_held_is_used_again(start, tmp_path):
+    """A round of 50 objects, each held by a child that is killed, does not need more memory than one."""
+    program = textwrap.dedent(f"""
+        import multiprocessing, signal, os
+        from pyconc import _ipc
+
+        def wait_for_ever(segments, pipe):
+            pipe.send(len(segments))
+            signal.pause()
+
+        def arenas():
+            with open("/proc/self/maps") as maps:
+                return sum("memfd:pyconc-arena" in line for line in maps)
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context({start!r})
+            for _ in range({60 if start == "fork" else 6}):
+                here, there = context.Pipe()
+                segments = [_ipc.Segment(1) for _ in range(100)]
+                child = context.Process(target=wait_for_ever, args=(segments, there))
+                child.start()
+                assert here.recv() == 100
+                os.kill(child.pid, signal.SIGKILL)
+                child.join()
+                del segments
+            print(arenas())
+    """)
+    file = tmp_path / "program.py"
+    file.write_text(program)
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == 1
+
+
+def test_a_forked_child_keeps_what_its_parent_drops():
+    segment = _ipc.Segment(4096)
+    place = segment.send()[0][3:]
+    handover.receive(_ipc.Segment, pickle.loads(pickle.dumps(segment.send())), None)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.read(read, 1)
+        os._exit(0 if got(segment, 4) == b"kept" else 1)
+    put(segment, b"kept")
+    del segment
+    gc.collect()
+    others = [_ipc.Segment(4096) for _ in range(200)]
+    for other in others:
+        put(other, b"lost")
+    assert place not in [other.send()[0][3:] for other in others]
+    os.write(write, b"x")
+    _, status = os.waitpid(pid, 0)
+    os.close(read), os.close(write)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_no_size(size):
+    with pytest.raises(ValueError, match=str(size)):
+        _ipc.Segment(size)
+
+
+def test_too_large():
+    with pytest.raises(OSError, match="shared memory of 1152921504606846976 bytes"):
+        _ipc.Segment(1 << 60)
+
+
+@pytest.mark.parametrize("sent", [None, (), (1, 2, 3), ((b"x" * 16, 1, 2, 3, 4), 0), "text"])
+def test_what_was_not_sent(sent):
+    with pytest.raises((TypeError, ValueError)):
+        _ipc.Segment.receive(sent)
+
+
+def open_files():
+    return {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
+            if os.path.lexists(f"/proc/self/fd/{fd}")}
+
+
+def test_what_fails_closes_no_descriptor_and_leaves_none():
+    segment = _ipc.Segment(4096)
+    block, pid, fd = segment.send()
+    before = open_files()
+    for wrong in [((b"?" * 16, *block[1:]), pid, fd), ((*block[:3], 0, 1), pid, fd), (block, pid, 1 << 20),
+                  (block, 1, 2), (block, pid, 0)]:
+        with pytest.raises((OSError, ValueError)):
+            _ipc.Segment.receive(wrong)
+    with pytest.raises(OSError):
+        _ipc.Segment(1 << 60)
+    assert open_files() == before
+
+
+def test_a_tuple_that_points_elsewhere():
+    segment = _ipc.Segment(4096)
+    (cookie, pid, fd, offset, generation), *rest = segment.send()
+    for wrong in (offset + 64, 0, 4096, 1 << 31):
+        with pytest.raises(ValueError, match="no shared object"):
+            _ipc.Segment.receive(((cookie, pid, fd, wrong, generation), *rest))
+    with pytest.raises(FileNotFoundError):
+        _ipc.Segment.receive(((cookie, pid, fd, offset, generation + 1), *rest))
+    with pytest.raises((OSError, ValueError)):
+        _ipc.Segment.receive(((b"?" * 16, pid, 0, offset, generation), *rest))
+
+
+def test_a_file_that_can_shrink_is_refused():
+    fd = os.memfd_create("mine")
+    os.ftruncate(fd, 1 << 20)
+    with pytest.raises(ValueError, match="no shared memory"):
+        _ipc.adopt(fd)
+
+
+def test_in_a_subinterpreter():
+    program = "from pyconc import _ipc\nsegment = _ipc.Segment(10)\nmemoryview(segment)[0] = 1"
+    interpreters = pytest.importorskip("_xxsubinterpreters" if sys.version_info < (3, 13) else "_interpreters")
+    one = interpreters.create()
+    try:
+        assert not interpreters.run_string(one, program)
+    finally:
+        interpreters.destroy(one)

@@ -1,0 +1,225 @@
+"""What the models are told of the source: how to make it small, and mistakes that they must find in it."""
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    file: str  # below csrc
+    old: str
+    new: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    """A mistake, and where it must be found."""
+
+    name: str
+    scenario: str
+    defect: str  # a pattern
+    edits: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    smaller: tuple = ()  # edits that leave the logic as it is, and the number of states small
+    broken: tuple = ()
+    beside: tuple = ()  # sources that the model does not include, but needs
+
+
+MUTEX = "ipc/mutex.c"
+WORD, RING, RWLOCK, BARRIER = "ipc/word.h", "ipc/ring.c", "ipc/rwlock.c", "ipc/barrier.c"
+FEW_SPINS = Edit(MUTEX, "enum { SPINS = 100 };", "enum { SPINS = 1 };")
+NO_PAUSES = Edit("ipc/word.h", "#define PYC_PAUSES 64", "#define PYC_PAUSES 0")
+ALL_SLEEP = "all sleep, though nobody was killed"
+BLOCK, TABLE, LAYOUT = "ipc/block.c", "ipc/table.c", "ipc/layout.h"
+SMALL_ARENA = (
+    Edit(LAYOUT, "#define PYC_ARENA_SIZE (512 * 1024)", "#define PYC_ARENA_SIZE (4 * PYC_PAGE_SIZE)"),
+    Edit(LAYOUT, "#define PYC_PAGE_SIZE (16 * 1024)", "#define PYC_PAGE_SIZE 256"),
+    Edit(LAYOUT, "#define PYC_PLACES 512 ", "#define PYC_PLACES 8 "),
+    Edit(LAYOUT, "#define PYC_PLACE_BITS 9", "#define PYC_PLACE_BITS 3"),
+    Edit(LAYOUT, "#define PYC_NOBODY (PYC_PLACES - 1)", "#define PYC_NOBODY model_nobody\nextern int model_nobody;"),
+    Edit(LAYOUT, "#define PYC_HOLDERS 46", "#define PYC_HOLDERS (PYC_NOBODY - 1)"),
+)
+MODELS = {
+    "mutex": Model((FEW_SPINS,), (
+        Broken("takes_over_no_sleepers", "three", ALL_SLEEP, (
+            Edit(MUTEX, "take(mutex, 0, mine | PYC_SLEEPERS)", "take(mutex, 0, mine)"),)),
+        Broken("wakes_before_it_gives", "two", ALL_SLEEP, (
+            Edit(MUTEX, "    uint32_t word =\n"
+                        "        atomic_exchange_explicit(&mutex->word, 0, memory_order_release);\n"
+                        "    if (word & PYC_SLEEPERS) {\n        pyc_wake(&mutex->word, 1);\n    }\n",
+                        "    uint32_t word = atomic_load(&mutex->word);\n"
+                        "    if (word & PYC_SLEEPERS) {\n        pyc_wake(&mutex->word, 1);\n    }\n"
+                        "    atomic_store(&mutex->word, 0);\n"),)),
+        Broken("never_asks_for_the_dead", "kill", "all sleep after the slices", (
+            Edit(MUTEX, "over && pyc_arena_owner_is_dead(arena, word & ~PYC_SLEEPERS)", "false"),)),
+        Broken("takes_from_the_living", "kill_early_slices", "two have the mutex", (
+            Edit(MUTEX, "over && pyc_arena_owner_is_dead(arena, word & ~PYC_SLEEPERS)", "over"),)),
+        Broken("undoes_nothing", "kill", "half of a change|made twice", (
+            Edit(MUTEX, "    if (died) {\n        undo(mutex);\n    }\n", ""),)),
+        Broken("undoes_the_first_first", "kill_undo_order", "half of a change", (
+            Edit(MUTEX, "for (uint32_t i = n < PYC_UNDO_MOST ? n : PYC_UNDO_MOST; i-- > 0;) {",
+                        "for (uint32_t i = 0; i < n; i++) {"),)),
+        Broken("undoes_what_is_done", "kill", "a change was lost", (
+            Edit(MUTEX, "    pyc_mutex_commit(mutex);\n    uint32_t word =\n", "    uint32_t word =\n"),)),
+        Broken("logs_without_an_order", "kill_buffered", "half of a change|made twice|lost", (
+            Edit("ipc/mutex.h", "n + 1, memory_order_release);\n    atomic_thread_fence(memory_order_seq_cst); "
+                                "/* the log, then the field */\n"
+                                "    atomic_store_explicit(field, value, memory_order_release);",
+                                "n + 1, memory_order_relaxed);\n"
+                                "    atomic_store_explicit(field, value, memory_order_relaxed);"),)),
+    )),
+    "arena": Model(SMALL_ARENA, (
+        Broken("takes_without_compare", "take_the_one", "another object's|not empty", (
+            Edit(BLOCK, "word_of(block) == 0 && change(block, 0, bit | PYC_UNREADY)",
+                        "word_of(block) == 0 && (atomic_store(&block->word, bit | PYC_UNREADY), true)"),)),
+        Broken("is_found_before_it_is_new", "send", "another object's", (
+            Edit(BLOCK, "change(block, 0, bit | PYC_UNREADY)", "change(block, 0, bit)"),)),
+        Broken("does_not_look_again", "send_to_two", "another object's", (
+            Edit(BLOCK, "if (atomic_load(&header->generation) == generation) {", "if (true) {"),)),
+        Broken("keeps_the_others_pickle", "send_to_two", "what was sent is gone", (
+            Edit(BLOCK, "    if (less_one_sent(word) != word) {\n        add_sent(header);\n    }\n", ""),)),
+        Broken("drops_for_all", "send", "what was sent is gone|another object's", (
+            Edit(BLOCK, "atomic_fetch_and(&pyc_header_at(arena, block->offset)->word, ~bit)",
+                        "atomic_store(&pyc_header_at(arena, block->offset)->word, 0)"),)),
+        Broken("leaves_what_is_not_ready", "take_kill", "never free again", (
+            Edit(TABLE, "!atomic_compare_exchange_strong(&block->word, &unready, 0)", "true"),)),
+        Broken("asks_who_clears", "table_kill", "the dead are called living", (
+            Edit(TABLE, "PYC_PLACE_STATUS(state) == PYC_PLACE_BUSY ||", ""),)),
+        Broken("gives_a_number_twice", "table_kill_two", "had the same number", (
+            Edit(TABLE, "    atomic_fetch_add(&entry->generation, 1);\n    atomic_store(&entry->state, 0);\n",
+                        "    atomic_store(&entry->state, 0);\n    atomic_fetch_add(&entry->generation, 1);\n"),)),
+        Broken("holds_nothing_for_the_child", "fork", "another object's", (
+            Edit(TABLE, "    int place = claim(arena);\n    pyc_arena_each_block(arena, mark_held, place);\n",
+                        "    int place = claim(arena);\n"),)),
+    )),
+    "queue": Model((
+        FEW_SPINS,
+        Edit("ipc/ring.h", "#define PYC_CHUNK_SIZE (UINT64_C(65536) - PYC_PIECE_UNIT)",
+                           "#define PYC_CHUNK_SIZE model_chunk\nextern uint64_t model_chunk;"),
+        Edit("ipc/store.h", "#define PYC_EXTENTS 96", "#define PYC_EXTENTS 5"),
+        Edit("ipc/store.c", "#define PAGE UINT64_C(4096)", "#define PAGE UINT64_C(64)"),
+        Edit("ipc/heap.c", "#define SPLIT_LEAST 4096 ", "#define SPLIT_LEAST 64 "),
+        Edit("ipc/heap.c", "#define LOOK_FIRST 32 ", "#define LOOK_FIRST 1 "),
+        Edit("ipc/heap.c", "#define GROW_LEAST (UINT64_C(256) << 10)", "#define GROW_LEAST UINT64_C(64)"),
+        Edit("ipc/queue.c", "    if (try(self, wish, &wish->patience->looking, look) ||\n"
+                            "        try(self, wish, &wish->patience->yielding, yield)) {", "    if (false) {"),
+    ), beside=("ipc/queue.c", "ipc/ring.c", "ipc/heap.c", "ipc/gate.c", "ipc/mutex.c", "ipc/sleep.c"), broken=(
+        Broken("puts_without_the_mutex", "two_to_one", "failed|lost|twice|all sleep", (
+            Edit("ipc/queue_put.c", "    pyc_mutex_lock(self->queue->shared.block.arena, &memory->putting);\n", ""),
+            Edit("ipc/queue_put.c", "    pyc_mutex_unlock(&memory->putting);\n", ""))),
+        Broken("gets_without_the_mutex", "one_to_two", "twice", (
+            Edit("ipc/queue_get.c", "    pyc_ring_load(&memory->ring.out, &cursor);\n    int rc = take_next",
+                                    "    pyc_mutex_unlock(&memory->getting);\n"
+                                    "    pyc_ring_load(&memory->ring.out, &cursor);\n    int rc = take_next"),)),
+        Broken("changes_an_end_in_place", "kill_consumer", "failed|twice|lost|fault", (
+            Edit(RING, "(LOAD(end->word) & 1) ^ 1", "LOAD(end->word) & 1"),)),
+        Broken("commits_before_the_rest", "kill_buffered", "failed|twice|lost|fault|all sleep", (
+            Edit(RING, "cursor->number << 1 | place,\n                          memory_order_release",
+                       "cursor->number << 1 | place,\n                          memory_order_relaxed"),)),
+        Broken("frees_a_chunk_too_early", "one_to_one_chunks", "a chunk that is needed is free", (
+            Edit(RING, "    cursor->left = cursor->chunk + 1;\n",
+                       "    pyc_heap_free(&self->heap, (pyc_piece *)pyc_store_at(store, cursor->chunk, HEADER));\n"),)),
+        Broken("reclaims_what_is_needed", "one_to_one_chunks", "failed|twice|lost|fault|needed", (
+            Edit(RING, "(number <= out.first || number >= in.first)", "true"),)),
+        Broken("tells_no_getter", "one_to_one", ALL_SLEEP, (
+            Edit("ipc/queue_put.c", "        tell_getters(self->queue, self->done - before);\n", ""),)),
+        Broken("tells_no_putter", "one_to_one_small", ALL_SLEEP, (
+            Edit("ipc/queue_get.c", "    pyc_gate_open(&memory->space, memory->max_bytes == 0 ? count : INT32_MAX);\n",
+                                    ""),)),
+        Broken("sleeps_without_a_look", "one_to_one", ALL_SLEEP, (
+            Edit("ipc/queue.c", "    if (wish->is_ready(self, wish->what)) {\n        return 1;\n    }\n    int rc",
+                                "    int rc"),)),
+        Broken("forgets_who_sleeps", "one_to_two", ALL_SLEEP, (
+            Edit("ipc/gate.c", "if (pyc_futex_wake_shared(&self->word, count) < count) {",
+                               "if (pyc_futex_wake_shared(&self->word, count) <= count) {"),)),
+        Broken("announces_nothing_new", "one_to_two", ALL_SLEEP, (
+            Edit("ipc/gate.c", "&word, (word + 2) | 1)) {", "&word, word | 1)) {"),
+            Edit("ipc/gate.c", "return (word + 2) | 1;", "return word | 1;"))),
+    )),
+    "barrier": Model((FEW_SPINS,), beside=("ipc/sleep.c", "ipc/mutex.c"), broken=(
+        Broken("wakes_one", "three", ALL_SLEEP, (
+            Edit(BARRIER, "pyc_wake(&ROUNDS->word, INT32_MAX);", "pyc_wake(&ROUNDS->word, 1);"),)),
+        Broken("does_not_look_for_the_dead", "kill", "all sleep after the slices", (
+            Edit(BARRIER, "            look_for_dead(self, number);\n            break;\n        case PYC_TOO_LATE",
+                          "            break;\n        case PYC_TOO_LATE"),)),
+        Broken("comes_without_the_mutex", "three", "same index|all sleep|before all", (
+            Edit(BARRIER, "    int where = INSIDE;\n    lock(self);\n",
+                          "    int where = INSIDE;\n    lock(self);\n    unlock(self);\n"),)),
+        Broken("breaks_a_round_that_is_over", "late", "over and broken|it is broken|before all", (
+            Edit(BARRIER, "if (end_round(self, number, 1 << PYC_FILLING, true, PYC_BROKEN)) {",
+                          "if (end_round(self, number, 7, true, PYC_BROKEN) || true) {"),)),
+    )),
+    "rwlock": Model((Edit(RWLOCK, "#define READERS 900", "#define READERS 2"),), beside=("ipc/sleep.c",), broken=(
+        Broken("asks_one_and_waits_for_another", "two_write", ALL_SLEEP, (
+            Edit(RWLOCK, "uint32_t expected = pyc_word_ask(word);",
+                         "pyc_word_ask(word);\n        uint32_t expected = pyc_word_look(word);"),)),
+        Broken("reads_without_a_second_look", "two_read", "one writes while another reads", (
+            Edit(RWLOCK, "    if (atomic_load(&MEMORY->word) == 0) {\n", "    if (true) {\n"),)),
+        Broken("writes_at_once", "two_read", "one writes while another reads", (
+            Edit(RWLOCK, "        if (!is_read(self)) {\n            return TAKEN;", "        if (true) {\n"
+                         "            return TAKEN;"),)),
+        Broken("waits_for_dead_readers", "kill_readers", "all sleep after the slices", (
+            Edit(RWLOCK, "        if (may_ask(self, end)) {\n            bury_readers(self);\n        }\n", ""),)),
+    )),
+    "semaphore": Model((NO_PAUSES,), broken=(
+        Broken("gives_up_without_a_second_look", "counts_late", ALL_SLEEP, (
+            Edit("ipc/semaphore.c", "    else if (pyc_count_leave(&MEMORY->word)) {",
+                                    "    else if (pyc_count_value(&MEMORY->word) == 0) {\n"
+                                    "        pyc_count_doze(&MEMORY->word);\n    }\n    else {"),)),
+        Broken("is_not_rung_for", "counts_tasks", ALL_SLEEP, (
+            Edit("ipc/semaphore.c", "    } while (taken == 0 && !has_owners(MEMORY) &&\n"
+                                    "             pyc_count_leave(&MEMORY->word));", "    } while (false);"),)),
+        Broken("keeps_a_wake_for_itself", "counts_signal", ALL_SLEEP, (
+            Edit("ipc/count.h", "*pass_on = slept && units > 1;", "*pass_on = false;"),)),
+        Broken("takes_without_compare", "counts", "more have a unit", (
+            Edit("ipc/count.h", "if (atomic_compare_exchange_weak(word, &now, left)) {",
+                                "if (atomic_store(word, left), true) {"),)),
+        Broken("forgets_others", "owned_signal", ALL_SLEEP, (
+            Edit("ipc/semaphore.c", "        if (slept) {\n            care_for_others(self);\n        }\n", ""),)),
+        Broken("sleeps_without_a_look", "owned", ALL_SLEEP, (
+            Edit("ipc/semaphore.c", "        uint32_t expected = doze(self);\n        if (take(",
+                                    "        uint32_t expected = doze(self);\n        if (slept && take("),)),
+        Broken("leaves_the_dead_their_units", "owned_kill", "all sleep after the slices", (
+            Edit("ipc/semaphore.c", "pyc_word_swap(&slots.units[at], owner, me)", "false"),)),
+    )),
+    "event": Model((NO_PAUSES,), broken=(
+        Broken("forgets_that_it_was_set", "late", "was set meanwhile", (
+            Edit("ipc/flag.h", "return (now & PYC_SET) != 0 || ((now ^ before) & PYC_TIMES) != 0;",
+                               "return (now & PYC_SET) != 0;"),)),
+        Broken("wakes_one", "set", ALL_SLEEP, (
+            Edit("ipc/event.c", "pyc_wake(&MEMORY->word, INT32_MAX);", "pyc_wake(&MEMORY->word, 1);"),)),
+        Broken("says_nothing_of_its_sleep", "set", ALL_SLEEP, (
+            Edit("ipc/flag.h", "*expected = now | PYC_SLEEPERS;", "*expected = now;"),)),
+    )),
+    "condition": Model((NO_PAUSES,
+                        Edit("ipc/seats.h", "#define PYC_SEATS 120", "#define PYC_SEATS 2")),
+                       beside=("ipc/lock.c",), broken=(
+        Broken("notifies_the_dead", "inherit", "all sleep after the slices|more hear", (
+            Edit("ipc/condition_type.c", "            pyc_condition_look(wait);\n", ""),)),
+        Broken("hides_from_whom_it_wakes", "both", ALL_SLEEP, (
+            Edit("ipc/condition.c", "    pyc_word_ask(word);\n", ""),)),
+        Broken("lets_go_before_it_has_a_seat", "one", ALL_SLEEP, (
+            Edit("ipc/condition.c", "    wait->heir = -1;\n", "    wait->heir = -1;\n    pyc_lock_free(lock);\n"),
+            Edit("ipc/condition.c", "                                     : &seats->seats[wait->at].number);\n"
+                                    "    pyc_lock_free(lock);\n",
+                                    "                                     : &seats->seats[wait->at].number);\n"))),
+        Broken("loses_what_it_was_told_in_the_end", "passed_on", ALL_SLEEP, (
+            Edit("ipc/condition.c", "if (passes_on || (wait->at >= 0 && wait->heir >= 0)) {", "if (false) {"),)),
+    )),
+    "lock": Model((NO_PAUSES,), (
+        Broken("forgets_others", "three", ALL_SLEEP, (
+            Edit(WORD, "slept ? me | PYC_SLEEPERS : me", "me"),)),
+        Broken("is_not_rung_for", "tasks", ALL_SLEEP, (
+            Edit("ipc/lock.c", "while (taken == 0 && pyc_word_ask(&PYC_LOCK_MEMORY(self)->word) == 0);",
+                               "while (false);"),)),
+        Broken("lets_go_in_two_steps", "two", ALL_SLEEP, (
+            Edit(WORD, "return atomic_exchange(word, 0);",
+                       "uint32_t was = atomic_load(word);\n    atomic_store(word, 0);\n    return was;"),)),
+        Broken("takes_from_the_living", "kill_early_slices", "two have the lock|nobody has died", (
+            Edit("ipc/lock.c", "pyc_arena_owner_is_dead(PYC_ARENA(self), owner) &&", "true &&"),)),
+        Broken("tells_nobody", "kill", "nobody is told", (
+            Edit("ipc/lock.c", "if (died == 0 || pyc_owner_died((PyObject *)self, died, recover) == 0) {",
+                               "if (true) {"),)),
+    )),
+}
