@@ -203,8 +203,8 @@ def test_what_fails_closes_no_descriptor_and_leaves_none():
     segment = _ipc.Segment(4096)
     block, pid, fd = segment.send()
     before = open_files()
-    for wrong in [((b"?" * 16, *block[1:]), pid, fd), ((*block[:3], 0, 1), pid, fd), (block, pid, 1 << 20), (block, 1, 2),
-                  (block, pid, 0)]:
+    for wrong in [((b"?" * 16, *block[1:]), pid, fd), ((*block[:3], 0, 1), pid, fd), (block, pid, 1 << 20),
+                  (block, 1, 2), (block, pid, 0)]:
         with pytest.raises((OSError, ValueError)):
             _ipc.Segment.receive(wrong)
     with pytest.raises(OSError):

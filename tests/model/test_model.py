@@ -10,7 +10,10 @@ import pytest
 HERE = Path(__file__).parent
 MODELS = sorted(path.stem for path in HERE.glob("*.c") if path.stem not in ("explore", "processes"))
 
-pytestmark = pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="needs a C compiler")
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="needs a C compiler"),
+]
 
 
 def run(*arguments):
