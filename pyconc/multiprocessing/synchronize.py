@@ -177,8 +177,10 @@ async def _retake(lock):
     while True:
         try:
             await _acquired(lambda: lock._attempt(task), lock, None)
-        except (asyncio.CancelledError, OwnerDied) as error:
-            raised = error
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # cancelled, or of recover=
+            raised = raised or error
             if lock._holder() != "caller":
                 continue
         return raised

@@ -521,6 +521,31 @@ def test_a_task_inherits_from_the_dead(child):
     asyncio.run(main())
 
 
+def test_a_task_has_the_lock_though_recovery_failed(child):
+    def recover(error):
+        raise ZeroDivisionError
+
+    condition = Condition(RLock(recover=recover))
+
+    def die():
+        with condition:
+            condition.notify()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def main():
+        async with condition:
+            child(die)
+            with pytest.raises(ZeroDivisionError):
+                await condition.wait_async(30)
+            assert condition.locked()
+        assert not condition.locked()
+
+    asyncio.run(main())
+    assert condition._waiting() == 0
+    with condition:
+        assert condition.wait(0) is False
+
+
 def test_more_tasks_than_seats():
     condition = Condition()
 

@@ -137,7 +137,7 @@ MODELS = {
             Edit("ipc/gate.c", "&word, (word + 2) | 1)) {", "&word, word | 1)) {"),
             Edit("ipc/gate.c", "return (word + 2) | 1;", "return word | 1;"))),
     )),
-    "barrier": Model((FEW_SPINS,), beside=("ipc/sleep.c", "ipc/mutex.c"), broken=(
+    "barrier": Model((FEW_SPINS, NO_PAUSES), beside=("ipc/sleep.c", "ipc/mutex.c"), broken=(
         Broken("wakes_one", "three", ALL_SLEEP, (
             Edit(BARRIER, "pyc_wake(&ROUNDS->word, INT32_MAX);", "pyc_wake(&ROUNDS->word, 1);"),)),
         Broken("does_not_look_for_the_dead", "kill", "all sleep after the slices", (
