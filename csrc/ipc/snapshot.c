@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* The latest of what one process writes, for many to read: a seqlock with two
  * copies. A write goes into the copy that is not the latest, and one store at
- * its end makes it that. So a reader never waits for a writer, and a writer who
- * is killed leaves what was written before. */
+ * its end makes it that. So a reader waits for no write under way, and a writer
+ * who is killed leaves what was written before. */
 #include "ipc/mutex.h"
 #include "ipc/value.h"
 #include "ipc/values.h"
 
-#include <sched.h>
 #include <string.h>
 
 typedef struct {
@@ -31,8 +30,7 @@ typedef struct {
 } snapshot;
 
 #define SELF ((snapshot *)self)
-/* How often a read is tried before others get a turn. */
-#define TRIES 100
+#define TRIES 50 /* to read, without the writers' lock */
 
 static size_t
 words(size_t size)
@@ -162,52 +160,59 @@ snapshot_write(PyObject *self, PyObject *data)
     Py_RETURN_NONE;
 }
 
-/* The latest version, as bytes; NULL without an exception: it was overwritten
- * meanwhile. */
-static PyObject *
-try_to_read(snapshot *self)
+/* Makes *bytes of `size` bytes, unless it is: what a try has paged in, the next
+ * one finds. 0, or -1 with an exception set. */
+static int
+make_room(PyObject **bytes, size_t size)
+{
+    if (*bytes == NULL || (size_t)PyBytes_GET_SIZE(*bytes) != size) {
+        Py_XSETREF(*bytes, PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size));
+    }
+    return *bytes == NULL ? -1 : 0;
+}
+
+/* 1: the latest version is in *bytes; 0: it was overwritten meanwhile; -1: an
+ * exception. */
+static int
+try_to_read(snapshot *self, PyObject **bytes)
 {
     snapshot_memory *at = self->at;
     uint64_t version = atomic_load_explicit(&at->version, memory_order_acquire);
     copy_head *copy = &at->copies[version & 1];
-    size_t size = atomic_load_explicit(&copy->size, memory_order_relaxed);
-    if (version == 0) {
-        return PyBytes_FromStringAndSize(NULL, 0);
-    }
+    size_t size = version == 0 ? 0 : atomic_load(&copy->size);
     if (size > self->capacity) {
         PyErr_Format(PyExc_ValueError, "%R does not hold a Snapshot",
                      self->memory);
-        return NULL;
+        return -1;
     }
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
-    if (bytes == NULL) {
-        return NULL;
+    if (make_room(bytes, size) < 0) {
+        return -1;
     }
-    fetch(PyBytes_AS_STRING(bytes), data_of(self, version), size);
+    fetch(PyBytes_AS_STRING(*bytes), data_of(self, version), size);
     atomic_thread_fence(memory_order_acquire); /* after the data */
-    if (atomic_load_explicit(&copy->version, memory_order_relaxed) != version) {
-        Py_CLEAR(bytes);
-    }
-    return bytes;
+    return atomic_load_explicit(&copy->version, memory_order_relaxed) ==
+               version ||
+           version == 0;
 }
 
+/* Who always comes too late has the writers wait for a moment. */
 static PyObject *
 snapshot_read(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    for (;;) {
-        for (int i = 0; i < TRIES; i++) {
-            PyObject *bytes = try_to_read(SELF);
-            if (bytes != NULL || PyErr_Occurred()) {
-                return bytes;
-            }
-        }
-        if (PyErr_CheckSignals() < 0) {
-            return NULL;
-        }
-        Py_BEGIN_ALLOW_THREADS
-        sched_yield();
-        Py_END_ALLOW_THREADS
+    PyObject *bytes = NULL;
+    int done = 0;
+    for (int i = 0; i < TRIES && done == 0; i++) {
+        done = try_to_read(SELF, &bytes);
     }
+    if (done == 0) {
+        pyc_mutex_lock(SELF->arena, &SELF->at->writer);
+        done = try_to_read(SELF, &bytes);
+        pyc_mutex_unlock(&SELF->at->writer);
+    }
+    if (done < 0) {
+        Py_CLEAR(bytes);
+    }
+    return bytes;
 }
 
 static PyObject *
