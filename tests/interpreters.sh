@@ -105,7 +105,7 @@ tsan() {
   local reports=$PWD/.cache/tsan/reports status=0
   rm -rf "$reports"
   mkdir -p "$reports"
-  suites=(tests/{base,chaos,hash,native,parallel,pool,sync})
+  suites=(tests/{base,chaos,hash,native,parallel,pool,sync} tests/ipc/test_threads.py)
   export PYCONC_SANITIZE=thread
   install_and_test .cache/tsan "$1" \
     LD_PRELOAD="$(gcc -print-file-name=libtsan.so)" PYTEST_ADDOPTS="-k 'not fork and not child'" \

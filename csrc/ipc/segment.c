@@ -14,6 +14,7 @@ typedef struct {
     void *memory;
     size_t size;
     int fd;
+    bool is_open; /* there is an fd to be closed */
 } segment;
 
 /* In the block. */
@@ -47,6 +48,7 @@ static int
 map(segment *self, int fd, size_t size)
 {
     self->fd = fd;
+    self->is_open = true;
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
                         MAP_SHARED | MAP_POPULATE, fd, 0);
     if (memory == MAP_FAILED) {
@@ -81,7 +83,6 @@ segment_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     pyc_segments_forget(pyc_ipc_of(self), false);
-    as_segment(self)->fd = -1;
     int fd = pyc_memory_open("pyconc", (size_t)size, huge ? MFD_HUGETLB : 0);
     if (fd < 0 || map(as_segment(self), fd, (size_t)size) < 0) {
         Py_DECREF(self);
@@ -150,7 +151,7 @@ segment_dealloc(PyObject *object)
             pyc_memory_keep(state, &self->shared.block, &self->fd);
         }
     }
-    if (self->fd >= 0) {
+    if (self->is_open && self->fd >= 0) {
         close(self->fd);
     }
     pyc_shared_dealloc(object);
@@ -184,11 +185,13 @@ segment_receive(PyObject *type, PyObject *const *args, Py_ssize_t nargs)
     if (self == NULL) {
         return NULL;
     }
-    as_segment(self)->fd = -1;
     uint64_t size = atomic_load(&PYC_MEMORY(self, record)->size);
     fd = pid == 0 ? fd : pyc_memory_open_of(pid, fd);
-    if (fd < 0 || pyc_memory_check(fd, size) < 0 ||
-        map(as_segment(self), fd, size) < 0) {
+    if (fd >= 0 && pyc_memory_check(fd, size) < 0) {
+        close(fd);
+        fd = -1;
+    }
+    if (fd < 0 || map(as_segment(self), fd, size) < 0) {
         Py_DECREF(self);
         return NULL;
     }

@@ -194,6 +194,24 @@ def test_what_was_not_sent(sent):
         _ipc.Segment.receive(sent)
 
 
+def open_files():
+    return {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
+            if os.path.lexists(f"/proc/self/fd/{fd}")}
+
+
+def test_what_fails_closes_no_descriptor_and_leaves_none():
+    segment = _ipc.Segment(4096)
+    block, pid, fd = segment.send()
+    before = open_files()
+    for wrong in [((b"?" * 16, *block[1:]), pid, fd), ((*block[:3], 0, 1), pid, fd), (block, pid, 1 << 20),
+                  (block, 1, 2), (block, pid, 0)]:
+        with pytest.raises((OSError, ValueError)):
+            _ipc.Segment.receive(wrong)
+    with pytest.raises(OSError):
+        _ipc.Segment(1 << 60)
+    assert open_files() == before
+
+
 def test_a_tuple_that_points_elsewhere():
     segment = _ipc.Segment(4096)
     (cookie, pid, fd, offset, generation), *rest = segment.send()
@@ -202,7 +220,7 @@ def test_a_tuple_that_points_elsewhere():
             _ipc.Segment.receive(((cookie, pid, fd, wrong, generation), *rest))
     with pytest.raises(FileNotFoundError):
         _ipc.Segment.receive(((cookie, pid, fd, offset, generation + 1), *rest))
-    with pytest.raises(OSError):
+    with pytest.raises((OSError, ValueError)):
         _ipc.Segment.receive(((b"?" * 16, pid, 0, offset, generation), *rest))
 
 

@@ -25,7 +25,7 @@ SCENARIOS = [(model, scenario) for model in MODELS
 MISTAKES = [pytest.param(model, broken, id=f"{model}-{broken.name}")
             for model in MODELS for broken in MODELS[model].broken]
 
-pytestmark = pytest.mark.skipif(shutil.which(RUN.CC) is None, reason="needs a C compiler")
+pytestmark = [pytest.mark.model, pytest.mark.skipif(shutil.which(RUN.CC) is None, reason="needs a C compiler")]
 
 
 @pytest.fixture(scope="session")
