@@ -1,4 +1,5 @@
 """What the tests run in children."""
+import itertools
 import os
 import signal
 import time
@@ -142,3 +143,9 @@ def echo_objects(connection):
     """Sends back every object until it is killed."""
     while True:
         connection.send(connection.recv())
+
+
+def count_up(connection, payload):
+    """Sends one number after the other, each with the payload, until it is killed."""
+    for number in itertools.count():
+        connection.send((number, payload))

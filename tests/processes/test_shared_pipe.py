@@ -3,16 +3,17 @@ import array
 import asyncio
 import gc
 import os
+import random
 import signal
 import socket
 import threading
 import time
 
 import pytest
-from process_children import double_all, echo, echo_objects, hand_over, stay
+from process_children import count_up, double_all, echo, echo_objects, hand_over, stay
 
 import pyconc
-from pyconc.multiprocessing import BufferTooShort, Pipe, SharedPipe
+from pyconc.multiprocessing import BufferTooShort, Pipe, SharedPipe, get_context
 from pyconc.multiprocessing.connection import wait
 
 
@@ -206,6 +207,26 @@ def test_a_child_that_is_killed(context):
             while True:
                 ours.send(1)
         child.join()
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_killed_while_it_sends(size):
+    """Whenever that is: all that came before is received, in order, and then the end."""
+    chance = random.Random(size)
+    for _ in range(20):
+        ours, theirs = SharedPipe()
+        child = get_context("fork").Process(target=count_up, args=[theirs, bytes(size)])
+        child.start()
+        theirs.close()
+        with ours:
+            received = [ours.recv()[0]]
+            time.sleep(chance.uniform(0, 0.01))
+            child.kill()
+            with pytest.raises(EOFError):
+                while True:
+                    received.append(ours.recv()[0])
+        child.join()
+        assert received == list(range(len(received)))
 
 
 def test_handed_over_at_any_time(context):
