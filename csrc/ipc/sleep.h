@@ -11,7 +11,7 @@
 
 #include "base/futex.h"
 
-#define PYC_SLICE INT64_C(50000000) /* ns */
+#define PYC_SLICE INT64_C(40000000) /* ns */
 
 /* What became of a sleep. */
 enum { PYC_INTERRUPTED = -1, PYC_WOKEN, PYC_SLICE_OVER, PYC_TOO_LATE };

@@ -15,7 +15,7 @@ from pyconc import _ipc
 NOT_YET = object()
 # Seconds after which who waits looks by itself: a process may die between a change and its ring. The first of many
 # looks for all.
-SLICE = 0.05
+SLICE = 0.04
 SLICE_OF_OTHERS = 1.0
 
 

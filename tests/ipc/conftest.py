@@ -3,10 +3,16 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import warnings
+from pathlib import Path
 
 import pytest
+
+# A spawned child imports a test's functions by the name that pytest gave its file, wherever pytest was started: last of
+# all, so that the package is the installed one.
+sys.path.append(str(Path(__file__).parents[2]))
 
 
 class Child:
