@@ -378,7 +378,7 @@ PyDoc_STRVAR(wait_doc,
 "wait($self, /, expected, timeout=None)\n--\n\n"
 "Sleeps while the value is `expected`: True once it is not, False when timeout\n"
 "seconds have passed. Whoever changes the value calls wake(); without it, the\n"
-"change is seen some 50 ms later.");
+"change is seen some 40 ms later.");
 PyDoc_STRVAR(wake_doc,
 "wake($self, /, count=None)\n--\n\n"
 "Has `count` of those who wait() look at the value; None: all.");
