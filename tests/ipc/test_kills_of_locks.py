@@ -253,7 +253,9 @@ def test_all_die_and_one_is_left():
 @pytest.mark.stress
 def test_no_notification_is_lost():
     """Whoever notifies knows that somebody waited; of two who wait, one is killed at any time."""
-    condition, board = Condition(), Board()     # board[at]: that one waits, or will before it lets go of the lock
+    # board[at]: that one waits, or will before it lets go of the lock; board[2]: how often one heard; board[3 + at]:
+    # how often that one was told of a death.
+    condition, board = Condition(), Board()
 
     def wait(at):
         while True:
@@ -264,7 +266,7 @@ def test_no_notification_is_lost():
                     board[at] = 0
                     board[2] += 1
             except OwnerDied:
-                pass
+                board[3 + at] += 1
 
     workers = Workers(wait, 2)
     try:
@@ -280,7 +282,7 @@ def test_no_notification_is_lost():
                     break
                 condition.release()
                 time.sleep(0.0005)
-            before = board[2]
+            before = board[2], board[3], board[4]
             condition.notify()
             if random.random() < 0.5:
                 condition.release()
@@ -293,13 +295,14 @@ def test_no_notification_is_lost():
             board[0] = 0
             workers.pids[0] = workers.start(0)
             deadline = time.monotonic() + STUCK
-            while board[2] == before:
+            # Or one that had heard was killed before it could say so: who takes the lock next is told.
+            while (board[2], board[3], board[4]) == before:
                 assert time.monotonic() < deadline, "nobody heard"
                 time.sleep(0.0005)
                 try:
                     with condition:
                         pass
-                except OwnerDied:   # it had heard, and was killed before it could say so
+                except OwnerDied:
                     break
     finally:
         workers.end()
