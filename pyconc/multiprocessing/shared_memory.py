@@ -40,8 +40,8 @@ def _tell_tracker(command, name):
         try:
             os.write(tracker._fd, f"{command}:{name}:shared_memory\n".encode())
             return
-        except OSError:     # it died: the way below starts another one
-            pass
+        except OSError:     # it died; what starts another one by itself does not tell that one, in 3.14
+            tracker.ensure_running()
     (resource_tracker.register if command == "REGISTER" else resource_tracker.unregister)(name, "shared_memory")
 
 
@@ -134,7 +134,13 @@ class SharedMemory(_ipc.SharedMemory):
                               self._path) from None
             raise
         if self._tracking if self._tracking is not None else create:
-            self._register(self._path)
+            try:
+                self._register(self._path)
+            except BaseException:   # a name that the tracker does not take
+                os.close(fd)
+                if create:
+                    _posixshmem.shm_unlink(self._path)
+                raise
         return fd
 
     def _give_name(self):

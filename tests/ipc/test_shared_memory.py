@@ -436,10 +436,13 @@ def test_a_tracker_that_died_is_started_again():
 
 @pytest.mark.parametrize("name", ["psm_pyconc_ü", "psm_pyconc_a:b"])
 def test_names_the_tracker_may_not_like(name):
-    if sys.version_info < (3, 14) and not (name.isascii() and ":" not in name):
+    """Which ones depends on the release; what is refused leaves nothing behind."""
+    track = False if ":" in name and sys.version_info < (3, 14) else None   # up to then it would stumble over it
+    try:
+        memory = SharedMemory(name, create=True, size=10, track=track)
+    except (UnicodeEncodeError, ValueError):
+        assert not os.path.exists(f"/dev/shm/{name}")
         memory = SharedMemory(name, create=True, size=10, track=False)
-    else:
-        memory = SharedMemory(name, create=True, size=10)
     assert memory.name == name
     memory.close()
     memory.unlink()
