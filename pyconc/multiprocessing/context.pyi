@@ -10,6 +10,7 @@ from pyconc.multiprocessing.pool import Pool as _Pool
 
 _Recover = Callable[[OwnerDied], object] | None
 
+# Where typeshed has the standard library's classes, these return pyconc's, which are none of their subclasses.
 class BaseContext(multiprocessing.context.BaseContext):
     @overload  # type: ignore[override]
     def get_context(self, method: None = None) -> BaseContext: ...

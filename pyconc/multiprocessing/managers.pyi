@@ -11,6 +11,7 @@ __all__ = ["BaseManager", "BaseProxy", "SharedMemoryManager", "SyncManager", "To
 
 class SyncManager(multiprocessing.managers.SyncManager): ...
 
+# They return pyconc's classes, which are no subclasses of the standard library's.
 class SharedMemoryManager(multiprocessing.managers.SharedMemoryManager):
     def SharedMemory(self, size: int) -> SharedMemory: ...  # type: ignore[override]
     def ShareableList(self, sequence: Iterable[Any] | None) -> ShareableList: ...  # type: ignore[override]
