@@ -33,6 +33,13 @@ def native_threads():
     return set(os.listdir("/proc/self/task"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if {"no_leaked_objects", "flat_memory"} & {*getattr(item, "fixturenames", ())}:
+            item.add_marker("leak")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def small_collections():
     """Leaves what is alive before a module's tests to no further collection: each test collects garbage several times,

@@ -8,6 +8,8 @@
 #   interpreters.sh get                fetches 3.13t, 3.14 and 3.15 (Debian, as root, about ten minutes)
 #   interpreters.sh run NAME CMD...    CMD with python3 being the interpreter NAME
 #
+# TESTS="tests/ipc tests/net": these alone.
+#
 # Searched: $PYCONC_PYTHONS (paths), PATH, ~/.pyenv/versions and what `get` left in $PYCONC_INTERPRETERS
 # (default /var/cache/pyconc-interpreters). There, 3.13t is built from Debian 13's source package; 3.14 and 3.15 live in
 # a Debian unstable tree that is entered with chroot, this folder mounted at /src.
@@ -16,7 +18,7 @@ cd "$(dirname "$0")/.."
 cache=${PYCONC_INTERPRETERS:-/var/cache/pyconc-interpreters}
 tree=$cache/unstable
 chrooted="3.14 3.15"
-suites=(tests)
+read -ra suites <<<"${TESTS:-tests}"
 
 # Prints the name (3.12, 3.13t) and path of a Python that can build an extension and make a virtual environment.
 describe() {
@@ -58,12 +60,15 @@ list() {
 install_and_test() {
   local work=$1 python=$2; shift 2
   local bin=$work/venv/bin archive=.cache/pyconc.tar.gz
-  if [[ ! $work/built -nt $archive || ! -x $bin/python ]]; then
-    mkdir -p "$work/cwd"
-    "$python" -m venv --clear "$work/venv" || return
-    "$bin/python" -m pip install -q --disable-pip-version-check --prefer-binary "pyconc[test] @ file://$PWD/$archive" || return
-    touch "$work/built"
-  fi
+  mkdir -p "$work/cwd"
+  (
+    flock 9     # another part of the tests may have come first, and is making it
+    if [[ ! $work/built -nt $archive || ! -x $bin/python ]]; then
+      "$python" -m venv --clear "$work/venv" || exit
+      "$bin/python" -m pip install -q --disable-pip-version-check --prefer-binary "pyconc[test] @ file://$PWD/$archive" || exit
+      touch "$work/built"
+    fi
+  ) 9>"$work/lock" || return
   local tests=("${suites[@]/#/$PWD/}")
   ( bin=$PWD/$bin; cd "$work/cwd"; exec env -u PYTHONPATH "$@" "$bin/python" -m pytest -p no:cacheprovider "${tests[@]}" )
 }
@@ -180,5 +185,5 @@ case ${1:-} in
   tsan) tsan "$2" ;;
   get) export DEBIAN_FRONTEND=noninteractive; mkdir -p "$cache"; get_unstable; get_free_threaded; list ;;
   run) shift; run "$@" ;;
-  *) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

@@ -2,7 +2,6 @@
 import faulthandler
 import importlib.util
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,21 +35,18 @@ def test_broken_loop_loses():
     assert status == 1, output
 
 
-def test_asyncio():
-    faulthandler.cancel_dump_traceback_later()  # this one takes minutes, and run.py has time limits of its own
-    status, output = run("asyncio")
-    if "PYCONC_SANITIZE" in os.environ:
-        # Too slow for tests that look at the clock; what a sanitizer finds ends the process.
-        assert not re.search(r"^(crash|hang) ", output, re.MULTILINE), output
-    else:
-        assert status == 0, output
+def test_a_crash_is_seen_without_the_standard_library_beside_it():
+    only = "test_waitfor.*test_wait_for_race_condition$"
+    status, output = run("asyncio", "--impl", "crashing", "--alone", "--only", only)
+    assert status == 1 and "\ncrash   test.test_asyncio.test_waitfor." in output, output
 
 
-@pytest.mark.parametrize("suite", ["threading", "primitives"])
-def test_threads(suite):
-    faulthandler.cancel_dump_traceback_later()
-    status, output = run(suite)
-    if "PYCONC_SANITIZE" in os.environ:
-        assert not re.search(r"^(crash|hang) ", output, re.MULTILINE), output
-    else:
-        assert status == 0, output
+# Sanitizers are too slow for tests that look at the clock; what they find ends the process.
+ALONE = ["--alone"] if "PYCONC_SANITIZE" in os.environ else []
+
+
+@pytest.mark.parametrize("suite", ["asyncio", "threading", "primitives"])
+def test_as_the_standard_library(suite):
+    faulthandler.cancel_dump_traceback_later()  # it takes minutes, and run.py has time limits of its own
+    status, output = run(suite, *ALONE)
+    assert status == 0, output

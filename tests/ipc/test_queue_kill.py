@@ -11,6 +11,7 @@ import pytest
 
 from pyconc.multiprocessing.queues import JoinableQueue, Queue
 
+pytestmark = pytest.mark.stress
 context = multiprocessing.get_context("fork")
 
 

@@ -1,6 +1,7 @@
 """A thin wrapper of the standard library: it proves that the substitution takes effect.
 
-With CONFORMANCE_BREAK=1 each class is wrong in one visible way, so that a run on it must turn red.
+With CONFORMANCE_BREAK=1 each class is wrong in one visible way, so that a run on it must turn red; with =crash the loop
+ends the process.
 """
 import asyncio
 import os
@@ -15,6 +16,10 @@ class Loop(asyncio.unix_events._UnixSelectorEventLoop):
 
         def call_soon(self, callback, *args, context=None):
             return super().call_soon(callback, *args)
+
+    if os.environ.get("CONFORMANCE_BREAK") == "crash":
+        def call_soon(self, callback, *args, context=None):
+            os.abort()
 
 
 def new_event_loop():
