@@ -224,6 +224,14 @@ def interrupted(meanwhile):
     return interrupted
 
 
+@pytest.fixture(scope="session")
+def times():
+    """times(count): how often to do what hits something else each time: `count`, or the part of it that
+    PYCONC_TEST_PART says (0.2), where another interpreter does all of it."""
+    part = float(os.environ.get("PYCONC_TEST_PART", 1))
+    return lambda count: max(round(count * part), min(count, 5))
+
+
 @pytest.fixture
 def reached():
     """reached(attempt): calls attempt() until it says that it got to what is tested, which depends on the threads'

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which("cc")
 SANITIZERS = {"plain": [], "thread": ["-fsanitize=thread"], "address": ["-fsanitize=address,undefined"]}
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
+pytestmark = [pytest.mark.source, pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")]
 
 
 @pytest.mark.stress

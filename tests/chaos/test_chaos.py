@@ -19,8 +19,8 @@ def run(seconds, how, *options):
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_nothing_is_lost(attempt):
-    assert run(4, "settle", "-X", "dev").endswith("timers\n")
+def test_nothing_is_lost(attempt, times):
+    assert run(times(20) / 5, "settle", "-X", "dev").endswith("timers\n")
 
 
 # Without -X dev, whose allocator overwrites what is freed: CPython's take_gil() reads the thread's state after it has

@@ -204,12 +204,12 @@ def longest_standstill(board, seconds, but=()):
 
 
 @pytest.mark.stress
-def test_survivors_go_on():
+def test_survivors_go_on(times):
     world = World()
     workers = Workers(world.work)
     longest = []
     try:
-        for _ in range(300):
+        for _ in range(times(300)):
             victim = random.randrange(WORKERS)
             workers.replace(victim)
             longest.append(longest_standstill(world.board, random.random() * 0.02))
@@ -220,10 +220,10 @@ def test_survivors_go_on():
 
 
 @pytest.mark.stress
-def test_all_die_and_one_is_left():
+def test_all_die_and_one_is_left(times):
     """Whatever the dead had is free for one process that comes at the end, each time."""
     world = World()
-    for _ in range(30):
+    for _ in range(times(30)):
         workers = Workers(world.work)
         try:
             time.sleep(random.random() * 0.05)
@@ -251,7 +251,7 @@ def test_all_die_and_one_is_left():
 
 
 @pytest.mark.stress
-def test_no_notification_is_lost():
+def test_no_notification_is_lost(times):
     """Whoever notifies knows that somebody waited; of two who wait, one is killed at any time."""
     # board[at]: that one waits, or will before it lets go of the lock; board[2]: how often one heard; board[3 + at]:
     # how often that one was told of a death.
@@ -270,7 +270,7 @@ def test_no_notification_is_lost():
 
     workers = Workers(wait, 2)
     try:
-        for _ in range(150):
+        for _ in range(times(150)):
             deadline = time.monotonic() + STUCK
             while True:     # until both wait
                 assert time.monotonic() < deadline

@@ -65,11 +65,11 @@ def kill(child):
 
 @pytest.mark.parametrize("maxsize", [0, 5])
 @pytest.mark.parametrize("batch", [0, 7])
-def test_producers_are_killed(maxsize, batch):
+def test_producers_are_killed(maxsize, batch, times):
     """Of each producer its first items arrive, each once and in order, up to some number."""
     queue, numbers = Queue(maxsize), random.Random(3)
     seen, children, killed = {}, {}, 0
-    rounds = 60
+    rounds = times(60)
 
     def take(limit):
         taken = 0
@@ -107,14 +107,14 @@ def produce_numbers(queue, count, size):
         queue.put(item_of(0, number) if size == 0 else np.full(size, number))
 
 
-def test_consumers_are_killed():
+def test_consumers_are_killed(times):
     """Each item arrives at most once, and for each one killed one is lost at most."""
     queue, out, numbers = Queue(), Queue(), random.Random(4)
-    count, kills = 30_000, 0
+    count, kills, most = 30_000, 0, times(100)
     consumers = {which: start(consume, queue, out, which) for which in range(3)}
     producer = start(produce_numbers, queue, count, 0)
     got, which = [], 3
-    while len(got) + kills < count and kills < 100:
+    while len(got) + kills < count and kills < most:
         end = time.monotonic() + numbers.random() * 0.01
         while time.monotonic() < end:
             try:
@@ -142,12 +142,12 @@ def test_consumers_are_killed():
         kill(child)
 
 
-def test_who_waits_goes_on_soon_after_a_kill():
+def test_who_waits_goes_on_soon_after_a_kill(times):
     """A consumer beside those that are killed is not held up."""
     queue, back = Queue(), Queue()
     others = [start(consume, queue, back, i) for i in range(2)]
     worst = 0
-    for number in range(60):
+    for number in range(times(60)):
         kill(others.pop(0))
         began = time.monotonic()
         queue.put((0, number))
@@ -172,10 +172,10 @@ def churn(queue):
         queue.get()
 
 
-def test_all_are_killed_and_the_queue_still_works():
+def test_all_are_killed_and_the_queue_still_works(times):
     queue, numbers = JoinableQueue(), random.Random(5)
     children = [start(churn, queue) for _ in range(3)]
-    for _ in range(100):
+    for _ in range(times(100)):
         time.sleep(numbers.random() * 0.02)
         kill(children.pop(numbers.randrange(len(children))))
         children.append(start(churn, queue))

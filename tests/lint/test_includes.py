@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.source
+
 CSRC = Path(__file__).parents[2] / "csrc"
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.MULTILINE)
 # From the lowest to the highest. The others stand aside: they know base, py and crew, and nobody knows them but mod.

@@ -536,7 +536,7 @@ def test_many_half_open_handshakes(run_ours, tls, tmp_path):
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        cost = run_ours(main)
+        cost = run_ours(main, debug=False)  # which says of each task where it was made
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert not run_ours.reports

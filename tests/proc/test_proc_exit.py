@@ -420,10 +420,10 @@ pyconc.run(main())
 
 
 @pytest.mark.stress
-def test_many(run, report):
+def test_many(run, report, times):
     """Descriptors, zombies and memory stay as they are. PYCONC_TEST_PROCESSES: how many, 5000 in CI, else 300."""
     all_of_them = "CI" in os.environ and "PYCONC_SANITIZE" not in os.environ
-    total = int(os.environ.get("PYCONC_TEST_PROCESSES", 5000 if all_of_them else 300))
+    total = int(os.environ.get("PYCONC_TEST_PROCESSES", times(5000) if all_of_them else 300))
     worker = """
 import asyncio, gc, os, pyconc, sys
 def state():
