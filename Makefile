@@ -50,13 +50,13 @@ format: .venv/.lint ## clang-format and ruff's own repairs, in place
 	$(BIN)/clang-format -i $(C_FILES)
 	$(BIN)/ruff check --fix .
 
-sanitize: .cache/pyconc.tar.gz ## the tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize: .cache/pyconc.tar.gz ## the tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer (TESTS="tests/net")
 	tests/interpreters.sh sanitize $(BIN)/python
 
 tsan: .cache/pyconc.tar.gz ## the tests of threads on a build with ThreadSanitizer; any report is a failure
 	tests/interpreters.sh tsan $(BIN)/python
 
-matrix: .cache/pyconc.tar.gz ## the tests on every interpreter found, 3.11 to 3.15 (ONLY="3.12 3.13t")
+matrix: .cache/pyconc.tar.gz ## the tests on every interpreter found, 3.11 to 3.15 (ONLY="3.12 3.13t" TESTS="tests/net")
 	tests/interpreters.sh test $(ONLY)
 
 model: ## every interleaving of a few processes in csrc/ipc, with kills (ARGS="mutex" or "--broken")
