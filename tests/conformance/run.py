@@ -145,9 +145,9 @@ def exceptions(suite):
     return re.findall(r"^\| `([^`]+)` \|", section[1], re.MULTILINE) if section else []
 
 
-def run(suite_name, impl, python, only=()):
-    """{test: record} of one suite on one implementation."""
-    suite = SUITES[suite_name]
+def run(suite_name, impl, python, only=(), patience=1):
+    """{test: record} of one suite on one implementation; a test hangs after `patience` times the suite's timeout."""
+    suite = {**SUITES[suite_name], "timeout": SUITES[suite_name]["timeout"] * patience}
     with tempfile.TemporaryDirectory(prefix="conformance-") as temporary:
         folder = Path(temporary) / "cwd"
         folder.mkdir()
@@ -201,7 +201,7 @@ def compare(suite, mine, base):
 
 def survives(suite, impl, python, only=()):
     """True when no test of the suite crashes or hangs with `impl`, but those that conformance.md lists."""
-    tests = run(suite, impl, python, only)
+    tests = run(suite, impl, python, only, patience=3)
     gone = {name: record for name, record in tests.items() if record["o"] in ("crash", "hang")
             and not any(fnmatch.fnmatchcase(name, pattern) for pattern in exceptions(suite))}
     for name, record in gone.items():

@@ -516,7 +516,7 @@ def test_idle_thread_ends(no_leaked_threads):
 
 @pytest.mark.stress
 @pytest.mark.parametrize("seed", range(3))
-def test_ten_thousand_timers(seed):
+def test_ten_thousand_timers(seed, times):
     """Eight threads start, cancel, join and ask at random; main ends at a random moment, and exit waits for all."""
     text = f"""
 import faulthandler, random, sys, threading, time
@@ -551,7 +551,7 @@ def user(seed):
         other = choose.choice(mine)
         other.is_alive(), repr(other), other.name
     try:
-        for number in range(1250):
+        for number in range({times(1250)}):
             one(number)
         left = [timer for timer in mine if not timer.finished.is_set() and not timer.daemon]
         expected.extend(timer.args[0] for timer in left)
