@@ -122,7 +122,7 @@ def test_a_size_is_of_no_account_when_attaching(memory):
 
 
 def test_memory_without_a_size_is_refused():
-    path = Path("/dev/shm/psm_pyconc_empty")
+    path = Path(f"/dev/shm/psm_pyconc_{os.getpid()}")
     path.touch()
     try:
         with pytest.raises(ValueError, match="empty"):
@@ -297,18 +297,20 @@ def test_where_memory_cannot_be_without_one(monkeypatch):
     monkeypatch.setattr(os, "O_TMPFILE", 1 << 30)
     memory = SharedMemory(create=True, size=10)
     assert os.path.exists("/dev/shm" + memory._path)
-    monkeypatch.setattr(shared_memory, "_make_filename", iter([memory._path, "/psm_pyconc_other"]).__next__)
+    free = f"psm_pyconc_{os.getpid()}"
+    monkeypatch.setattr(shared_memory, "_make_filename", iter([memory._path, "/" + free]).__next__)
     other = SharedMemory(create=True, size=10)
-    assert other.name == "psm_pyconc_other"
+    assert other.name == free
     for one in (memory, other):
         one.close()
         one.unlink()
 
 
 def test_a_name_that_is_taken(monkeypatch, memory):
-    monkeypatch.setattr(shared_memory, "_make_filename", iter([memory._name, "/psm_pyconc_other"]).__next__)
+    free = f"psm_pyconc_{os.getpid()}"
+    monkeypatch.setattr(shared_memory, "_make_filename", iter([memory._name, "/" + free]).__next__)
     other = SharedMemory(create=True, size=10)
-    assert other.name == "psm_pyconc_other"
+    assert other.name == free
     other.close()
     other.unlink()
 
