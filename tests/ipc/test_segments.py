@@ -212,6 +212,23 @@ def test_what_fails_closes_no_descriptor_and_leaves_none():
     assert open_files() == before
 
 
+@pytest.mark.parametrize("kind", [_ipc.Segment, _ipc.Queue])
+def test_a_descriptor_that_was_given_is_closed_when_there_is_nothing_to_receive(kind):
+    """A spawned child whose parent let go of the object meanwhile."""
+    shared = kind(4096)
+    block, _, fd = shared.send()
+    before = open_files()
+    wrong_place, wrong_arena = (*block[:3], 0, 1), (b"?" * 16, 0, *block[2:])
+    for wrong in [(*block[:4], block[4] + 1), wrong_place, wrong_arena]:
+        with pytest.raises((FileNotFoundError, ValueError)):
+            kind.receive((wrong, 0, os.dup(fd)))
+    with pytest.raises(ValueError, match="no shared memory"):
+        kind.receive((block, 0, os.open(os.devnull, os.O_RDWR)))
+    assert open_files() == before
+    # None of them has counted as arrived.
+    assert isinstance(kind.receive((block, 0, os.dup(fd))), kind)
+
+
 def test_a_tuple_that_points_elsewhere():
     segment = _ipc.Segment(4096)
     (cookie, pid, fd, offset, generation), *rest = segment.send()
