@@ -505,6 +505,7 @@ static PyMethodDef methods[] = {
     {"receive", FAST(queue_receive), METH_FASTCALL | METH_CLASS,
      "receive($type, sent, extra=None, /)\n--\n\n"
      "The queue that another process sent."},
+    PYC_ARRIVED_METHOD,
     {"descriptors", queue_descriptors, METH_NOARGS,
      "descriptors($self, /)\n--\n\nOf the arena and of the memory."},
     {"__reduce__", pyc_shared_reduce, METH_NOARGS, NULL},

@@ -196,6 +196,13 @@ pyc_memory_receive(PyTypeObject *type, PyObject *const *args, Py_ssize_t nargs,
     return self;
 }
 
+PyObject *
+pyc_memory_arrived(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    pyc_block_arrived(&((pyc_shared *)self)->block);
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 segment_receive(PyObject *type, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -244,6 +251,7 @@ static PyMethodDef methods[] = {
     {"receive", PYC_KEYWORDS(segment_receive), METH_FASTCALL | METH_CLASS,
      "receive($type, sent, extra=None, /)\n--\n\n"
      "The segment that another process sent."},
+    PYC_ARRIVED_METHOD,
     {"descriptors", segment_descriptors, METH_NOARGS,
      "descriptors($self, /)\n--\n\nOf the arena and of the memory."},
     {"__reduce__", pyc_shared_reduce, METH_NOARGS, NULL},

@@ -261,6 +261,7 @@ def test_memory_that_can_shrink_is_refused():
     with pytest.raises(ValueError):
         Queue.receive((block, os.getpid(), other))
     os.close(other)
+    assert Queue.receive((block, pid, fd)).qsize() == 0
 
 
 def test_the_memory_is_private_to_the_user():
