@@ -133,7 +133,8 @@ pyc_seats_has_heirs(pyc_seats *self, pyc_seat *seat, uint32_t word)
 static inline void
 pyc_seats_desert(pyc_seats *self, pyc_seat *seat)
 {
-    bool has_heirs = pyc_seats_has_heirs(self, seat, pyc_word_look(&seat->word));
+    bool has_heirs =
+        pyc_seats_has_heirs(self, seat, pyc_word_look(&seat->word));
     atomic_store(&seat->word, has_heirs ? PYC_NOTIFIED : 0);
 }
 

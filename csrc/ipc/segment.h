@@ -25,11 +25,9 @@ PyObject *pyc_memory_receive(PyTypeObject *type, PyObject *const *args,
 /* Instead of receive(), of the object that there is already. */
 PyObject *pyc_memory_arrived(PyObject *self, PyObject *ignored);
 #define PYC_ARRIVED_METHOD                                                     \
-    {                                                                          \
-        "_arrived", pyc_memory_arrived, METH_NOARGS,                           \
-            "_arrived($self, /)\n--\n\n"                                       \
-            "A pickle of it has arrived where it is, and is received."         \
-    }
+    {"_arrived", pyc_memory_arrived, METH_NOARGS,                              \
+     "_arrived($self, /)\n--\n\n"                                              \
+     "A pickle of it has arrived where it is, and is received."}
 
 /* Keeps memory whose object goes while a pickle of it is on its way, and takes
  * the block and the descriptor over. */
