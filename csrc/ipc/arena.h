@@ -63,6 +63,9 @@ PyObject *pyc_block_send(const pyc_block *block);
 int pyc_block_receive(pyc_ipc *state, PyObject *sent, uint32_t kind,
                       pyc_block *block);
 
+/* A pickle of a block that this process holds has arrived here. */
+void pyc_block_arrived(const pyc_block *block);
+
 /* Whether a pickle of the block is on its way still. */
 bool pyc_block_is_sent(const pyc_block *block);
 /* Whether another living process holds it, or a pickle is on its way. */

@@ -353,6 +353,16 @@ pyc_block_receive(pyc_ipc *state, PyObject *tuple, uint32_t kind,
     return receive(state, &sent, tuple, block);
 }
 
+void
+pyc_block_arrived(const pyc_block *block)
+{
+    pyc_block_header *header = pyc_header_at(block->arena, block->offset);
+    uint64_t word = word_of(header);
+    while (!change(header, word, less_one_sent(word))) {
+        word = word_of(header);
+    }
+}
+
 bool
 pyc_block_is_sent(const pyc_block *block)
 {

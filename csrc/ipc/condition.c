@@ -63,7 +63,8 @@ pyc_condition_look(pyc_condition_wait *wait)
     for (uint32_t at = 0; at < used && at < PYC_SEATS; at++) {
         pyc_seat *seat = &seats->seats[at];
         uint32_t word = pyc_word_look(&seat->word);
-        if (is_dead(arena, word & PYC_OWNER, &alive) &&
+        bool deserted = word == PYC_NOTIFIED;
+        if ((deserted || is_dead(arena, word & PYC_OWNER, &alive)) &&
             pyc_seats_bury(seats, seat, word, wait->number, me)) {
             wait->heir = (int32_t)at;
             return;
@@ -96,6 +97,19 @@ pyc_condition_end(pyc_condition_wait *wait, bool passes_on)
     }
     if (wait->heir >= 0) {
         pyc_seats_done(&seats->seats[wait->heir]);
+    }
+}
+
+void
+pyc_condition_desert(pyc_condition_wait *wait)
+{
+    pyc_seats *seats = PYC_CONDITION_SEATS(wait->condition);
+    pyc_condition_leave(wait);
+    if (wait->at >= 0) {
+        pyc_seats_desert(seats, &seats->seats[wait->at]);
+    }
+    if (wait->heir >= 0) {
+        pyc_seats_desert(seats, &seats->seats[wait->heir]);
     }
 }
 

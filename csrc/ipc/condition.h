@@ -38,6 +38,8 @@ bool pyc_condition_leave(pyc_condition_wait *wait);
 /* With the lock, at last. `passes_on`: another one is to be notified in its
  * seat. */
 void pyc_condition_end(pyc_condition_wait *wait, bool passes_on);
+/* Without the lock, for ever: what it was notified of, another one inherits. */
+void pyc_condition_desert(pyc_condition_wait *wait);
 
 /* Notifies up to `count` of those who wait; the caller has the lock. */
 void pyc_condition_notify(pyc_condition *self, size_t count);

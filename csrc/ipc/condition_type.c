@@ -213,6 +213,17 @@ condition_leave(PyObject *self, PyObject *packed)
 }
 
 static PyObject *
+condition_desert(PyObject *self, PyObject *packed)
+{
+    pyc_condition_wait wait;
+    if (unpack(self, packed, &wait) < 0) {
+        return NULL;
+    }
+    pyc_condition_desert(&wait);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 condition_end(PyObject *self, PyObject *args)
 {
     PyObject *packed;
@@ -341,6 +352,10 @@ static PyMethodDef condition_methods[] = {
     {"_leave", condition_leave, METH_O,
      "_leave($self, wait, /)\n--\n\n"
      "Waits no longer: whether it was notified, and the wait."},
+    {"_desert", condition_desert, METH_O,
+     "_desert($self, wait, /)\n--\n\n"
+     "Waits no longer and does not take the lock: another one is notified "
+     "instead."},
     {"_end", condition_end, METH_VARARGS,
      "_end($self, wait, passes_on, /)\n--\n\n"
      "The wait is over, and the lock taken. passes_on: another one is notified "

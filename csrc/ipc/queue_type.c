@@ -133,31 +133,13 @@ queue_send(PyObject *self, PyObject *Py_UNUSED(ignored))
                                          as_queue(self)->store.fd);
 }
 
-/* `pid` is 0 when the descriptor is this process's already. */
 static PyObject *
 queue_receive(PyObject *type, PyObject *const *args, Py_ssize_t nargs)
 {
-    PyObject *block;
-    int pid, fd;
-    if (nargs < 1 || !PyTuple_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "receive() takes a tuple of send()");
-        return NULL;
-    }
-    if (!PyArg_ParseTuple(args[0], "Oii", &block, &pid, &fd)) {
-        return NULL;
-    }
-    PyObject *arguments[] = {block, nargs > 1 ? args[1] : Py_None};
-    pyc_queue *self = (pyc_queue *)pyc_shared_receive(
-        (PyTypeObject *)type, arguments, 2, PYC_KIND_QUEUE);
+    int fd;
+    pyc_queue *self = (pyc_queue *)pyc_memory_receive(
+        (PyTypeObject *)type, args, nargs, PYC_KIND_QUEUE, &fd);
     if (self == NULL) {
-        return NULL;
-    }
-    fd = pid == 0 ? fd : pyc_memory_open_of(pid, fd);
-    if (fd < 0 || pyc_memory_check(fd, 1) < 0) {
-        if (fd >= 0) {
-            close(fd);
-        }
-        Py_DECREF(self);
         return NULL;
     }
     open_store(self, fd);
@@ -523,6 +505,7 @@ static PyMethodDef methods[] = {
     {"receive", FAST(queue_receive), METH_FASTCALL | METH_CLASS,
      "receive($type, sent, extra=None, /)\n--\n\n"
      "The queue that another process sent."},
+    PYC_ARRIVED_METHOD,
     {"descriptors", queue_descriptors, METH_NOARGS,
      "descriptors($self, /)\n--\n\nOf the arena and of the memory."},
     {"__reduce__", pyc_shared_reduce, METH_NOARGS, NULL},

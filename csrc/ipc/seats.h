@@ -128,6 +128,16 @@ pyc_seats_has_heirs(pyc_seats *self, pyc_seat *seat, uint32_t word)
     return false;
 }
 
+/* Leaves a seat that was notified, but not for the lock: the notification is
+ * for who would inherit it. */
+static inline void
+pyc_seats_desert(pyc_seats *self, pyc_seat *seat)
+{
+    bool has_heirs =
+        pyc_seats_has_heirs(self, seat, pyc_word_look(&seat->word));
+    atomic_store(&seat->word, has_heirs ? PYC_NOTIFIED : 0);
+}
+
 /* A seat whose owner is dead, found by one who waits and came with the number
  * `mine`: whether it has got the notification with the seat. */
 static inline bool

@@ -166,32 +166,59 @@ segment_send(PyObject *self, PyObject *Py_UNUSED(ignored))
                                          as_segment(self)->fd);
 }
 
-/* `pid` is 0 when the descriptor is this process's already. */
-static PyObject *
-segment_receive(PyObject *type, PyObject *const *args, Py_ssize_t nargs)
+/* The memory is opened first: once the block has arrived, a sender that has let
+ * go of it closes its descriptor. */
+PyObject *
+pyc_memory_receive(PyTypeObject *type, PyObject *const *args, Py_ssize_t nargs,
+                   uint32_t kind, int *fd)
 {
     PyObject *block;
-    int pid, fd;
+    int pid;
     if (nargs < 1 || !PyTuple_Check(args[0])) {
         PyErr_SetString(PyExc_TypeError, "receive() takes a tuple of send()");
         return NULL;
     }
-    if (!PyArg_ParseTuple(args[0], "Oii", &block, &pid, &fd)) {
+    if (!PyArg_ParseTuple(args[0], "O!ii;receive() takes a tuple of send()",
+                          &PyTuple_Type, &block, &pid, fd)) {
         return NULL;
     }
-    PyObject *arguments[] = {block, nargs > 1 ? args[1] : Py_None};
-    PyObject *self = pyc_shared_receive((PyTypeObject *)type, arguments, 2,
-                                        PYC_KIND_SEGMENT);
+    if (pid != 0 && (*fd = pyc_memory_open_of(pid, *fd)) < 0) {
+        return NULL;
+    }
+    PyObject *self = NULL;
+    if (pyc_memory_check(*fd, 1) == 0) {
+        PyObject *arguments[] = {block, nargs > 1 ? args[1] : Py_None};
+        self = pyc_shared_receive(type, arguments, 2, kind);
+    }
+    if (self == NULL && *fd >= 0) {
+        close(*fd);
+    }
+    return self;
+}
+
+PyObject *
+pyc_memory_arrived(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    pyc_block_arrived(&((pyc_shared *)self)->block);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+segment_receive(PyObject *type, PyObject *const *args, Py_ssize_t nargs)
+{
+    int fd;
+    PyObject *self = pyc_memory_receive((PyTypeObject *)type, args, nargs,
+                                        PYC_KIND_SEGMENT, &fd);
     if (self == NULL) {
         return NULL;
     }
     uint64_t size = atomic_load(&PYC_MEMORY(self, record)->size);
-    fd = pid == 0 ? fd : pyc_memory_open_of(pid, fd);
-    if (fd >= 0 && pyc_memory_check(fd, size) < 0) {
+    if (pyc_memory_check(fd, size) < 0) {
         close(fd);
-        fd = -1;
+        Py_DECREF(self);
+        return NULL;
     }
-    if (fd < 0 || map(as_segment(self), fd, size) < 0) {
+    if (map(as_segment(self), fd, size) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -224,6 +251,7 @@ static PyMethodDef methods[] = {
     {"receive", PYC_KEYWORDS(segment_receive), METH_FASTCALL | METH_CLASS,
      "receive($type, sent, extra=None, /)\n--\n\n"
      "The segment that another process sent."},
+    PYC_ARRIVED_METHOD,
     {"descriptors", segment_descriptors, METH_NOARGS,
      "descriptors($self, /)\n--\n\nOf the arena and of the memory."},
     {"__reduce__", pyc_shared_reduce, METH_NOARGS, NULL},

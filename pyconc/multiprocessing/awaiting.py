@@ -3,8 +3,9 @@
 
 Whoever changes a shared object rings the bells of the processes in which a coroutine waits for it. The bell of a
 process is one descriptor that all its loops watch.
+
+asyncio is imported when somebody awaits: a worker that does not has nothing to do with it.
 """
-import asyncio
 import os
 import threading
 from collections import deque
@@ -64,9 +65,10 @@ class _Waiters:
             self.tell(key, future)
 
     def tell(self, key, future):
+        from asyncio import _get_running_loop
         loop = future.get_loop()
         try:
-            if loop is asyncio._get_running_loop():
+            if loop is _get_running_loop():
                 self.finish(key, future)
             else:
                 loop.call_soon_threadsafe(self.finish, key, future)
@@ -106,7 +108,8 @@ def _over(future):
 
 async def _turn(waiters, key, end):
     """Waits until it is this one's turn to look again, or for a slice."""
-    loop = asyncio.get_running_loop()
+    from asyncio import get_running_loop
+    loop = get_running_loop()
     future = loop.create_future()
     pause = SLICE if waiters.add(key, future) else SLICE_OF_OTHERS
     if end is not None:
@@ -137,7 +140,11 @@ async def until(attempt, shared, timeout=None):
     end = None if timeout is None else monotonic() + timeout
     while True:
         key = shared.arm()
-        result = attempt()
+        try:
+            result = attempt()
+        except BaseException:
+            waiters.wake(key)       # it may be news for the next one, too
+            raise
         if result is not NOT_YET:
             waiters.wake(key)
             return result

@@ -5,9 +5,25 @@ Under fork a child has it already. Otherwise its pickle says in which process's 
 opens that memory by /proc/PID/fd: any process of the same user can, at any time. A child that is just being spawned
 gets the descriptors themselves, so that its parent may end meanwhile.
 """
+import os
 from multiprocessing.context import get_spawning_popen
+from weakref import WeakValueDictionary
 
 from pyconc import _ipc
+
+# Objects with memory of their own that this process has sent or received, by what they are. One that arrives (again)
+# is the same object, as another one would be another mapping. Two threads that receive one for the first time at once
+# may have two.
+_known = WeakValueDictionary()
+
+
+def _identity(sent):
+    cookie, _, _, offset, generation = sent[0]
+    return cookie, offset, generation
+
+
+def _is_open(shared):
+    return not getattr(shared, "_closed", False)
 
 
 def _given_to(child, fd):
@@ -22,20 +38,39 @@ def reduce(shared, extra=None):
     """The __reduce__ of all types of pyconc._ipc."""
     child = get_spawning_popen()
     sent = shared.send()
+    if not hasattr(shared, "descriptors"):
+        if child is None:
+            return receive, (type(shared), sent, extra)
+        return receive_given, (type(shared), sent, extra, _given_to(child, shared.descriptor()))
+    if _is_open(shared):
+        _known[_identity(sent)] = shared
     if child is None:
         return receive, (type(shared), sent, extra)
-    if hasattr(shared, "descriptors"):
-        arena, memory = shared.descriptors()
-        return receive_given, (type(shared), sent, extra, _given_to(child, arena), _given_to(child, memory))
-    return receive_given, (type(shared), sent, extra, _given_to(child, shared.descriptor()))
+    arena, memory = shared.descriptors()
+    return receive_given, (type(shared), sent, extra, _given_to(child, arena), _given_to(child, memory))
 
 
 def receive(kind, sent, extra):
-    return kind.receive(sent, extra)
+    if not hasattr(kind, "descriptors"):
+        return kind.receive(sent, extra)
+    key = _identity(sent)
+    known = _known.get(key)
+    if type(known) is not kind or not _is_open(known):
+        known = _known[key] = kind.receive(sent, extra)
+        return known
+    known._arrived()
+    _, pid, fd = sent
+    if pid == 0 and fd != known.descriptors()[1]:   # it was given, and is needed no longer
+        os.close(fd)
+    return known
 
 
 def receive_given(kind, sent, extra, arena, memory=None):
-    _ipc.adopt(arena.detach())
-    if memory is not None:
-        sent = (sent[0], 0, memory.detach(), *sent[3:])
-    return kind.receive(sent, extra)
+    fd = None if memory is None else memory.detach()
+    try:
+        _ipc.adopt(arena.detach())
+    except BaseException:
+        if fd is not None:
+            os.close(fd)
+        raise
+    return receive(kind, sent if fd is None else (sent[0], 0, fd), extra)

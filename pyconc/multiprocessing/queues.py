@@ -4,7 +4,6 @@
 put() pickles at once and writes into memory that all users of the queue have mapped; get() reads from there. An item
 is in the queue or it is not: a process that is killed loses at most the one it was just putting or getting.
 """
-from multiprocessing import queues as _standard
 from queue import Empty, Full
 
 from pyconc import _ipc
@@ -99,8 +98,12 @@ class SimpleQueue(Queue):
 
 
 def __getattr__(name):
-    return getattr(_standard, name)
+    if name.startswith("__"):       # asked by `from ... import`: no reason to import the standard module
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from multiprocessing import queues
+    return getattr(queues, name)
 
 
 def __dir__():
-    return sorted({*globals(), *dir(_standard)})
+    from multiprocessing import queues
+    return sorted({*globals(), *dir(queues)})

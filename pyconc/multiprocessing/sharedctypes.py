@@ -3,7 +3,6 @@
 lock. All of them can be sent to another process at any time."""
 import ctypes
 import weakref
-from multiprocessing import sharedctypes as _standard
 from multiprocessing.context import reduction
 
 from pyconc import _ipc
@@ -158,7 +157,8 @@ def reduce_ctype(obj):
     if memory is not None:
         return rebuild_ctype, (_describe(type(obj)), memory)
     if hasattr(obj, "_wrapper"):    # made by the standard library
-        return _standard.reduce_ctype(obj)
+        from multiprocessing.sharedctypes import reduce_ctype
+        return reduce_ctype(obj)
     return obj.__reduce_ex__(2)     # not shared: a copy
 
 
@@ -239,8 +239,12 @@ class SynchronizedUnicode(SynchronizedArray):
 
 
 def __getattr__(name):
-    return getattr(_standard, name)
+    if name.startswith("__"):       # asked by `from ... import`: no reason to import the standard module
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from multiprocessing import sharedctypes
+    return getattr(sharedctypes, name)
 
 
 def __dir__():
-    return sorted({*globals(), *dir(_standard)})
+    from multiprocessing import sharedctypes
+    return sorted({*globals(), *dir(sharedctypes)})

@@ -4,13 +4,8 @@
 Each can be used by the processes, threads and coroutines (`async with lock`, `await event.wait_async()`) of a program
 at once, and sent to any process at any time. Nothing of them has a name, and nothing is left behind.
 """
-import asyncio
 import threading
-from multiprocessing import synchronize as _standard
 from multiprocessing.process import current_process
-from multiprocessing.synchronize import RECURSIVE_MUTEX as RECURSIVE_MUTEX
-from multiprocessing.synchronize import SEM_VALUE_MAX as SEM_VALUE_MAX
-from multiprocessing.synchronize import SEMAPHORE as SEMAPHORE
 from time import monotonic
 
 from pyconc import _ipc
@@ -41,7 +36,8 @@ class _Locking:
 
     async def acquire_async(self, timeout=None):
         """acquire() as a coroutine of any asyncio loop."""
-        task = asyncio.current_task()
+        from asyncio import current_task
+        task = current_task()
         return await _acquired(lambda: self._attempt(task), self, timeout)
 
     async def __aenter__(self):
@@ -169,10 +165,14 @@ class _Seat:
         notified, self.wait = self.condition._leave(self.wait)
         return notified
 
+    def desert(self):
+        self.condition._desert(self.wait)
+
 
 async def _retake(lock):
     """Takes the lock again, come what may: the exception there is to raise, or None."""
-    task = asyncio.current_task()
+    from asyncio import current_task
+    task = current_task()
     raised = None
     while True:
         try:
@@ -236,19 +236,23 @@ class Condition(_ipc.Condition):
 
         Cancelled, it takes the lock back first; a notification that it has had by then goes to another.
         """
+        from asyncio import CancelledError
         seat = _Seat(self, self._begin())
-        raised = None
+        failed = None
         try:
-            await until(seat.heard, seat, timeout)
+            try:
+                await until(seat.heard, seat, timeout)
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                failed = error
+            notified = seat.leave()
+            again = await _retake(self._lock)
         except GeneratorExit:       # nobody will take the lock back
-            seat.leave()
+            seat.desert()
             raise
-        except BaseException as error:
-            raised = error
-        notified = seat.leave()
-        again = await _retake(self._lock)
-        raised = raised or again
-        self._end(seat.wait, notified and isinstance(raised, asyncio.CancelledError))
+        raised = failed or again
+        self._end(seat.wait, notified and (failed is not None or isinstance(again, CancelledError)))
         if raised is not None:
             raise raised
         return notified
@@ -400,8 +404,12 @@ class ReadWriteLock(_ipc.ReadWriteLock):
 
 
 def __getattr__(name):
-    return getattr(_standard, name)
+    if name.startswith("__"):       # asked by `from ... import`: no reason to import the standard module
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from multiprocessing import synchronize
+    return getattr(synchronize, name)
 
 
 def __dir__():
-    return sorted({*globals(), *dir(_standard)})
+    from multiprocessing import synchronize
+    return sorted({*globals(), *dir(synchronize)})

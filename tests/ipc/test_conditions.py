@@ -484,6 +484,60 @@ def test_a_cancelled_task_has_the_lock_and_passes_on(kind):
     assert condition._waiting() == 0
 
 
+@over_both
+@pytest.mark.parametrize("when", ["before", "notified", "looks for the lock"])
+def test_a_wait_that_is_closed_leaves_the_notification_to_another(kind, when, child):
+    """By GeneratorExit, as when its loop is gone: nobody takes the lock back, and none is held."""
+    condition, go_on = Condition(kind()), Event()
+
+    def notify(here):
+        with condition:
+            condition.notify()
+            here.tell()
+            go_on.wait(60)
+
+    async def main():
+        await condition.acquire_async()
+        first = condition.wait_async()
+        turn = first.send(None)
+        second = waiter(child, condition)
+        if when == "before":
+            first.close()
+        child(notify).wait_told()
+        if when == "looks for the lock":
+            turn.set_result(None)
+            first.send(None)
+        first.close()
+        go_on.set()
+        assert second.result()[2] is True
+
+    asyncio.run(main())
+    with condition:
+        assert condition._waiting() == 0
+        condition.notify_all()
+
+
+def test_a_wait_that_is_closed_when_nobody_else_waits_leaves_no_seat_taken():
+    condition = Condition()
+
+    async def main():
+        for _ in range(130):
+            await condition.acquire_async()
+            wait = condition.wait_async()
+            wait.send(None)
+            with condition:
+                condition.notify()
+            wait.close()
+        assert not condition.locked()
+        await condition.acquire_async()
+        wait = condition.wait_async()
+        wait.send(None)
+        assert condition._waiting() == 1
+        wait.close()
+
+    asyncio.run(main())
+
+
 def test_an_rlock_of_a_task_at_any_depth():
     condition = Condition(RLock())
 

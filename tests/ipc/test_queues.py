@@ -451,10 +451,22 @@ def test_a_pickle_is_the_same_queue():
     other = pickle.loads(pickle.dumps(queue))
     queue.put(1)
     assert (type(other), other.maxsize, other.max_bytes) == (JoinableQueue, 7, 1000)
+    assert other is queue
     assert other.qsize() == 1
     assert other.get() == 1
     other.task_done()
     assert queue.join(0)
+
+
+def test_a_queue_that_was_closed_here_arrives_open():
+    queue = Queue()
+    queue.put(1)
+    pickled = pickle.dumps(queue)
+    queue.close()
+    again = pickle.loads(pickled)
+    assert again is not queue
+    assert again.get() == 1
+    assert pickle.loads(pickle.dumps(again)) is again
 
 
 def feed(queue, which, count):

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -99,16 +100,110 @@ def test_what_is_on_its_way_stays(start):
     assert got(segment, 5) == b"child"
 
 
+def mappings():
+    with open("/proc/self/maps") as maps:
+        return sum("memfd:pyconc" in line and "arena" not in line for line in maps)
+
+
 def test_the_memory_goes_with_the_last_object():
     before = len(memfds())
     segment = _ipc.Segment(4096)
-    same = pickle.loads(pickle.dumps(segment))
+    same = _ipc.Segment.receive(segment.send())
     put(segment, b"one")
     assert got(same, 3) == b"one"
     assert len(memfds()) >= before + 1
     del segment, same
     gc.collect()
     assert len(memfds()) <= max(before, 1)
+
+
+@pytest.mark.parametrize("kind", [_ipc.Segment, _ipc.Queue])
+def test_what_arrives_again_is_the_object_that_is_here(kind):
+    shared = kind(4096)
+    pickled = [pickle.dumps(shared) for _ in range(3)]
+    before = mappings()
+    assert all(pickle.loads(one) is shared for one in pickled)
+    assert mappings() == before
+    # Each pickle has arrived, so that nothing is kept for one.
+    gone = shared.send()
+    kind.receive(gone)
+    del shared
+    gc.collect()
+    assert mappings() < before
+    with pytest.raises(FileNotFoundError):
+        kind.receive(gone)
+    with pytest.raises(FileNotFoundError):
+        pickle.loads(pickled[0])
+
+
+def answer_with_what_arrives(pipe):
+    """What it received first, as a pickle, and whether the others are the same object."""
+    first = pipe.recv()
+    pipe.send(first)
+    pipe.send(all(pipe.recv() is first for _ in range(3)))
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("kind", [_ipc.Segment, _ipc.Queue])
+def test_it_is_one_object_in_each_process(start, kind):
+    context = multiprocessing.get_context(start)
+    here, there = context.Pipe()
+    child = context.Process(target=answer_with_what_arrives, args=(there,))
+    child.start()
+    shared = kind(4096)
+    here.send(shared)
+    assert here.recv() is shared
+    for _ in range(3):
+        here.send(shared)
+    assert here.recv() is True
+    child.join(60)
+    assert child.exitcode == 0
+
+
+def test_a_forked_child_knows_its_own():
+    segment = _ipc.Segment(4096)
+    pickled = pickle.dumps(segment)
+    pid = os.fork()
+    if pid == 0:
+        same = pickle.loads(pickled) is segment
+        put(segment, b"child")
+        os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert got(segment, 5) == b"child"
+
+
+def test_threads_receive_while_the_last_object_goes():
+    """Each finds it there or makes another one; none finds one that is going."""
+    keeper = _ipc.Segment(4096)
+    put(keeper, b"still")
+    failures = []
+
+    def receive():
+        try:
+            for _ in range(300):
+                one = handover.receive(_ipc.Segment, keeper.send(), None)
+                assert got(one, 5) == b"still"
+        except BaseException as error:
+            failures.append(error)
+
+    assert keeper not in handover._known.values()
+    threads = [threading.Thread(target=receive) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+
+
+def test_a_child_that_has_it_already_keeps_no_descriptor():
+    """As one that gets it as an argument of a nested pickle, too."""
+    segment = _ipc.Segment(4096)
+    pickle.dumps(segment)
+    block, _, fd = segment.send()
+    before = open_files()
+    assert handover.receive(_ipc.Segment, (block, 0, os.dup(fd)), None) is segment
+    assert handover.receive(_ipc.Segment, (block, 0, fd), None) is segment
+    assert open_files() == before
 
 
 def test_a_view_keeps_it():
@@ -210,6 +305,23 @@ def test_what_fails_closes_no_descriptor_and_leaves_none():
     with pytest.raises(OSError):
         _ipc.Segment(1 << 60)
     assert open_files() == before
+
+
+@pytest.mark.parametrize("kind", [_ipc.Segment, _ipc.Queue])
+def test_a_descriptor_that_was_given_is_closed_when_there_is_nothing_to_receive(kind):
+    """A spawned child whose parent let go of the object meanwhile."""
+    shared = kind(4096)
+    block, _, fd = shared.send()
+    before = open_files()
+    wrong_place, wrong_arena = (*block[:3], 0, 1), (b"?" * 16, 0, *block[2:])
+    for wrong in [(*block[:4], block[4] + 1), wrong_place, wrong_arena]:
+        with pytest.raises((FileNotFoundError, ValueError)):
+            kind.receive((wrong, 0, os.dup(fd)))
+    with pytest.raises(ValueError, match="no shared memory"):
+        kind.receive((block, 0, os.open(os.devnull, os.O_RDWR)))
+    assert open_files() == before
+    # None of them has counted as arrived.
+    assert isinstance(kind.receive((block, 0, os.dup(fd))), kind)
 
 
 def test_a_tuple_that_points_elsewhere():
