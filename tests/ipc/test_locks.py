@@ -538,11 +538,13 @@ def test_a_cancelled_task_has_taken_nothing(kind, child):
 
 def test_an_rlock_belongs_to_a_task():
     lock, order = RLock(), []
+    taken, refused = asyncio.Event(), asyncio.Event()
 
     async def outer():
         async with lock:
             order.append("outer")
-            await asyncio.sleep(0.05)
+            taken.set()
+            await refused.wait()
             async with lock:
                 order.append("again")
             assert lock.acquire() is True   # it is the task's, not the thread's
@@ -550,10 +552,11 @@ def test_an_rlock_belongs_to_a_task():
             order.append("end")
 
     async def other():
-        await asyncio.sleep(0.01)
+        await taken.wait()
         assert lock.acquire(False) is False
         with pytest.raises(AssertionError):
             lock.release()
+        refused.set()
         async with lock:
             order.append("other")
 
