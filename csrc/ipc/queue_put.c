@@ -17,6 +17,7 @@ typedef struct {
     pyc_message **messages; /* NULL, or for each item a message or NULL */
     Py_ssize_t n, done;
     bool waited; /* for a chunk, since the last item */
+    bool silent; /* who puts tells the getters */
 } batch;
 
 /* How a look at the queue ended. */
@@ -64,7 +65,8 @@ append(pyc_queue *queue, pyc_ring_cursor *cursor, pyc_message *message)
         .length = pyc_message_inline(message),
         .parts = (uint16_t)message->n_parts,
         .kind = message->kind,
-        .flags = message->apart};
+        .flags = (uint8_t)(message->apart |
+                           (message->frame == NULL ? 0 : PYC_ITEM_FRAMED))};
     uint64_t number = cursor->number;
     int rc = pyc_ring_append(&pyc_queue_shared(queue)->ring, &queue->store,
                              cursor, &record, &where);
@@ -79,6 +81,10 @@ append(pyc_queue *queue, pyc_ring_cursor *cursor, pyc_message *message)
         atomic_store_explicit(&part->piece->state,
                               PYC_STATE(PYC_CARRIED, number),
                               memory_order_release);
+    }
+    if (message->frame != NULL) {
+        memcpy(where, message->frame, sizeof(*message->frame));
+        where += sizeof(*message->frame);
     }
     if (!message->apart) {
         pyc_message_write(message, where);
@@ -149,8 +155,8 @@ put_some(batch *self)
     return rc;
 }
 
-static void
-tell_getters(pyc_queue *self, Py_ssize_t count)
+void
+pyc_queue_tell_getters(pyc_queue *self, Py_ssize_t count)
 {
     pyc_queue_memory *memory = pyc_queue_shared(self);
     pyc_bells *bells = &memory->item_bells;
@@ -170,8 +176,8 @@ try_put(batch *self)
     pyc_mutex_lock(self->queue->shared.block.arena, &memory->putting);
     int rc = atomic_load(&memory->shut) ? SHUT : put_some(self);
     pyc_mutex_unlock(&memory->putting);
-    if (self->done > before) {
-        tell_getters(self->queue, self->done - before);
+    if (self->done > before && !self->silent) {
+        pyc_queue_tell_getters(self->queue, self->done - before);
     }
     return rc;
 }
@@ -257,6 +263,26 @@ prepare(batch *self)
     return 0;
 }
 
+static int
+raise_shut(pyc_queue *queue, Py_ssize_t done)
+{
+    PyObject *count = PyLong_FromSsize_t(done);
+    if (count != NULL) {
+        pyc_queue_raise_shut(queue->shared.state, count);
+        Py_DECREF(count);
+    }
+    return -1;
+}
+
+int
+pyc_queue_put_message(pyc_queue *queue, pyc_message *message)
+{
+    batch self = {
+        .queue = queue, .messages = &message, .n = 1, .silent = true};
+    int rc = put_all(&self, PYC_NO_DEADLINE);
+    return rc == SHUT ? raise_shut(queue, 0) : rc;
+}
+
 int
 pyc_queue_put(pyc_queue *queue, PyObject *const *items, Py_ssize_t n,
               int64_t deadline, Py_ssize_t *done)
@@ -284,13 +310,5 @@ pyc_queue_put(pyc_queue *queue, PyObject *const *items, Py_ssize_t n,
     if (n > 1) {
         PyMem_Free(self.messages);
     }
-    if (rc == SHUT) {
-        PyObject *count = PyLong_FromSsize_t(self.done);
-        if (count != NULL) {
-            pyc_queue_raise_shut(queue->shared.state, count);
-            Py_DECREF(count);
-        }
-        return -1;
-    }
-    return rc;
+    return rc == SHUT ? raise_shut(queue, self.done) : rc;
 }

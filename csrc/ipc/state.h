@@ -64,7 +64,13 @@ enum {
     X(snapshot, pyc_snapshot_spec)                                             \
     X(mapping, pyc_mapping_spec)                                               \
     X(named, pyc_named_spec)                                                   \
-    X(shareable_list, pyc_shareable_list_spec)
+    X(shareable_list, pyc_shareable_list_spec)                                 \
+    X(channel, pyc_channel_spec)
+
+/* Names of methods. */
+#define PYC_IPC_NAMES(X)                                                       \
+    X(set_result)                                                              \
+    X(set_exception)
 
 typedef struct pyc_ipc {
 #define X(field, module, name) PyObject *field;
@@ -72,6 +78,9 @@ typedef struct pyc_ipc {
 #undef X
 #define X(name, spec) PyTypeObject *name##_type;
     PYC_IPC_TYPES(X)
+#undef X
+#define X(name) PyObject *str_##name;
+    PYC_IPC_NAMES(X)
 #undef X
     PyObject *OwnerDied; /* the exception */
     PyObject *reduce; /* pyconc.multiprocessing.handover.reduce, once needed */

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+/* Slots, and jobs into the queue. */
+#include "ipc/channel.h"
+
+void
+pyc_call_clear(pyc_call *call)
+{
+    Py_CLEAR(call->future);
+    Py_CLEAR(call->blob);
+    Py_CLEAR(call->args);
+    Py_CLEAR(call->kwargs);
+}
+
+/* A slot for the call, or false: there is no room. Of large payloads each
+ * worker may have one. */
+static bool
+reserve(pyc_channel *self, const pyc_call *call, uint64_t *task)
+{
+    pyc_lock_take(&self->lock);
+    uint32_t at = self->first_free;
+    bool has_room =
+        at < self->board->slots && (self->bytes < self->max_bytes ||
+                                    self->in_flight < self->board->workers);
+    if (has_room) {
+        pyc_slot *slot = &self->slots[at];
+        self->first_free = slot->next;
+        self->in_flight++;
+        slot->generation++;
+        slot->generation += slot->generation == 0;
+        slot->weight = 0;
+        slot->call.future = Py_NewRef(call->future);
+        slot->call.blob = Py_NewRef(call->blob);
+        slot->call.args = Py_NewRef(call->args);
+        slot->call.kwargs = Py_NewRef(call->kwargs);
+        *task = pyc_channel_task(self, at);
+    }
+    else {
+        atomic_store(&self->wants_room, 1);
+    }
+    pyc_lock_give(&self->lock);
+    return has_room;
+}
+
+/* With the lock. */
+static bool
+end(pyc_channel *self, uint64_t task, pyc_call *call)
+{
+    uint32_t at = PYC_TASK_SLOT(task);
+    if (at >= self->board->slots) {
+        return false;
+    }
+    pyc_slot *slot = &self->slots[at];
+    if (slot->call.future == NULL ||
+        slot->generation != PYC_TASK_GENERATION(task)) {
+        return false;
+    }
+    pyc_board_set(self->board, task, PYC_OVER);
+    *call = slot->call;
+    slot->call = (pyc_call){0};
+    slot->next = self->first_free;
+    self->first_free = at;
+    self->in_flight--;
+    self->bytes -= slot->weight;
+    return true;
+}
+
+bool
+pyc_channel_end(pyc_channel *self, uint64_t task, pyc_call *call)
+{
+    pyc_lock_take(&self->lock);
+    bool ended = end(self, task, call);
+    pyc_lock_give(&self->lock);
+    return ended;
+}
+
+bool
+pyc_channel_revoke(pyc_channel *self, uint64_t task, pyc_call *call)
+{
+    pyc_lock_take(&self->lock);
+    bool revoked = PYC_TASK_SLOT(task) < self->board->slots &&
+                   pyc_board_move(self->board, task, PYC_QUEUED, PYC_OVER) &&
+                   end(self, task, call);
+    pyc_lock_give(&self->lock);
+    return revoked;
+}
+
+uint64_t
+pyc_channel_find(pyc_channel *self, PyObject *future)
+{
+    uint64_t found = 0;
+    pyc_lock_take(&self->lock);
+    for (uint32_t i = 0; i < self->board->slots && found == 0; i++) {
+        if (self->slots[i].call.future == future) {
+            found = pyc_channel_task(self, i);
+        }
+    }
+    pyc_lock_give(&self->lock);
+    return found;
+}
+
+uint64_t
+pyc_channel_begun(pyc_channel *self, uint32_t worker)
+{
+    uint64_t found = 0;
+    pyc_lock_take(&self->lock);
+    for (uint32_t i = 0; i < self->board->slots && found == 0; i++) {
+        uint64_t task = pyc_channel_task(self, i);
+        if (self->slots[i].call.future != NULL &&
+            pyc_board_state(self->board, task) == PYC_BEGUN + worker) {
+            found = task;
+        }
+    }
+    pyc_lock_give(&self->lock);
+    return found;
+}
+
+/* The task is queued before its record is there: a worker may see that at
+ * once. */
+static int
+put(pyc_channel *self, uint64_t task, const pyc_call *call)
+{
+    pyc_frame frame = {.task = task};
+    pyc_message message = {0};
+    PyObject *job = PyTuple_Pack(3, call->blob, call->args, call->kwargs);
+    int rc = job == NULL ? -1 : pyc_message_of(self->state, job, &message);
+    if (rc == 0) {
+        message.frame = &frame;
+        pyc_lock_take(&self->lock);
+        self->slots[PYC_TASK_SLOT(task)].weight = message.weight;
+        self->bytes += message.weight;
+        pyc_lock_give(&self->lock);
+        pyc_board_set(self->board, task, PYC_QUEUED);
+        rc = pyc_queue_put_message(self->jobs, &message);
+    }
+    if (rc == 0) {
+        pyc_queue_tell_getters(self->jobs, 1);
+    }
+    pyc_message_clear(self->jobs, &message);
+    Py_XDECREF(job);
+    return rc;
+}
+
+int
+pyc_channel_send(pyc_channel *self, const pyc_call *call)
+{
+    uint64_t task;
+    if (!reserve(self, call, &task)) {
+        return 0;
+    }
+    if (put(self, task, call) == 0) {
+        return 1;
+    }
+    PyObject *error = pyc_take_exception();
+    pyc_call mine = {0};
+    pyc_channel_end(self, task, &mine);
+    pyc_call_clear(&mine);
+    pyc_put_exception(error);
+    return -1;
+}

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: MIT */
+/* Jobs out of the queue and results into the other, in a worker. */
+#include "ipc/channel.h"
+
+#include "ipc/layout.h"
+#include "ipc/sleep.h"
+
+#include <limits.h>
+#include <sys/resource.h>
+
+#define LOOK_AFTER_PARENT INT64_C(300000000) /* ns */
+#define LONG_TASK INT64_C(200000) /* ns: its memory is looked at */
+
+static bool
+may_have_job(pyc_queue *jobs, uint64_t worker)
+{
+    return !pyc_queue_is_empty(jobs) ||
+           atomic_load(&pyc_queue_shared(jobs)->shut) != 0 ||
+           atomic_load(&((pyc_worker *)(uintptr_t)worker)->asked) != 0;
+}
+
+/* Claims the task of a record that was read. What was revoked is skipped. */
+static bool
+claim(pyc_channel *self, uint32_t worker, const pyc_taken *item)
+{
+    uint64_t task = item->frame.task;
+    if (PYC_TASK_SLOT(task) >= self->board->slots ||
+        !pyc_board_move(self->board, task, PYC_QUEUED, PYC_BEGUN + worker)) {
+        return false;
+    }
+    pyc_worker *record = pyc_board_worker(self->board, worker);
+    int64_t now = pyc_clock_now();
+    atomic_store_explicit(&pyc_board_claim(self->board, PYC_TASK_SLOT(task))->began,
+                          now, memory_order_relaxed);
+    atomic_store_explicit(&record->began, now, memory_order_relaxed);
+    atomic_store_explicit(&record->task, task, memory_order_release);
+    return true;
+}
+
+/* 1; 0: there is none; -1 with an exception set. */
+static int
+take_job(pyc_channel *self, uint32_t worker, pyc_taken *item)
+{
+    pyc_queue *jobs = self->jobs;
+    pyc_queue_memory *memory = pyc_queue_shared(jobs);
+    pyc_ring_cursor cursor;
+    int rc;
+    if (pyc_queue_is_empty(jobs)) {
+        return 0;
+    }
+    pyc_mutex_lock(jobs->shared.block.arena, &memory->getting);
+    pyc_ring_load(&memory->ring.out, &cursor);
+    for (;;) {
+        *item = (pyc_taken){0};
+        rc = pyc_queue_take(jobs, &cursor, item);
+        if (rc <= 0) {
+            break;
+        }
+        bool claimed = claim(self, worker, item);
+        PYC_KILL_POINT("channel-claimed");
+        pyc_ring_commit_out(&memory->ring, &jobs->store, &cursor);
+        PYC_KILL_POINT("channel-taken");
+        if (claimed) {
+            pyc_queue_hold(jobs, item);
+            break;
+        }
+        pyc_queue_discard(jobs, item);
+    }
+    pyc_mutex_unlock(&memory->getting);
+    return rc;
+}
+
+/* (task, pickle, buffers). */
+static PyObject *
+job_of(pyc_channel *self, uint32_t worker, pyc_taken *item)
+{
+    PyObject *data, *buffers;
+    uint64_t task = item->frame.task;
+    pyc_worker *record = pyc_board_worker(self->board, worker);
+    atomic_store_explicit(&record->bytes_in,
+                          pyc_load(record->bytes_in) + item->record.weight,
+                          memory_order_relaxed);
+    if (pyc_queue_unfold(self->jobs, item, &data, &buffers) < 0) {
+        return NULL;
+    }
+    PyObject *number = PyLong_FromUnsignedLongLong(task);
+    PyObject *job =
+        number == NULL ? NULL
+                       : PyTuple_Pack(3, number, data,
+                                      buffers == NULL ? Py_None : buffers);
+    Py_XDECREF(number);
+    Py_DECREF(data);
+    Py_XDECREF(buffers);
+    return job;
+}
+
+static bool
+parent_is_gone(pyc_channel *self)
+{
+    int64_t now = pyc_clock_now();
+    if (now - self->parent_seen < LOOK_AFTER_PARENT) {
+        return false;
+    }
+    self->parent_seen = now;
+    return pyc_arena_owner_is_dead(self->jobs->shared.block.arena,
+                                   self->board->parent);
+}
+
+PyObject *
+pyc_channel_take(pyc_channel *self, uint32_t worker, int64_t deadline)
+{
+    pyc_worker *record = pyc_board_worker(self->board, worker);
+    pyc_queue_memory *memory = pyc_queue_shared(self->jobs);
+    pyc_queue_wish wish = {&memory->items, &self->jobs->for_item, may_have_job,
+                           (uint64_t)(uintptr_t)record};
+    atomic_store_explicit(&record->pid, (uint32_t)self->state->pid,
+                          memory_order_relaxed);
+    for (;;) {
+        pyc_taken item;
+        uint32_t was_shut = atomic_load(&memory->shut);
+        if (atomic_load(&record->asked) != 0) {
+            Py_RETURN_NONE;
+        }
+        int rc = take_job(self, worker, &item);
+        if (rc != 0) {
+            return rc < 0 ? NULL : job_of(self, worker, &item);
+        }
+        if (was_shut || parent_is_gone(self)) {
+            Py_RETURN_NONE;
+        }
+        rc = pyc_queue_wait(self->jobs, &wish, deadline);
+        if (rc == 0) {
+            PyErr_SetNone(self->state->queue_Empty);
+        }
+        if (rc <= 0) {
+            return NULL;
+        }
+    }
+}
+
+/* The driver if there is one, or else the collector. */
+static void
+tell_parent(pyc_channel *self)
+{
+    pyc_gate *gate = &pyc_queue_shared(self->results)->items;
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load(&self->board->driven)) {
+        pyc_gate_open(gate, 1);
+    }
+    else {
+        pyc_gate_open(&self->board->collector, 1);
+    }
+}
+
+static void
+note_end(pyc_worker *record, uint64_t bytes)
+{
+    struct rusage usage;
+    int64_t now = pyc_clock_now(), took = now - pyc_load(record->began);
+    pyc_store(record->tasks, pyc_load(record->tasks) + 1);
+    pyc_store(record->busy, pyc_load(record->busy) + (uint64_t)took);
+    pyc_store(record->bytes_out, pyc_load(record->bytes_out) + bytes);
+    pyc_store(record->began, now);
+    atomic_store_explicit(&record->task, 0, memory_order_release);
+    if ((took > LONG_TASK || pyc_load(record->peak) == 0) &&
+        getrusage(RUSAGE_SELF, &usage) == 0) {
+        pyc_store(record->peak, (uint64_t)usage.ru_maxrss * 1024);
+    }
+}
+
+int
+pyc_channel_reply(pyc_channel *self, uint64_t task, PyObject *value,
+                  bool failed)
+{
+    uint32_t state = PYC_TASK_SLOT(task) < self->board->slots
+                         ? pyc_board_state(self->board, task)
+                         : PYC_OVER;
+    if (state < PYC_BEGUN || state - PYC_BEGUN >= self->board->workers) {
+        return 0; /* it was given up */
+    }
+    pyc_frame frame = {
+        .task = task, .worker = state - PYC_BEGUN, .failed = failed};
+    pyc_message message = {0};
+    int rc = pyc_message_of(self->state, value, &message);
+    uint64_t bytes = message.weight;
+    if (rc == 0) {
+        message.frame = &frame;
+        rc = pyc_queue_put_message(self->results, &message);
+    }
+    if (rc == 0) {
+        PYC_KILL_POINT("channel-replied");
+        tell_parent(self);
+        note_end(pyc_board_worker(self->board, frame.worker), bytes);
+    }
+    pyc_message_clear(self->results, &message);
+    return rc;
+}

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""What goes between a pool and its workers and pickles as something else. A worker imports it: so little is here."""
+import pickle
+from multiprocessing.reduction import ForkingPickler
+
+
+class ByValue:
+    """Pickles as `value`, with cloudpickle: lambdas, closures and what only this process's __main__ has.
+
+    Raises ImportError without cloudpickle, and what that raises for what it cannot pickle.
+    """
+
+    def __init__(self, value):
+        import cloudpickle
+        self.data = cloudpickle.dumps(value)
+
+    def __reduce__(self):
+        return pickle.loads, (self.data,)
+
+
+class Raised:
+    """Pickles as the exception that a call raised, with the worker's traceback as its cause.
+
+    One that cannot be pickled, or not be unpickled, arrives as the exception which says so, with the same cause.
+    """
+
+    def __init__(self, error):
+        from traceback import format_exception
+        self.text = "".join(format_exception(error))
+        # Its frames hold all objects of the call.
+        error.__traceback__ = None
+        try:
+            self.data = bytes(ForkingPickler.dumps(error))
+        except Exception as unpicklable:
+            unpicklable.add_note(f"The exception that a call raised cannot be pickled: {type(error).__qualname__}.")
+            self.text += "\n" + "".join(format_exception(unpicklable))
+            unpicklable.__cause__ = unpicklable.__context__ = None
+            self.data = pickle.dumps(unpicklable)
+
+    def __reduce__(self):
+        return rebuild, (self.data, self.text)
+
+
+def rebuild(data, text):
+    """The exception of a Raised, in the process that gets it."""
+    from concurrent.futures.process import _RemoteTraceback
+    try:
+        error = pickle.loads(data)
+        if not isinstance(error, BaseException):
+            raise TypeError(f"what a call raised unpickles to {error!r}, which is no exception")
+    except Exception as not_loaded:
+        error = not_loaded.with_traceback(None)
+        error.add_note("The exception that a call raised cannot be unpickled.")
+    error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')
+    return error
+
+
+def call(fn, /, *args, **kwargs):
+    """For functions that travel among their arguments."""
+    return fn(*args, **kwargs)
+
+
+def call_all(whole, /):
+    """For calls that travel as one argument."""
+    fn, args, kwargs = whole
+    return fn(*args, **kwargs)
