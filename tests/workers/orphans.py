@@ -8,7 +8,7 @@ import time
 
 from mishaps import note_and_hang
 
-from pyconc.concurrent.futures import ProcessPoolExecutor
+from pyconc.concurrent.futures.process import ProcessPoolExecutor
 from pyconc.multiprocessing import get_context
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import mishaps
 import psutil
 import pytest
 
-from pyconc.concurrent.futures import ProcessPoolExecutor
+from pyconc.concurrent.futures.process import ProcessPoolExecutor
 from pyconc.multiprocessing import get_context
 
 LIMIT = 60      # seconds for anything that must happen
