@@ -14,6 +14,17 @@
 
 typedef struct pyc_source pyc_source;
 
+/* How a source ends the Futures of another module. */
+typedef struct {
+    /* Sets the outcome and wakes who waits, but calls no callbacks: *callbacks
+     * are those to call, or NULL. 1; 0: it is not of this kind; -1 with an
+     * exception set, InvalidStateError when it had ended before. */
+    int (*end)(void *future, void *value, int failed, void **callbacks);
+    /* Takes the callbacks over. 0, or -1 with an exception of theirs set that
+     * is no Exception. */
+    int (*call)(void *future, void *callbacks);
+} pyc_ending;
+
 struct pyc_source {
     /* Sleeps, detached, while *word is `expected`, until `deadline` at most, as
      * pyc_futex_wait does, and collects what arrives meanwhile unless another
@@ -30,6 +41,10 @@ struct pyc_source {
     /* Whether a worker has begun what the Future (a PyObject *) stands for:
      * from then on until the Future ends. */
     int (*is_running)(pyc_source *self, void *future);
+
+    /* Set by whoever makes Futures that stand for what comes from here; there
+     * for ever; NULL: they are ended by their methods. */
+    const pyc_ending *_Atomic ending;
 };
 
 #endif

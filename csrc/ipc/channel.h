@@ -51,6 +51,8 @@ typedef struct {
     uint64_t bytes; /* of tasks in flight */
     uint64_t max_bytes;
     PyObject *refill; /* a callable, or NULL */
+    PyObject *deferred; /* a list, or NULL: a Future, its callbacks, ... */
+    PyObject *capsule;  /* of the source; NULL until asked for */
     pyc_lock lock;
     _Atomic uint32_t wants_room; /* a task had none */
     _Atomic uint32_t refilling;  /* threads that want it, or are at it */
@@ -86,8 +88,10 @@ uint64_t pyc_channel_begun(pyc_channel *self, uint32_t worker);
 bool pyc_channel_revoke(pyc_channel *self, uint64_t task, pyc_call *call);
 
 /* channel_collect.c: ends the Futures of all results there are: how many, or -1
- * with an exception of a callback that is no Exception. */
-Py_ssize_t pyc_channel_collect(pyc_channel *self);
+ * with an exception of a callback that is no Exception. Callbacks are left to
+ * the collector, where that is possible, unless `calls`: a thread that waits
+ * may hold a lock that they want. */
+Py_ssize_t pyc_channel_collect(pyc_channel *self, bool calls);
 
 /* channel_wait.c: the parent's threads wait. */
 void pyc_channel_source(pyc_source *source);

@@ -14,6 +14,8 @@ typedef struct {
 typedef struct {
     arrival arrivals[BATCH_MOST];
     int n;
+    bool calls;
+    bool deferred;   /* callbacks, to be called by the collector */
     PyObject *error; /* the first that a callback raised, no Exception */
 } batch;
 
@@ -96,6 +98,62 @@ not_ended(batch *all, PyObject *future)
     Py_DECREF(error);
 }
 
+/* Takes the callbacks over. */
+static void
+defer(pyc_channel *self, batch *all, PyObject *future, PyObject *callbacks)
+{
+    int rc = -1;
+    pyc_lock_take(&self->lock);
+    if (self->deferred == NULL) {
+        self->deferred = PyList_New(0);
+    }
+    if (self->deferred != NULL &&
+        PyList_Append(self->deferred, future) == 0) {
+        rc = PyList_Append(self->deferred, callbacks);
+        if (rc < 0) {
+            PyList_SetSlice(self->deferred,
+                            PyList_GET_SIZE(self->deferred) - 1,
+                            PyList_GET_SIZE(self->deferred), NULL);
+        }
+    }
+    pyc_lock_give(&self->lock);
+    Py_DECREF(callbacks);
+    if (rc < 0) {
+        PyErr_WriteUnraisable(future);
+    }
+    all->deferred = true;
+}
+
+/* 1; 0: it was of another kind; -1 with an exception set. */
+static int
+end_quickly(pyc_channel *self, batch *all, PyObject *future, PyObject *value,
+            bool failed)
+{
+    void *callbacks = NULL;
+    const pyc_ending *ending =
+        atomic_load_explicit(&self->source.ending, memory_order_relaxed);
+    if (ending == NULL) {
+        return 0;
+    }
+    int rc = ending->end(future, value, failed, &callbacks);
+    if (rc == 1 && callbacks != NULL) {
+        if (all->calls) {
+            return ending->call(future, callbacks) < 0 ? -1 : 1;
+        }
+        defer(self, all, future, callbacks);
+    }
+    return rc;
+}
+
+static int
+end_by_method(pyc_ipc *state, PyObject *future, PyObject *value, bool failed)
+{
+    PyObject *name = failed ? state->str_set_exception : state->str_set_result;
+    PyObject *done = PyObject_CallMethodOneArg(future, name, value);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 1;
+}
+
 static void
 finish(pyc_channel *self, batch *all, arrival *one)
 {
@@ -103,28 +161,28 @@ finish(pyc_channel *self, batch *all, arrival *one)
         pyc_queue_discard(self->results, &one->taken);
         return;
     }
-    pyc_ipc *state = self->state;
+    PyObject *future = one->call.future;
     bool failed = one->taken.frame.failed != 0;
     PyObject *value = pyc_queue_finish(self->results, &one->taken);
     if (value == NULL || failed) {
         failed = true;
         value = exception_of(value);
     }
-    PyObject *done = PyObject_CallMethodOneArg(
-        one->call.future,
-        failed ? state->str_set_exception : state->str_set_result, value);
-    Py_DECREF(value);
-    if (done == NULL) {
-        not_ended(all, one->call.future);
+    int rc = end_quickly(self, all, future, value, failed);
+    if (rc == 0) {
+        rc = end_by_method(self->state, future, value, failed);
     }
-    Py_XDECREF(done);
+    Py_DECREF(value);
+    if (rc < 0) {
+        not_ended(all, future);
+    }
     pyc_call_clear(&one->call);
 }
 
 /* Only one thread at a time calls it, and once more for those that wanted it
  * meanwhile. */
 static void
-refill(pyc_channel *self, batch *all)
+refill(pyc_channel *self)
 {
     if (!atomic_load(&self->wants_room) ||
         atomic_fetch_add(&self->refilling, 1) != 0) {
@@ -149,13 +207,38 @@ refill(pyc_channel *self, batch *all)
     } while (!atomic_compare_exchange_strong(&self->refilling, &wanted, 0));
 }
 
+/* What threads that waited have left. */
+static void
+call_deferred(pyc_channel *self, batch *all)
+{
+    pyc_lock_take(&self->lock);
+    PyObject *list = self->deferred;
+    self->deferred = NULL;
+    pyc_lock_give(&self->lock);
+    const pyc_ending *ending =
+        atomic_load_explicit(&self->source.ending, memory_order_relaxed);
+    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i += 2) {
+        PyObject *future = PyList_GET_ITEM(list, i);
+        PyObject *callbacks = Py_NewRef(PyList_GET_ITEM(list, i + 1));
+        if (ending->call(future, callbacks) < 0) {
+            not_ended(all, future);
+        }
+    }
+    Py_XDECREF(list);
+}
+
 Py_ssize_t
-pyc_channel_collect(pyc_channel *self)
+pyc_channel_collect(pyc_channel *self, bool calls)
 {
     batch all;
     Py_ssize_t ended = 0;
     int rc = 0;
     all.error = NULL;
+    all.calls = calls;
+    all.deferred = false;
+    if (calls && pyc_load(self->deferred) != NULL) {
+        call_deferred(self, &all);
+    }
     while (!pyc_queue_is_empty(self->results) && all.error == NULL) {
         all.n = 0;
         rc = take(self, &all);
@@ -166,7 +249,10 @@ pyc_channel_collect(pyc_channel *self)
             ended += all.arrivals[i].call.future != NULL;
             finish(self, &all, &all.arrivals[i]);
         }
-        refill(self, &all);
+        refill(self);
+    }
+    if (all.deferred) {
+        pyc_channel_wake(self);
     }
     if (all.error != NULL) {
         pyc_put_exception(all.error);

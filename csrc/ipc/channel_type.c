@@ -146,6 +146,7 @@ channel_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->results);
     Py_VISIT(self->segment);
     Py_VISIT(self->refill);
+    Py_VISIT(self->deferred);
     for (uint32_t i = 0; self->slots != NULL && i < self->board->slots; i++) {
         pyc_call *call = &self->slots[i].call;
         Py_VISIT(call->future);
@@ -163,6 +164,7 @@ channel_clear(PyObject *object)
 {
     pyc_channel *self = as_channel(object);
     Py_CLEAR(self->refill);
+    Py_CLEAR(self->deferred);
     for (uint32_t i = 0; self->slots != NULL && i < self->board->slots; i++) {
         pyc_lock_take(&self->lock);
         pyc_call call = self->slots[i].call;
@@ -187,6 +189,7 @@ channel_dealloc(PyObject *object)
     Py_CLEAR(self->jobs);
     Py_CLEAR(self->results);
     Py_CLEAR(self->segment);
+    Py_CLEAR(self->capsule);
     PyObject *module = self->module;
     type->tp_free(object);
     Py_XDECREF(module);
@@ -241,7 +244,7 @@ channel_collect(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     Py_ssize_t ended = check_parent(as_channel(object)) < 0
                            ? -1
-                           : pyc_channel_collect(as_channel(object));
+                           : pyc_channel_collect(as_channel(object), true);
     return ended < 0 ? NULL : PyLong_FromSsize_t(ended);
 }
 
@@ -388,7 +391,7 @@ channel_bury(PyObject *object, PyObject *number)
     uint64_t task;
     pyc_call call = {0};
     if (check_parent(self) < 0 || worker_of(self, number, &worker) < 0 ||
-        pyc_channel_collect(self) < 0) {
+        pyc_channel_collect(self, false) < 0) {
         return NULL;
     }
     do {
@@ -518,24 +521,25 @@ channel_fail(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
     return answer(object, args, nargs, true);
 }
 
-/* The capsule keeps the channel there. */
-static void
-free_source(PyObject *capsule)
-{
-    Py_XDECREF((PyObject *)PyCapsule_GetContext(capsule));
-}
-
 static PyObject *
 get_source(PyObject *object, void *Py_UNUSED(closure))
 {
-    PyObject *capsule = PyCapsule_New(&as_channel(object)->source, PYC_SOURCE,
-                                      free_source);
-    if (capsule != NULL && PyCapsule_SetContext(capsule, object) < 0) {
-        Py_CLEAR(capsule);
+    pyc_channel *self = as_channel(object);
+    PyObject *made = NULL, *capsule;
+    if (pyc_load(self->capsule) == NULL) {
+        made = PyCapsule_New(&self->source, PYC_SOURCE, NULL);
+        if (made == NULL) {
+            return NULL;
+        }
     }
-    if (capsule != NULL) {
-        Py_INCREF(object);
+    pyc_lock_take(&self->lock);
+    if (self->capsule == NULL) {
+        self->capsule = made;
+        made = NULL;
     }
+    capsule = Py_NewRef(self->capsule);
+    pyc_lock_give(&self->lock);
+    Py_XDECREF(made);
     return capsule;
 }
 
@@ -594,7 +598,8 @@ static PyGetSetDef members[] = {
     {"memory_size", get_memory_size, NULL,
      "How many bytes of shared memory it has mapped, in use or not."},
     {"source", get_source, NULL,
-     "A capsule by which a thread that waits for a Future collects results."},
+     "A capsule by which a thread that waits for a Future collects results; it "
+     "does not keep the\nchannel there."},
     {"refill", get_refill, set_refill,
      "Called without arguments, once tasks that had no room may have some; or "
      "None."},
@@ -616,8 +621,7 @@ static PyMethodDef methods[] = {
      "pickling them raises;\nthen, as after False, nothing was sent."},
     {"collect", channel_collect, METH_NOARGS,
      "collect($self, /)\n--\n\n"
-     "End the Futures of all results that have arrived, by set_result() and "
-     "set_exception();\nhow many. Any thread may, at any time. Raises what a "
+     "End the Futures of all results that have arrived; how many. Any thread may, at any time. Raises what a "
      "callback raised that is no Exception."},
     {"watch", FAST(channel_watch), FAST_FLAGS,
      "watch($self, timeout=None)\n--\n\n"

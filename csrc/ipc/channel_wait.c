@@ -52,7 +52,7 @@ drive(pyc_channel *self, const change *what, int64_t deadline)
     pyc_queue_wish wish = {gate, &results->for_item, is_ready,
                            (uint64_t)(uintptr_t)what};
     for (;;) {
-        if (pyc_channel_collect(self) < 0) {
+        if (pyc_channel_collect(self, false) < 0) {
             return -ECANCELED;
         }
         if (has_changed(what)) {
@@ -84,7 +84,7 @@ leave(pyc_channel *self, int rc)
     atomic_store(&self->driver, 0);
     atomic_thread_fence(memory_order_seq_cst);
     if (rc == 0 && !pyc_queue_is_empty(self->results)) {
-        return pyc_channel_collect(self) < 0 ? -ECANCELED : 0;
+        return pyc_channel_collect(self, false) < 0 ? -ECANCELED : 0;
     }
     if (!pyc_queue_is_empty(self->results)) {
         pyc_gate_open(&self->board->collector, 1);
@@ -138,7 +138,9 @@ source_is_running(pyc_source *source, void *future)
 void
 pyc_channel_source(pyc_source *source)
 {
-    *source = (pyc_source){source_wait, source_kick, source_is_running};
+    *source = (pyc_source){.wait = source_wait,
+                           .kick = source_kick,
+                           .is_running = source_is_running};
 }
 
 int
@@ -158,7 +160,8 @@ pyc_channel_watch(pyc_channel *self, int64_t deadline)
     if (rc != 0 && PyErr_CheckSignals() < 0) {
         return -1;
     }
-    return !pyc_queue_is_empty(self->results);
+    return !pyc_queue_is_empty(self->results) ||
+           pyc_load(self->deferred) != NULL;
 }
 
 void

@@ -265,10 +265,10 @@ pyc_future_call(pyc_future *self, PyObject *callback)
     return 0;
 }
 
-/* Steals the list. Calls all, whatever one of them raises, since others wait
+/* Calls all, whatever one of them raises, since others wait
  * for theirs; then -1 with the first exception that is no Exception. */
-static int
-call_all(pyc_future *self, PyObject *callbacks)
+int
+pyc_future_call_all(pyc_future *self, PyObject *callbacks)
 {
     if (callbacks == NULL) {
         return 0;
@@ -341,7 +341,8 @@ pyc_future_begin(pyc_future *self)
 }
 
 int
-pyc_future_finish(pyc_future *self, PyObject *value, int failed)
+pyc_future_end(pyc_future *self, PyObject *value, int failed,
+               PyObject **callbacks)
 {
     uint32_t old, from = IN(PYC_PENDING) | IN(PYC_RUNNING);
     change end = {.to = PYC_FINISHED};
@@ -353,10 +354,19 @@ pyc_future_finish(pyc_future *self, PyObject *value, int failed)
         rc = -1;
     }
     if (rc < 0) {
-        Py_XDECREF(end.callbacks);
-        return -1;
+        Py_CLEAR(end.callbacks);
     }
-    return call_all(self, end.callbacks);
+    *callbacks = end.callbacks;
+    return rc;
+}
+
+int
+pyc_future_finish(pyc_future *self, PyObject *value, int failed)
+{
+    PyObject *callbacks;
+    return pyc_future_end(self, value, failed, &callbacks) < 0
+               ? -1
+               : pyc_future_call_all(self, callbacks);
 }
 
 int
@@ -371,7 +381,7 @@ pyc_future_cancel(pyc_future *self)
     if (old == PYC_RUNNING || old == PYC_FINISHED) {
         return 0;
     }
-    return call_all(self, cancel.callbacks) < 0 ? -1 : 1;
+    return pyc_future_call_all(self, cancel.callbacks) < 0 ? -1 : 1;
 }
 
 void

@@ -71,6 +71,11 @@ int pyc_future_begin(pyc_future *self);
  * callbacks. -1 with InvalidStateError set when it is done already, or with
  * what a callback raised that is no Exception. */
 int pyc_future_finish(pyc_future *self, PyObject *value, int failed);
+/* The same in two steps: *callbacks is a list for the second, which takes it
+ * over, or NULL. */
+int pyc_future_end(pyc_future *self, PyObject *value, int failed,
+                   PyObject **callbacks);
+int pyc_future_call_all(pyc_future *self, PyObject *callbacks);
 
 /* 1 when it is cancelled now or was before, 0 when it runs or ran, -1. Asks no
  * pool. */

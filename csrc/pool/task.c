@@ -3,6 +3,40 @@
 #include "pool/task.h"
 #include "pool/future.h"
 
+#include <stdbool.h>
+
+static int task_init(PyObject *op, PyObject *args, PyObject *kwargs);
+
+static bool
+is_task(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    while (type != NULL && type->tp_init != task_init) {
+        type = type->tp_base;
+    }
+    return type != NULL;
+}
+
+static int
+end_task(void *future, void *value, int failed, void **callbacks)
+{
+    if (!is_task(future)) {
+        return 0;
+    }
+    PyObject *to_call = NULL;
+    int rc = pyc_future_end(future, value, failed, &to_call);
+    *callbacks = to_call;
+    return rc < 0 ? -1 : 1;
+}
+
+static int
+call_callbacks(void *future, void *callbacks)
+{
+    return pyc_future_call_all(future, callbacks);
+}
+
+static const pyc_ending ending = {end_task, call_callbacks};
+
 static int
 task_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
@@ -22,6 +56,7 @@ task_init(PyObject *op, PyObject *args, PyObject *kwargs)
     if (source == NULL) {
         return -1;
     }
+    atomic_store_explicit(&source->ending, &ending, memory_order_relaxed);
     pyc_lock_take(&self->guard);
     PyObject *old[] = {self->channel, self->pool};
     self->channel = Py_NewRef(channel);
