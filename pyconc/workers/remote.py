@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What goes between a pool and its workers and pickles as something else. A worker imports it: so little is here."""
 import pickle
+import sys
+import time
+from itertools import starmap
 from multiprocessing.reduction import ForkingPickler
 
 
@@ -64,3 +67,37 @@ def call_all(whole, /):
     """For calls that travel as one argument."""
     fn, args, kwargs = whole
     return fn(*args, **kwargs)
+
+
+class Rows:
+    """Calls fn with each of many arguments, or with each of many tuples of arguments.
+
+    Called with those it returns (results, what the next call raised or None, seconds, about how many bytes a result
+    has). Two are equal when they do the same, so that a worker gets it once.
+    """
+
+    def __init__(self, fn, star):
+        self.fn = fn
+        self.star = star
+
+    def __eq__(self, other):
+        return type(other) is Rows and (self.fn, self.star) == (other.fn, other.star)
+
+    def __hash__(self):
+        return hash((self.fn, self.star))
+
+    def __reduce__(self):
+        return Rows, (self.fn, self.star)
+
+    def __call__(self, rows):
+        results, error = [], None
+        began = time.perf_counter()
+        try:
+            results.extend((starmap if self.star else map)(self.fn, rows))
+        except BaseException as raised:
+            error = Raised(raised)
+        seconds = time.perf_counter() - began
+        if not results:
+            return results, error, seconds, 0
+        size = getattr(results[-1], "nbytes", None)
+        return results, error, seconds, size if type(size) is int else sys.getsizeof(results[-1])
