@@ -61,6 +61,13 @@ arrivals_put(PyObject *op, PyObject *future)
     Py_RETURN_NONE;
 }
 
+int
+pyc_arrivals_is_put(PyObject *callback)
+{
+    return PyCFunction_Check(callback) &&
+           PyCFunction_GET_FUNCTION(callback) == arrivals_put;
+}
+
 /* Has the thread collect from the source of the Future, which may be None. */
 static void
 choose(arrivals *self, PyObject *future)
