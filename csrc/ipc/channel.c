@@ -132,12 +132,15 @@ put(pyc_channel *self, uint64_t task, const pyc_call *call)
         pyc_board_set(self->board, task, PYC_QUEUED);
         rc = pyc_queue_put_message(self->jobs, &message);
     }
-    if (rc == 0) {
+    if (rc > 0) {
         pyc_queue_tell_getters(self->jobs, 1);
+    }
+    else if (rc == 0) {
+        PyErr_SetString(PyExc_RuntimeError, "the channel is closed");
     }
     pyc_message_clear(self->jobs, &message);
     Py_XDECREF(job);
-    return rc;
+    return rc > 0 ? 0 : -1;
 }
 
 int

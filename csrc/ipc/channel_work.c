@@ -187,11 +187,11 @@ pyc_channel_reply(pyc_channel *self, uint64_t task, PyObject *value,
         message.frame = &frame;
         rc = pyc_queue_put_message(self->results, &message);
     }
-    if (rc == 0) {
+    if (rc > 0) {
         PYC_KILL_POINT("channel-replied");
         tell_parent(self);
         note_end(pyc_board_worker(self->board, frame.worker), bytes);
     }
     pyc_message_clear(self->results, &message);
-    return rc;
+    return rc < 0 ? -1 : 0;
 }

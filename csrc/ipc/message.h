@@ -87,7 +87,7 @@ pyc_message_inline(const pyc_message *message)
 }
 
 /* queue_put.c: a message into a queue without limits; the getters are not told.
- * 0, or -1 with an exception set. */
+ * 1; 0: it is shut; -1 with an exception set. */
 int pyc_queue_put_message(pyc_queue *queue, pyc_message *message);
 void pyc_queue_tell_getters(pyc_queue *queue, Py_ssize_t count);
 

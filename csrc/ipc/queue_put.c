@@ -263,24 +263,13 @@ prepare(batch *self)
     return 0;
 }
 
-static int
-raise_shut(pyc_queue *queue, Py_ssize_t done)
-{
-    PyObject *count = PyLong_FromSsize_t(done);
-    if (count != NULL) {
-        pyc_queue_raise_shut(queue->shared.state, count);
-        Py_DECREF(count);
-    }
-    return -1;
-}
-
 int
 pyc_queue_put_message(pyc_queue *queue, pyc_message *message)
 {
     batch self = {
         .queue = queue, .messages = &message, .n = 1, .silent = true};
     int rc = put_all(&self, PYC_NO_DEADLINE);
-    return rc == SHUT ? raise_shut(queue, 0) : rc;
+    return rc == SHUT ? 0 : rc < 0 ? -1 : 1;
 }
 
 int
@@ -310,5 +299,13 @@ pyc_queue_put(pyc_queue *queue, PyObject *const *items, Py_ssize_t n,
     if (n > 1) {
         PyMem_Free(self.messages);
     }
-    return rc == SHUT ? raise_shut(queue, self.done) : rc;
+    if (rc == SHUT) {
+        PyObject *count = PyLong_FromSsize_t(self.done);
+        if (count != NULL) {
+            pyc_queue_raise_shut(queue->shared.state, count);
+            Py_DECREF(count);
+        }
+        return -1;
+    }
+    return rc;
 }

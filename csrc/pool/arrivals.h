@@ -4,10 +4,9 @@
 
 #include "py/state.h"
 
-/* Calls those of a list of callbacks that are put() of some Arrivals, and takes
- * them out of it: they call no code of the program. */
-void pyc_arrivals_tell(PyObject *callbacks, PyObject *future);
-
 int pyc_arrivals_register(PyObject *module, pyc_state *state);
+
+/* Whether a callback is the put() of one: it waits for nothing. */
+int pyc_arrivals_is_put(PyObject *callback);
 
 #endif

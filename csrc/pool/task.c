@@ -18,6 +18,21 @@ is_task(PyObject *op)
     return type != NULL;
 }
 
+/* Whether all are this module's own, which take no locks of others and may be
+ * called by any thread. */
+static bool
+are_ours(pyc_future *self, PyObject *callbacks)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(callbacks); i++) {
+        PyObject *callback = PyList_GET_ITEM(callbacks, i);
+        if (Py_TYPE(callback) != self->module->bridge_type &&
+            !pyc_arrivals_is_put(callback)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static int
 end_task(void *future, void *value, int failed, void **callbacks)
 {
@@ -26,11 +41,9 @@ end_task(void *future, void *value, int failed, void **callbacks)
     }
     PyObject *to_call = NULL;
     int rc = pyc_future_end(future, value, failed, &to_call);
-    if (to_call != NULL) {
-        pyc_arrivals_tell(to_call, future);
-        if (PyList_GET_SIZE(to_call) == 0) {
-            Py_CLEAR(to_call);
-        }
+    if (to_call != NULL && are_ours(future, to_call)) {
+        rc = pyc_future_call_all(future, to_call);
+        to_call = NULL;
     }
     *callbacks = to_call;
     return rc < 0 ? -1 : 1;

@@ -86,7 +86,7 @@ class Listed:
     def take(self, count):
         """The next ones."""
         rows = self._rows[self._at:self._at + count]
-        self._at += count
+        self._at += len(rows)
         return rows
 
 
@@ -157,7 +157,8 @@ class Map:
             size = self._size.next(self._rows.left(), row)
             rows = self._rows.take(size if self._room is None else min(size, self._room))
             try:
-                future = self._pool.submit(self._function, (rows,), {}, self._options, held=self._holds and self._has_begun)
+                future = self._pool.submit(self._function, (rows,), {}, self._options,
+                                           held=self._holds and self._has_begun)
             except BaseException as error:
                 if not self._has_begun:
                     self.stop()

@@ -195,6 +195,7 @@ def run(size, total, cost, workers=2):
     rows, sizes = Listed(list(range(total))), []
     while rows.left():
         sizes.append(len(rows.take(size.next(rows.left(), rows.first()))))
+        assert sizes[-1] > 0
         size.told(sizes[-1], sizes[-1] * cost, 28)
     return sizes
 
@@ -211,7 +212,7 @@ def test_long_calls_go_alone():
 
 def test_the_last_tasks_are_small():
     sizes = run(AutoSize(2), 10_000, 1e-5)
-    assert max(sizes) == 1000
+    assert 900 <= max(sizes) <= 1000
     assert sizes[-1] <= 50 and sizes[-5] < 200
 
 
