@@ -21,6 +21,16 @@ class ByValue:
         return pickle.loads, (self.data,)
 
 
+class Loaded:
+    """Pickles as what was pickled before."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __reduce__(self):
+        return pickle.loads, (self.data,)
+
+
 class Raised:
     """Pickles as the exception that a call raised, with the worker's traceback as its cause.
 
