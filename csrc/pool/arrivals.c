@@ -61,6 +61,23 @@ arrivals_put(PyObject *op, PyObject *future)
     Py_RETURN_NONE;
 }
 
+void
+pyc_arrivals_tell(PyObject *callbacks, PyObject *future)
+{
+    for (Py_ssize_t i = PyList_GET_SIZE(callbacks); --i >= 0;) {
+        PyObject *callback = PyList_GET_ITEM(callbacks, i);
+        if (!PyCFunction_Check(callback) ||
+            PyCFunction_GET_FUNCTION(callback) != arrivals_put) {
+            continue;
+        }
+        PyObject *put = arrivals_put(PyCFunction_GET_SELF(callback), future);
+        if (put == NULL || PyList_SetSlice(callbacks, i, i + 1, NULL) < 0) {
+            PyErr_WriteUnraisable(future);
+        }
+        Py_XDECREF(put);
+    }
+}
+
 /* Has the thread collect from the source of the Future, which may be None. */
 static void
 choose(arrivals *self, PyObject *future)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The Future of what another process runs: who waits for it collects it. */
 #include "pool/task.h"
+#include "pool/arrivals.h"
 #include "pool/future.h"
 
 #include <stdbool.h>
@@ -25,6 +26,12 @@ end_task(void *future, void *value, int failed, void **callbacks)
     }
     PyObject *to_call = NULL;
     int rc = pyc_future_end(future, value, failed, &to_call);
+    if (to_call != NULL) {
+        pyc_arrivals_tell(to_call, future);
+        if (PyList_GET_SIZE(to_call) == 0) {
+            Py_CLEAR(to_call);
+        }
+    }
     *callbacks = to_call;
     return rc < 0 ? -1 : 1;
 }

@@ -129,6 +129,7 @@ class Map:
         self._options = options
         self._arrivals = arrivals
         self._counts = {}           # {Future: calls}, of those whose results have not been taken
+        self._has_begun = False
         self._flying = set()
         self._asked = deque()
         self._lock = threading.Lock()
@@ -156,14 +157,16 @@ class Map:
             size = self._size.next(self._rows.left(), row)
             rows = self._rows.take(size if self._room is None else min(size, self._room))
             try:
-                future = self._pool.submit(self._function, (rows,), {}, self._options, held=self._holds)
+                future = self._pool.submit(self._function, (rows,), {}, self._options, held=self._holds and self._has_begun)
             except BaseException as error:
-                if not self.queue and not self._holds:
+                if not self._has_begun:
+                    self.stop()
                     raise
                 future = self._failed(error)
             self._add(future, len(rows))
 
     def _add(self, future, count):
+        self._has_begun = True
         if self._room is not None:
             self._room -= count
         self._counts[future] = count
@@ -186,7 +189,10 @@ class Map:
         return future
 
     def _told(self, future):
-        self._flying.discard(future)
+        try:
+            self._flying.remove(future)
+        except KeyError:
+            return      # it was told before, by who takes the results
         if not future.cancelled() and future.exception() is None:
             results, _, seconds, weight = future.result()
             if results:
@@ -194,12 +200,15 @@ class Map:
         if self._room is None:
             self.fill()
 
-    def taken(self, future):
-        """Its results are about to be given out."""
+    def take(self, future):
+        """Its results, which are about to be given out."""
+        outcome = future.result()
+        self._told(future)
         count = self._counts.pop(future)
-        self._flying.discard(future)
         if self._room is not None:
             self._room += count
+            self.fill()
+        return outcome
 
     def stop(self):
         """Sends nothing more."""
@@ -222,9 +231,8 @@ def _in_order(calls, end):
             calls.fill(wait=True)
             if not queue:
                 return
-        outcome = queue[0].result(None if end is None else end - time.monotonic())
-        calls.taken(queue.popleft())
-        yield outcome
+        queue[0].exception(None if end is None else end - time.monotonic())
+        yield calls.take(queue.popleft())
 
 
 def _as_they_come(calls, arrivals, end):
@@ -239,15 +247,12 @@ def _as_they_come(calls, arrivals, end):
             raise TimeoutError
         for future in arrived:
             queue.remove(future)
-            calls.taken(future)
-            yield future.result()
+            yield calls.take(future)
 
 
 def _results(calls, outcomes):
     try:
         for results, error, _, _ in outcomes:
-            if calls.is_lazy:
-                calls.fill(wait=True)
             results.reverse()
             while results:      # keeps nothing of what it has given out
                 yield results.pop()

@@ -4,7 +4,7 @@ import pickle
 import sys
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 
-from pyconc.workers.remote import ByValue, call, call_all
+from pyconc.workers.remote import ByValue, Loaded, Rows, call, call_all
 
 _CACHED_MOST = 256
 _FUNCTIONS = frozenset({FunctionType, BuiltinFunctionType, type})
@@ -13,6 +13,7 @@ _UNPICKLABLE = (pickle.PicklingError, AttributeError, TypeError, RecursionError)
 
 def qualified_name(fn):
     """module.qualname, as far as it has those."""
+    fn = fn.fn if type(fn) is Rows else fn
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
     module = getattr(fn, "__module__", None)
     return f"{module}.{name}" if module not in (None, "builtins") else name
@@ -20,6 +21,7 @@ def qualified_name(fn):
 
 def _in_main_only(fn):
     """Whether no other process can import it: __main__ is no file, but an interactive session or a -c."""
+    fn = fn.fn if type(fn) is Rows else fn
     if getattr(fn, "__module__", None) != "__main__":
         return False
     main = sys.modules["__main__"]
@@ -41,12 +43,19 @@ def _is_constant(fn):
 
 def _blob(fn):
     """Its pickle, where that is always the same; None when it has to be pickled with its arguments."""
+    if type(fn) is Rows:
+        return _blob_of_rows(fn)
     if type(fn) is BuiltinFunctionType and not isinstance(fn.__self__, ModuleType | None):
         return None
     try:
         return pickle.dumps(fn)
     except _UNPICKLABLE:
         return pickle.dumps(ByValue(fn)) if type(fn) is FunctionType and _is_constant(fn) else None
+
+
+def _blob_of_rows(rows):
+    blob = _blob(rows.fn)
+    return None if blob is None else pickle.dumps(Rows(Loaded(blob), rows.star))
 
 
 class Functions:
@@ -64,7 +73,7 @@ class Functions:
 
     def pack(self, fn, args, kwargs):
         """(blob, args, kwargs) to be sent for a call of fn(*args, **kwargs)."""
-        if type(fn) in _FUNCTIONS:
+        if type(fn) in _FUNCTIONS or (type(fn) is Rows and type(fn.fn) in _FUNCTIONS):
             blob = self._blobs.get(fn)
             if blob is None:
                 blob = self._learn(fn)

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 import weakref
+from concurrent.futures import CancelledError
 
 from pyconc import _ipc
 from pyconc.concurrent.futures._base import Future, TaskFuture
@@ -54,6 +55,8 @@ class WorkerPool:
         self._functions = Functions(imports_main=not self._forks)
         self._processes = Processes(context, self._channel, size, (initializer, initargs, max_tasks, finalizer), daemon)
         self._waiting = Waiting()
+        self._holds = 0
+        self._cancels = False           # what was submitted, and would be by who has called hold()
         self._is_full = False           # all processes are there
         self._failed_starts = 0
         self._kill_at = None
@@ -70,10 +73,15 @@ class WorkerPool:
 
     # Calls.
 
-    def submit(self, fn, args, kwargs, options=None):
-        """The Future of fn(*args, **kwargs). BrokenProcessPool and RuntimeError when there can be none."""
-        if self.state is not OPEN or _exiting and not self._daemon:
+    def submit(self, fn, args, kwargs, options=None, *, held=False):
+        """The Future of fn(*args, **kwargs). BrokenProcessPool and RuntimeError when there can be none.
+
+        held: the caller has called hold().
+        """
+        if (self.state is not OPEN or _exiting and not self._daemon) and not (held and self.state is CLOSING):
             self._refuse()
+        if self._cancels:
+            raise CancelledError
         future = TaskFuture(self._channel, self)
         call = self._functions.pack(fn, args, kwargs)
         if options is not None:
@@ -83,6 +91,18 @@ class WorkerPool:
         if not self._is_full:
             self._hire(future)
         return future
+
+    def hold(self):
+        """Calls will be submitted that count as submitted now: close() does not end the pool before release()."""
+        with self._lock:
+            self._holds += 1
+
+    def release(self):
+        """All have been submitted, or none will be."""
+        with self._lock:
+            self._holds -= 1
+        if self.state is CLOSING:
+            self._bell.ring()
 
     def _refuse(self):
         if self.state is FORKED:
@@ -135,7 +155,7 @@ class WorkerPool:
         return Future.cancel(future) if was_there or future.cancelled() else False
 
     def _has_work(self):
-        return bool(self._waiting or self._channel.in_flight())
+        return bool(self._waiting or self._channel.in_flight() or self._holds)
 
     # Processes.
 
@@ -351,6 +371,7 @@ class WorkerPool:
             if self.state is OPEN:
                 self.state = CLOSING
         if cancel:
+            self._cancels = True
             for future in [*self._waiting, *self._channel.futures()]:
                 future.cancel()
         self._bell.ring()

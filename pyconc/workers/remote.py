@@ -32,6 +32,16 @@ def _text(value):
         return f"<{type(value).__qualname__}, whose repr() raised {type(error).__qualname__}>"
 
 
+class Loaded:
+    """Pickles as what was pickled before."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __reduce__(self):
+        return pickle.loads, (self.data,)
+
+
 class Raised:
     """Pickles as the exception that a call raised, with the worker's traceback as its cause.
 

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The pool of processes; what it does is in pyconc.workers."""
 import concurrent.futures
-import itertools
 import multiprocessing
 import os
 import threading
-import time
 import weakref
-from collections import deque
 from concurrent.futures.process import BrokenProcessPool
 
 from pyconc.multiprocessing import get_context
+from pyconc.workers import chunks
 from pyconc.workers.failure import WorkerDied
 from pyconc.workers.pool import OPEN, Options, WorkerPool
 
@@ -31,34 +29,6 @@ def _default_context(max_tasks):
     return get_context()
 
 
-def _run_chunk(fn, chunk):
-    return [fn(*args) for args in chunk]
-
-
-def _chunks(items, size):
-    while chunk := list(itertools.islice(items, size)):
-        yield chunk
-
-
-def _results(futures, submit, chunks, end):
-    try:
-        while futures:
-            if (chunk := next(chunks, None)) is not None:
-                futures.append(submit(chunk))
-            future = futures.popleft()
-            try:
-                results = future.result(None if end is None else end - time.monotonic())
-            finally:
-                future.cancel()
-                del future
-            results.reverse()
-            while results:
-                yield results.pop()
-    finally:
-        for future in futures:
-            future.cancel()
-
-
 def _positive(name, value):
     if not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, not {value!r}")
@@ -77,9 +47,9 @@ class _WithOptions(concurrent.futures.Executor):
         """As the executor's."""
         return self._executor._pool.submit(fn, args, kwargs, self._options)
 
-    def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
+    def map(self, fn, *iterables, timeout=None, chunksize="auto", buffersize=None, ordered=True):
         """As the executor's."""
-        return self._executor._map(fn, iterables, timeout, chunksize, buffersize, self._options)
+        return self._executor._map(fn, iterables, timeout, chunksize, buffersize, ordered, self._options)
 
     def shutdown(self, wait=True, *, cancel_futures=False):
         """The executor's."""
@@ -150,28 +120,28 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
         """
         return _WithOptions(self, Options(priority, retry))
 
-    def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
-        """The results of fn(*items) for the items of the iterables, in order.
+    def map(self, fn, *iterables, timeout=None, chunksize="auto", buffersize=None, ordered=True):
+        """An iterator over the results of fn(*items) for the items of the iterables.
 
-        timeout: seconds, counted from this call, in which all results must have been taken, else TimeoutError.
-        chunksize: how many items make one job. buffersize: at most so many jobs are submitted whose results have not
-        been taken; None submits all at once. Source: concurrent.futures.Executor.map.
+        timeout: seconds, counted from this call, after which next() raises TimeoutError.
+        chunksize: how many calls make one task; "auto": as many as take some ms, fewer towards the end. When a process
+        dies, all calls of its task are lost.
+        buffersize: at most so many calls (tasks, where chunksize is a number) are under way whose results have not been
+        taken, and items are asked for as late as that; None: all items are asked for now and all calls are made,
+        whether results are taken or not.
+        ordered: else each result comes as soon as it is there.
+
+        What a call raises, next() raises, and ends. Source: concurrent.futures.Executor.map.
         """
-        return self._map(fn, iterables, timeout, chunksize, buffersize, None)
+        return self._map(fn, iterables, timeout, chunksize, buffersize, ordered, None)
 
-    def _map(self, fn, iterables, timeout, chunksize, buffersize, options):
-        _positive("chunksize", chunksize)
+    def _map(self, fn, iterables, timeout, chunksize, buffersize, ordered, options):
+        if chunksize != "auto":
+            _positive("chunksize", chunksize)
         if buffersize is not None:
             _positive("buffersize", buffersize)
-        end = None if timeout is None else timeout + time.monotonic()
-        pool = self._pool
-
-        def submit(chunk):
-            return pool.submit(_run_chunk, (fn, chunk), {}, options)
-
-        chunks = _chunks(zip(*iterables), chunksize)
-        futures = deque(map(submit, itertools.islice(chunks, buffersize)))
-        return _results(futures, submit, chunks, end)
+        return chunks.start(self._pool, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize,
+                            ordered=ordered, options=options)
 
     def shutdown(self, wait=True, *, cancel_futures=False, timeout=None):
         """Takes no more calls.
