@@ -246,8 +246,6 @@ class Pool(_standard.Pool):
         self._initializer = initializer
         self._initargs = initargs
         self._cache = {}
-        self._feeders = set()
-        self._feeding = threading.Lock()    # of the state and of what feeds
         self._engine = engine = WorkerPool(processes, _Context(self._ctx, self.Process), initializer=initializer,
                                            initargs=initargs, max_tasks=maxtasksperchild, replaces=True, daemon=True)
         try:
@@ -314,9 +312,11 @@ class Pool(_standard.Pool):
         return self._map_async(func, iterable, False, chunksize).get()
 
     def map_async(self, func, iterable, chunksize=None, callback=None, error_callback=None):
-        """map()'s list as an AsyncResult; callbacks as those of apply_async(). All calls are made, also when one of
-        them raises: which the first of those, in the items' order, then does here. chunksize: how many calls make one
-        job; by default a quarter of what there is for each worker. Source: multiprocessing.pool.Pool.map_async.
+        """The list of map() as an AsyncResult; callbacks as those of apply_async().
+
+        chunksize: how many calls make one job; by default there are four jobs for each worker. All calls are made, also
+        when some raise: the first of those, in the items' order, is what get() raises.
+        Source: multiprocessing.pool.Pool.map_async.
         """
         return self._map_async(func, iterable, False, chunksize, callback, error_callback)
 
@@ -325,12 +325,14 @@ class Pool(_standard.Pool):
         return self._map_async(func, iterable, True, chunksize).get()
 
     def starmap_async(self, func, iterable, chunksize=None, callback=None, error_callback=None):
-        """starmap()'s list as an AsyncResult, as map_async(). Source: multiprocessing.pool.Pool.starmap_async."""
+        """The list of starmap() as map_async() has that of map(). Source: multiprocessing.pool.Pool.starmap_async."""
         return self._map_async(func, iterable, True, chunksize, callback, error_callback)
 
     def imap(self, func, iterable, chunksize=1):
-        """An iterator over func(item) of all items, in order, whose next(timeout) may raise multiprocessing's
-        TimeoutError. A thread takes the items, a few hundred jobs ahead of the workers at most.
+        """An iterator over func(item) of all items, in order.
+
+        A thread takes the items, some hundred jobs ahead of the workers at most, whether anybody takes results or not.
+        With a chunksize of 1 there is next(timeout), which raises multiprocessing.TimeoutError after so many seconds.
         Source: multiprocessing.pool.Pool.imap.
         """
         return self._imap(_standard.IMapIterator, func, iterable, chunksize)
@@ -345,28 +347,21 @@ class Pool(_standard.Pool):
         results = kind(self)
         feeder = threading.Thread(target=_feed, args=(self, results, func, iterable, chunksize), daemon=True,
                                   name="pyconc-imap")
-        with self._feeding:
-            self._check_running()
-            self._feeders.add(feeder)
-        feeder.start()
+        self._engine.hold()
+        try:
+            feeder.start()
+        except BaseException:
+            self._engine.release()
+            raise
         return results if chunksize == 1 else (item for chunk in results for item in chunk)
-
-    def _fed(self):
-        """A feeder is at its end."""
-        with self._feeding:
-            self._feeders.discard(threading.current_thread())
-            if self._state == CLOSE and not self._feeders:
-                self._engine.close()
 
     # The end.
 
     def close(self):
         """Takes no more calls; the workers end when those that were made are done."""
-        with self._feeding:
-            if self._state == RUN:
-                self._state = CLOSE
-                if not self._feeders:
-                    self._engine.close()
+        if self._state == RUN:
+            self._state = CLOSE
+            self._engine.close()
 
     def terminate(self):
         """Ends the workers at once; calls that are not done raise BrokenProcessPool."""
@@ -402,7 +397,7 @@ def _feed(pool, results, func, iterable, chunksize):
     try:
         for job in jobs:
             room.acquire()
-            future = pool._engine.submit(function, (job,), {})
+            future = pool._engine.submit(function, (job,), {}, held=True)
             future.add_done_callback(functools.partial(told, count))
             count += 1
     except Exception as error:
@@ -410,7 +405,7 @@ def _feed(pool, results, func, iterable, chunksize):
         count += 1
     finally:
         results._set_length(count)
-        pool._fed()
+        pool._engine.release()
 
 
 class ThreadPool(_standard.ThreadPool):
