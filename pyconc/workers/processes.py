@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The worker processes of a pool: starting them, seeing which have ended, and ending them."""
 import os
+import signal
 
 from pyconc.workers.memo import Memo
 from pyconc.workers.worker import work
@@ -14,6 +15,7 @@ class WorkerProcess:
         self.process = process
         self.memo = memo
         self.peak_memory = None
+        self.spared_until = 0.0     # from another SIGINT
 
     def has_ended(self):
         """Whether it has; its exit code is known then."""
@@ -26,7 +28,17 @@ class WorkerProcess:
             if pid != 0:
                 popen.returncode = os.waitstatus_to_exitcode(status)
                 self.peak_memory = usage.ru_maxrss * 1024
-        return self.process.exitcode is not None
+        if self.process.exitcode is None:
+            return False
+        self.process.join()     # multiprocessing forgets it
+        return True
+
+    def interrupt(self):
+        """SIGINT, as Ctrl-C is."""
+        try:
+            os.kill(self.process.pid, signal.SIGINT)
+        except ProcessLookupError:
+            pass    # it has ended meanwhile
 
 
 class Processes:
