@@ -28,7 +28,7 @@ Word = ctypes.POINTER(ctypes.c_uint32)
 Wait = ctypes.PYFUNCTYPE(ctypes.c_int, Pointer, Word, ctypes.c_uint32, ctypes.c_int64)
 Kick = ctypes.PYFUNCTYPE(None, Pointer)
 IsRunning = ctypes.PYFUNCTYPE(ctypes.c_int, Pointer, ctypes.py_object)
-Source._fields_ = [("wait", Wait), ("kick", Kick), ("is_running", IsRunning)]
+Source._fields_ = [("wait", Wait), ("kick", Kick), ("is_running", IsRunning), ("ending", ctypes.c_void_p)]
 
 new_capsule = ctypes.pythonapi.PyCapsule_New
 new_capsule.restype = ctypes.py_object

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""The worker processes of a pool: starting them, seeing which have ended, and ending them."""
+import os
+
+from pyconc.workers.memo import Memo
+from pyconc.workers.worker import work
+
+
+class WorkerProcess:
+    """A process, its number in the channel and its memo."""
+
+    def __init__(self, number, process, memo):
+        self.number = number
+        self.process = process
+        self.memo = memo
+        self.peak_memory = None
+
+    def has_ended(self):
+        """Whether it has; its exit code is known then."""
+        popen = self.process._popen
+        if popen is not None and popen.returncode is None and hasattr(os, "wait4"):
+            try:
+                pid, status, usage = os.wait4(popen.pid, os.WNOHANG)
+            except OSError:
+                pid = 0     # a forkserver's child, or somebody was quicker
+            if pid != 0:
+                popen.returncode = os.waitstatus_to_exitcode(status)
+                self.peak_memory = usage.ru_maxrss * 1024
+        return self.process.exitcode is not None
+
+
+class Processes:
+    """Up to `most` workers of a channel. Whoever calls it has the pool's lock.
+
+    arguments: what work() gets beyond the channel, the number and the memo. daemon: whether the processes are daemons.
+    """
+
+    def __init__(self, context, channel, most, arguments, daemon=None):
+        self.by_pid = {}
+        self.most = most
+        self._context = context
+        self._channel = channel
+        self._arguments = arguments
+        self._daemon = daemon
+        self._workers = {}
+
+    def __len__(self):
+        return len(self._workers)
+
+    def __iter__(self):
+        return iter(list(self._workers.values()))
+
+    def start(self):
+        """One more. Raises what Process.start() does."""
+        number = next(n for n in range(self.most) if n not in self._workers)
+        memo = Memo()
+        process = self._context.Process(target=work, args=(self._channel, number, memo, *self._arguments))
+        if self._daemon is not None:
+            process.daemon = self._daemon
+        try:
+            process.start()
+        except BaseException:
+            memo.close()
+            raise
+        self._workers[number] = WorkerProcess(number, process, memo)
+        self.by_pid[process.pid] = process
+
+    def remove(self, worker):
+        """Forgets one that has ended."""
+        del self._workers[worker.number]
+        self.by_pid.pop(worker.process.pid, None)
+        worker.memo.close()
+
+    def sentinels(self):
+        """What is ready when one has ended."""
+        return [worker.process.sentinel for worker in self]
+
+    def signal(self, kill=False):
+        """SIGTERM, or SIGKILL, for all that have not ended."""
+        for process in list(self.by_pid.values()):
+            try:
+                if process.is_alive():
+                    process.kill() if kill else process.terminate()
+            except (ValueError, ProcessLookupError):
+                pass    # it was closed, or has ended meanwhile

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""What a worker process does. It imports little: its start and its memory are what a pool costs first."""
+import pickle
+import signal
+
+from pyconc.workers.remote import ByValue, Raised
+
+_CACHED_MOST = 256
+
+
+def work(channel, number, memo, initializer, initargs, max_tasks, finalizer):
+    """The target of a worker process: runs jobs of the channel until there are none for it.
+
+    number: which of the channel's workers it is. max_tasks: after so many it ends; None: any number.
+    """
+    memo.catch_crashes()
+    worker = Worker(channel, number)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, worker.interrupt)
+    if initializer is not None and not _initialize(memo, worker, initializer, initargs):
+        return
+    del initializer, initargs
+    worker.run(max_tasks)
+    if finalizer is not None:
+        _finalize(finalizer)
+
+
+def _log(message):
+    import logging
+    logging.getLogger("concurrent.futures").critical(message, exc_info=True)
+
+
+def _initialize(memo, worker, initializer, initargs):
+    worker.busy = True
+    try:
+        initializer(*initargs)
+    except BaseException as error:
+        from traceback import format_exception
+        memo.initializer_failed("".join(format_exception(error)))
+        _log("Exception in initializer:")
+        return False
+    finally:
+        worker.busy = False
+    return True
+
+
+def _finalize(finalizer):
+    try:
+        finalizer()
+    except BaseException:
+        _log("Exception in finalizer:")
+
+
+class Worker:
+    """One that takes jobs and answers them."""
+
+    def __init__(self, channel, number):
+        self.busy = False       # with code of the program
+        self._channel = channel
+        self._number = number
+        self._functions = {}    # {pickle: function}
+
+    def interrupt(self, signum, frame):
+        """Ctrl-C goes to all processes of the terminal: it interrupts what runs, and leaves who waits alone."""
+        if self.busy:
+            self.busy = False   # a second one meets what handles the first
+            raise KeyboardInterrupt
+
+    def run(self, max_tasks):
+        """Answers jobs until there are none."""
+        done = 0
+        while max_tasks is None or done < max_tasks:
+            job = self._channel.take(self._number)
+            if job is None:
+                return
+            self._answer(job)
+            del job
+            done += 1
+
+    def _answer(self, job):
+        channel, task = self._channel, job[0]
+        try:
+            blob, args, kwargs = channel.load(job)
+            fn = self._functions.get(blob) or self._learn(blob)
+        except Exception as error:
+            channel.fail(task, Raised(error))
+            return
+        try:
+            self.busy = True
+            value = fn(*args, **kwargs)
+            self.busy = False
+        except BaseException as error:
+            self.busy = False
+            channel.fail(task, Raised(error))
+            return
+        try:
+            channel.reply(task, value)
+        except Exception as error:
+            self._reply_by_value(task, value, error)
+
+    def _learn(self, blob):
+        if len(self._functions) >= _CACHED_MOST:
+            self._functions.clear()
+        fn = self._functions[blob] = pickle.loads(blob)
+        return fn
+
+    def _reply_by_value(self, task, value, error):
+        try:
+            self._channel.reply(task, ByValue(value))
+        except Exception:
+            self._channel.fail(task, Raised(error, unsent=value))

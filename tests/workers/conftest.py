@@ -1,0 +1,17 @@
+"""Workers import what they run by name: from this folder."""
+import multiprocessing
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_stays():
+    """What the first use starts and a process keeps: the resource tracker and the fork server."""
+    for method in ("spawn", "forkserver"):
+        child = multiprocessing.get_context(method).Process()
+        child.start()
+        child.join()
