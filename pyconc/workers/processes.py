@@ -6,6 +6,9 @@ from pyconc.workers.memo import Memo
 from pyconc.workers.worker import work
 
 
+_UNKNOWN = 255      # an exit code, as the standard library has it for a forkserver's child
+
+
 class WorkerProcess:
     """A process, its number in the channel and its memo."""
 
@@ -21,11 +24,12 @@ class WorkerProcess:
         if popen is not None and popen.returncode is None and hasattr(os, "wait4"):
             try:
                 pid, status, usage = os.wait4(popen.pid, os.WNOHANG)
-            except OSError:
-                pid = 0     # a forkserver's child, or somebody was quicker
-            if pid != 0:
-                popen.returncode = os.waitstatus_to_exitcode(status)
-                self.peak_memory = usage.ru_maxrss * 1024
+                if pid != 0:
+                    popen.returncode = os.waitstatus_to_exitcode(status)
+                    self.peak_memory = usage.ru_maxrss * 1024
+            except ChildProcessError:
+                if popen.method != "forkserver":    # whose children are not ours
+                    popen.returncode = _UNKNOWN     # somebody has waited for it before, or SIGCHLD is ignored
         return self.process.exitcode is not None
 
 
