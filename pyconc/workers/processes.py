@@ -73,6 +73,7 @@ class Processes:
         """Forgets one that has ended."""
         del self._workers[worker.number]
         self.by_pid.pop(worker.process.pid, None)
+        worker.process.join()   # or multiprocessing keeps it until the next one starts
         worker.memo.close()
 
     def sentinels(self):

@@ -22,7 +22,7 @@ import pytest
 from pyconc.concurrent.futures.process import ProcessPoolExecutor
 from pyconc.multiprocessing import get_context
 
-LIMIT = 60      # seconds for anything that must happen
+LIMIT = int(os.environ.get("LIM", 60))
 METHODS = ["fork", "forkserver", "spawn"]
 
 
