@@ -159,7 +159,8 @@ channel_traverse(PyObject *object, visitproc visit, void *arg)
 }
 
 /* The queues and the board stay as long as the channel does; what the board
- * says is not for a forked child to change. */
+ * says is not for a forked child to change, where the lock may be a thread's
+ * that is gone. */
 static int
 channel_clear(PyObject *object)
 {
@@ -168,10 +169,8 @@ channel_clear(PyObject *object)
     Py_CLEAR(self->describe);
     Py_CLEAR(self->deferred);
     for (uint32_t i = 0; self->slots != NULL && i < self->board->slots; i++) {
-        pyc_lock_take(&self->lock);
         pyc_call call = self->slots[i].call;
         self->slots[i].call = (pyc_call){0};
-        pyc_lock_give(&self->lock);
         pyc_call_clear(&call);
     }
     return 0;
