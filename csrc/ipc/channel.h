@@ -51,7 +51,8 @@ typedef struct {
     uint32_t in_flight;
     uint64_t bytes; /* of tasks in flight */
     uint64_t max_bytes;
-    PyObject *refill; /* a callable, or NULL */
+    PyObject *refill;   /* a callable, or NULL */
+    PyObject *describe; /* likewise */
     PyObject *deferred; /* a list, or NULL: (Future, callbacks) */
     PyObject *capsule;  /* of the source; NULL until asked for */
     pyc_lock lock;

@@ -58,6 +58,7 @@ class WorkerPool:
         self._forks = context.get_start_method(allow_none=False) == "fork"
         self._channel = _ipc.Channel(size)
         self._channel.refill = self._refill
+        self._channel.describe = self._describe
         self._functions = Functions(imports_main=not self._forks)
         self._processes = Processes(context, self._channel, size, (initializer, initargs, max_tasks, finalizer), daemon)
         self._waiting = Waiting()
@@ -326,6 +327,10 @@ class WorkerPool:
             function, args, kwargs = self._functions.describe(*call)
             facts.update(function=function, arguments=summary(args, kwargs))
         return facts
+
+    def _describe(self, *call):
+        function, args, kwargs = self._functions.describe(*call)
+        return f"{function}({summary(args, kwargs)})"
 
     def _death(self, facts, addition=""):
         text = f"worker process {facts['pid']} {how_ended(facts['exitcode'])}"

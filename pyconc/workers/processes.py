@@ -7,6 +7,9 @@ from pyconc.workers.memo import Memo
 from pyconc.workers.worker import work
 
 
+_UNKNOWN = 255      # an exit code, as the standard library has it for a forkserver's child
+
+
 class WorkerProcess:
     """A process, its number in the channel and its memo."""
 
@@ -23,15 +26,13 @@ class WorkerProcess:
         if popen is not None and popen.returncode is None and hasattr(os, "wait4"):
             try:
                 pid, status, usage = os.wait4(popen.pid, os.WNOHANG)
-            except OSError:
-                pid = 0     # a forkserver's child, or somebody was quicker
-            if pid != 0:
-                popen.returncode = os.waitstatus_to_exitcode(status)
-                self.peak_memory = usage.ru_maxrss * 1024
-        if self.process.exitcode is None:
-            return False
-        self.process.join()     # multiprocessing forgets it
-        return True
+                if pid != 0:
+                    popen.returncode = os.waitstatus_to_exitcode(status)
+                    self.peak_memory = usage.ru_maxrss * 1024
+            except ChildProcessError:
+                if popen.method != "forkserver":    # whose children are not ours
+                    popen.returncode = _UNKNOWN     # somebody has waited for it before, or SIGCHLD is ignored
+        return self.process.exitcode is not None
 
     def interrupt(self):
         """SIGINT, as Ctrl-C is."""
@@ -81,6 +82,7 @@ class Processes:
         """Forgets one that has ended."""
         del self._workers[worker.number]
         self.by_pid.pop(worker.process.pid, None)
+        worker.process.join()   # or multiprocessing keeps it until the next one starts
         worker.memo.close()
 
     def sentinels(self):
