@@ -107,12 +107,10 @@ defer(pyc_channel *self, batch *all, PyObject *future, PyObject *callbacks)
     if (self->deferred == NULL) {
         self->deferred = PyList_New(0);
     }
-    if (self->deferred != NULL &&
-        PyList_Append(self->deferred, future) == 0) {
+    if (self->deferred != NULL && PyList_Append(self->deferred, future) == 0) {
         rc = PyList_Append(self->deferred, callbacks);
         if (rc < 0) {
-            PyList_SetSlice(self->deferred,
-                            PyList_GET_SIZE(self->deferred) - 1,
+            PyList_SetSlice(self->deferred, PyList_GET_SIZE(self->deferred) - 1,
                             PyList_GET_SIZE(self->deferred), NULL);
         }
     }
