@@ -114,15 +114,33 @@ pyc_channel_begun(pyc_channel *self, uint32_t worker)
     return found;
 }
 
+/* A message of the call; *job keeps what it refers to. 0, or -1 with an
+ * exception set. */
+static int
+message_of(pyc_channel *self, const pyc_call *call, pyc_flat *flat,
+           pyc_message *message, PyObject **job)
+{
+    flat->length = 0;
+    pyc_flat_begin(flat, 3);
+    if (pyc_flat_add(flat, call->blob) && pyc_flat_add(flat, call->args) &&
+        pyc_flat_add(flat, call->kwargs)) {
+        pyc_message_flat(flat, message);
+        return 0;
+    }
+    *job = PyTuple_Pack(3, call->blob, call->args, call->kwargs);
+    return *job == NULL ? -1 : pyc_message_of(self->state, *job, message);
+}
+
 /* The task is queued before its record is there: a worker may see that at
  * once. */
 static int
 put(pyc_channel *self, uint64_t task, const pyc_call *call)
 {
+    pyc_flat flat;
     pyc_frame frame = {.task = task};
     pyc_message message = {0};
-    PyObject *job = PyTuple_Pack(3, call->blob, call->args, call->kwargs);
-    int rc = job == NULL ? -1 : pyc_message_of(self->state, job, &message);
+    PyObject *job = NULL;
+    int rc = message_of(self, call, &flat, &message, &job);
     if (rc == 0) {
         message.frame = &frame;
         pyc_lock_take(&self->lock);

@@ -491,7 +491,11 @@ channel_load(PyObject *object, PyObject *job)
         return NULL;
     }
     PyObject *buffers = PyTuple_GET_ITEM(job, 2);
-    return pyc_unpack(as_channel(object)->state, PyTuple_GET_ITEM(job, 1),
+    PyObject *data = PyTuple_GET_ITEM(job, 1);
+    if (PyTuple_CheckExact(data)) {
+        return Py_NewRef(data);
+    }
+    return pyc_unpack(as_channel(object)->state, data,
                       buffers == Py_None ? NULL : buffers);
 }
 
@@ -691,7 +695,7 @@ static PyMethodDef methods[] = {
      "futures()."},
     {"take", FAST(channel_take), FAST_FLAGS,
      "take($self, worker, timeout=None)\n--\n\n"
-     "In a worker, the next job: (task, pickle, buffers). None: there will be "
+     "In a worker, the next job: (task, data, buffers). None: there will be "
      "no more, since the\nchannel is closed, the worker is to retire or the "
      "parent is gone. Raises queue.Empty."},
     {"load", channel_load, METH_O,

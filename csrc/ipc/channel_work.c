@@ -71,7 +71,7 @@ take_job(pyc_channel *self, uint32_t worker, pyc_taken *item)
     return rc;
 }
 
-/* (task, pickle, buffers). */
+/* (task, pickle or what it would be of, buffers). */
 static PyObject *
 job_of(pyc_channel *self, uint32_t worker, pyc_taken *item)
 {
@@ -81,7 +81,14 @@ job_of(pyc_channel *self, uint32_t worker, pyc_taken *item)
     atomic_store_explicit(&record->bytes_in,
                           pyc_load(record->bytes_in) + item->record.weight,
                           memory_order_relaxed);
-    if (pyc_queue_unfold(self->jobs, item, &data, &buffers) < 0) {
+    if (item->record.kind == PYC_ITEM_FLAT) {
+        data = pyc_queue_finish(self->jobs, item);
+        buffers = NULL;
+    }
+    else if (pyc_queue_unfold(self->jobs, item, &data, &buffers) < 0) {
+        data = NULL;
+    }
+    if (data == NULL) {
         return NULL;
     }
     PyObject *number = PyLong_FromUnsignedLongLong(task);
@@ -169,6 +176,23 @@ note_end(pyc_worker *record, uint64_t bytes)
     }
 }
 
+static int
+answer_of(pyc_channel *self, PyObject *value, pyc_flat *flat,
+          pyc_message *message)
+{
+    if (pyc_message_simple(value, message)) {
+        return 0;
+    }
+    flat->length = 0;
+    if ((PyTuple_CheckExact(value) || PyList_CheckExact(value) ||
+         PyDict_CheckExact(value)) &&
+        pyc_flat_add(flat, value)) {
+        pyc_message_flat(flat, message);
+        return 0;
+    }
+    return pyc_message_of(self->state, value, message);
+}
+
 int
 pyc_channel_reply(pyc_channel *self, uint64_t task, PyObject *value,
                   bool failed)
@@ -182,7 +206,8 @@ pyc_channel_reply(pyc_channel *self, uint64_t task, PyObject *value,
     pyc_frame frame = {
         .task = task, .worker = state - PYC_BEGUN, .failed = failed};
     pyc_message message = {0};
-    int rc = pyc_message_of(self->state, value, &message);
+    pyc_flat flat;
+    int rc = answer_of(self, value, &flat, &message);
     uint64_t bytes = message.weight;
     if (rc == 0) {
         message.frame = &frame;

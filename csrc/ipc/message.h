@@ -3,6 +3,7 @@
 #ifndef PYC_IPC_MESSAGE_H
 #define PYC_IPC_MESSAGE_H
 
+#include "ipc/flat.h"
 #include "ipc/packer.h"
 #include "ipc/queue.h"
 
@@ -17,6 +18,7 @@ enum {
     PYC_ITEM_ASCII,
     PYC_ITEM_BYTEARRAY,
     PYC_ITEM_PICKLE,
+    PYC_ITEM_FLAT,
 };
 
 /* Flags of records: what would come after the parts is the first part; a
@@ -61,6 +63,15 @@ typedef struct {
 
 /* Without memory of its own, for an object that needs none: 1; 0: it does. */
 int pyc_message_simple(PyObject *object, pyc_message *message);
+
+/* Of what somebody keeps as long as it is used. */
+static inline void
+pyc_message_flat(const pyc_flat *flat, pyc_message *message)
+{
+    message->kind = PYC_ITEM_FLAT;
+    message->data = flat->data;
+    message->length = message->weight = flat->length;
+}
 
 /* For any object. 0, or -1 with an exception set. */
 int pyc_message_of(pyc_ipc *state, PyObject *object, pyc_message *message);

@@ -38,6 +38,7 @@ object_of(const pyc_record *record, const char *data, uint32_t length)
         return Py_NewRef(Py_True);
     case PYC_ITEM_BYTES:
     case PYC_ITEM_PICKLE:
+    case PYC_ITEM_FLAT:
         return PyBytes_FromStringAndSize(data, length);
     case PYC_ITEM_ASCII:
         object = PyUnicode_DecodeASCII(data, length, NULL);
@@ -274,6 +275,10 @@ pyc_queue_finish(pyc_queue *queue, pyc_taken *item)
     }
     else if (item->record.parts > 0) {
         result = copy_out(queue, item);
+    }
+    else if (item->record.kind == PYC_ITEM_FLAT) {
+        result = pyc_flat_read(PyBytes_AS_STRING(item->object),
+                               (size_t)PyBytes_GET_SIZE(item->object));
     }
     else {
         result = item->object;

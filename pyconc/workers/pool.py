@@ -35,7 +35,8 @@ class WorkerPool:
     size: the most processes. context: of multiprocessing. initializer, initargs: called in each process first;
     finalizer: last. max_tasks: after so many calls a process is replaced. replaces: whether a process that dies is
     replaced, and only its call fails; else the pool breaks. retry: how often a call is run again whose process died.
-    idle_timeout: seconds after which a process without work ends. daemon: whether the processes are daemons.
+    idle_timeout: seconds after which a process without work ends. daemon: whether the processes are daemons, and the
+    pool's threads: the interpreter's exit waits for no call then.
     """
 
     def __init__(self, size, context, *, initializer=None, initargs=(), finalizer=None, max_tasks=None, replaces=False,
@@ -46,6 +47,8 @@ class WorkerPool:
         self.replaces = replaces
         self._retry = retry
         self._idle_timeout = idle_timeout
+        self._daemon = daemon
+        self._stays_full = False        # with work or without
         self._forks = context.get_start_method(allow_none=False) == "fork"
         self._channel = _ipc.Channel(size)
         self._channel.refill = self._refill
@@ -75,7 +78,7 @@ class WorkerPool:
 
         held: the caller has called hold().
         """
-        if (self.state is not OPEN or _exiting) and not (held and self.state is CLOSING):
+        if (self.state is not OPEN or _exiting and not self._daemon) and not (held and self.state is CLOSING):
             self._refuse()
         if self._cancels:
             raise CancelledError
@@ -156,6 +159,11 @@ class WorkerPool:
 
     # Processes.
 
+    def start(self):
+        """Has all processes started now, and others in their places when they end."""
+        self._stays_full = True
+        self._hire()
+
     def _hire(self, future=None):
         """Starts the processes that are missing for what there is to do."""
         try:
@@ -163,7 +171,7 @@ class WorkerPool:
                 if self.state not in (OPEN, CLOSING):
                     return
                 needed = self.size
-                if self.supervisor is not None or not self._forks:
+                if not self._stays_full and (self.supervisor is not None or not self._forks):
                     needed = min(self.size, self._channel.in_flight() + len(self._waiting))
                 while len(self._processes) < needed:
                     self._processes.start()
@@ -177,7 +185,8 @@ class WorkerPool:
         self._bell.ring()
 
     def _start_threads(self):
-        supervisor, collector = Supervisor(self, self._bell), Collector(self._channel)
+        daemon = bool(self._daemon)
+        supervisor, collector = Supervisor(self, self._bell, daemon), Collector(self._channel, daemon)
         collector.start()
         self._collector = collector
         supervisor.start()
@@ -203,7 +212,7 @@ class WorkerPool:
         if self.state is BROKEN:
             return self._has_buried_all()
         has_work = self._has_work()
-        if has_work and len(self._processes) < self.size:
+        if (has_work or self._stays_full and self.state is OPEN) and len(self._processes) < self.size:
             self._replace()
         if self.state is CLOSING:
             return self._closes(has_work)
@@ -373,13 +382,17 @@ class WorkerPool:
             self.state = CLOSING
         self._bell.ring()
 
-    def kill(self, kill=True):
-        """Ends the processes by SIGKILL, or SIGTERM; the calls fail that they were running, others are cancelled."""
+    def kill(self, kill=True, grace=None):
+        """Ends the processes by SIGKILL, or SIGTERM; the calls fail that they were running, others are cancelled.
+
+        grace: seconds after which SIGKILL comes for those that SIGTERM has not ended; None: it does not.
+        """
         self.close()
         with self._lock:
             if self.state is CLOSING:
                 self.broken = "The process pool was forcefully shut down."
                 self.state = BROKEN
+                self._kill_at = None if grace is None else time.monotonic() + grace
             waiting = [*self._waiting, *self._channel.futures()]
         for future in waiting:
             future.cancel()
@@ -387,10 +400,21 @@ class WorkerPool:
         self._processes.signal(kill)
         self._bell.ring()
 
+    def _threads(self):
+        return [thread for thread in (self._collector, self.supervisor) if thread is not None]
+
+    def is_mine(self):
+        """Whether the calling thread is one of the pool's, as it is in callbacks."""
+        return threading.current_thread() in self._threads()
+
+    def is_forked(self):
+        """Whether the pool belongs to the process that this one was forked from."""
+        return self.state is FORKED
+
     def join(self, timeout=None):
         """Waits until the pool is over; whether it is, after so many seconds."""
-        threads = [thread for thread in (self._collector, self.supervisor) if thread is not None]
-        if threading.current_thread() in threads:
+        threads = self._threads()
+        if self.is_mine():
             raise RuntimeError("cannot join current thread")
         end = None if timeout is None else time.monotonic() + timeout
         for thread in threads:
@@ -412,7 +436,7 @@ def _at_exit():
     """Finishes what was submitted, before threading waits for all threads."""
     global _exiting
     _exiting = True
-    pools = list(_pools)
+    pools = [pool for pool in _pools if not pool._daemon]
     for pool in pools:
         pool.close()
     for pool in pools:

@@ -21,6 +21,17 @@ class ByValue:
         return pickle.loads, (self.data,)
 
 
+_NOTHING = object()
+_LONGEST = 1000     # characters of an object that could not be sent
+
+
+def _text(value):
+    try:
+        return repr(value)[:_LONGEST]
+    except Exception as error:
+        return f"<{type(value).__qualname__}, whose repr() raised {type(error).__qualname__}>"
+
+
 class Loaded:
     """Pickles as what was pickled before."""
 
@@ -35,10 +46,12 @@ class Raised:
     """Pickles as the exception that a call raised, with the worker's traceback as its cause.
 
     One that cannot be pickled, or not be unpickled, arrives as the exception which says so, with the same cause.
+    unsent: what could not be pickled, for which `error` is the reason; as text it is the exception's attribute `unsent`.
     """
 
-    def __init__(self, error):
+    def __init__(self, error, unsent=_NOTHING):
         from traceback import format_exception
+        self.unsent = None if unsent is _NOTHING else _text(unsent)
         self.text = "".join(format_exception(error))
         # Its frames hold all objects of the call.
         error.__traceback__ = None
@@ -49,12 +62,13 @@ class Raised:
             self.text += "\n" + "".join(format_exception(unpicklable))
             unpicklable.__cause__ = unpicklable.__context__ = None
             self.data = pickle.dumps(unpicklable)
+            self.unsent = _text(error)
 
     def __reduce__(self):
-        return rebuild, (self.data, self.text)
+        return rebuild, (self.data, self.text, self.unsent)
 
 
-def rebuild(data, text):
+def rebuild(data, text, unsent=None):
     """The exception of a Raised, in the process that gets it."""
     from concurrent.futures.process import _RemoteTraceback
     try:
@@ -65,6 +79,8 @@ def rebuild(data, text):
         error = not_loaded.with_traceback(None)
         error.add_note("The exception that a call raised cannot be unpickled.")
     error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')
+    if unsent is not None:
+        error.unsent = unsent
     return error
 
 

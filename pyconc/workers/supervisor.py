@@ -44,8 +44,8 @@ class Bell:
 class Supervisor(threading.Thread):
     """Calls pool.tend() whenever a worker has ended, the pool's bell was rung, or as many seconds later as that says."""
 
-    def __init__(self, pool, bell):
-        super().__init__(name="pyconc-supervisor", daemon=False)
+    def __init__(self, pool, bell, daemon=False):
+        super().__init__(name="pyconc-supervisor", daemon=daemon)
         self._pool = pool
         self._bell = bell
 
@@ -66,8 +66,8 @@ class Supervisor(threading.Thread):
 class Collector(threading.Thread):
     """Collects results while no thread waits for any."""
 
-    def __init__(self, channel):
-        super().__init__(name="pyconc-collector", daemon=False)
+    def __init__(self, channel, daemon=False):
+        super().__init__(name="pyconc-collector", daemon=daemon)
         self._channel = channel
         self._over = False
 

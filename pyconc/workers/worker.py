@@ -119,4 +119,4 @@ class Worker:
         try:
             self._channel.reply(task, ByValue(value))
         except Exception:
-            self._channel.fail(task, Raised(error))
+            self._channel.fail(task, Raised(error, unsent=value))

@@ -1,4 +1,5 @@
 """A pool's channel: what goes through it, and who has begun what."""
+import enum
 import gc
 import multiprocessing
 import os
@@ -89,7 +90,18 @@ def workers():
         process.close()
 
 
-VALUES = [None, True, 0, -(1 << 62), 1 << 70, 1.5, b"", b"x" * 3, "text", "t\xe9xt", [1, {"a": (2,)}], b"b" * 70_000,
+class Text(str):
+    pass
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+VALUES = [None, True, False, 0, 255, 256, -1, -(1 << 62), 1 << 63, 1 << 70, 1.5, b"", b"x" * 3, "text", "t\xe9xt", "",
+          (), ((),), (1, ("a", (b"b", (2.5, (None, (True,)))))), [], [1, "a", (2,)], [[1]], [0] * 255, [0] * 256,
+          {}, {"a": 1, 2: (b"c", None)}, {"a": [1]}, {"a": {}}, ("x" * 500, "y" * 500), "z" * 1100, ["z" * 1020],
+          Text("a"), (Text("b"), Number.ONE), Number.ONE, {1, 2}, [1, {"a": (2,)}], b"b" * 70_000,
           bytearray(b"y" * 300_000), "u" * 100_000, np.arange(9), np.arange(20_000.0), (np.ones(10_000), b"z" * 100_000)]
 
 
@@ -110,6 +122,16 @@ def test_calls_and_results(workers, method):
     assert futures[-1].result() == 24
     assert channel.in_flight() == 0
     assert channel.futures() == []
+
+
+def test_what_is_the_same_object_stays_so():
+    channel, shared = Channel(1), [1]
+    future = send(channel, echo, (shared, shared))
+    work(channel)
+    channel.collect()
+    first, second = future.result()
+    assert first is second
+    assert first is not shared
 
 
 class Unloadable:

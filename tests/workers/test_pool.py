@@ -51,11 +51,11 @@ def is_gone(pid):
         return True
 
 
-def run(program, *args, **options):
+def run(program, *args):
     """A program of its own, with the folder of `jobs` to import from; (exit code, stdout, stderr)."""
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
-    done = subprocess.run([sys.executable, *args, "-c", textwrap.dedent(program)], env=environment, text=True,
-                          capture_output=True, timeout=LIMIT, **options)
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", textwrap.dedent(program), *args], env=environment,
+                          text=True, capture_output=True, timeout=LIMIT)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -135,16 +135,20 @@ def test_workers_start_when_they_are_needed():
 
 
 def test_no_start_method_and_threads_alive():
-    """Forking would copy the locks that they hold."""
+    """Forking would copy the locks that they hold. A pool's own threads are none that hold any."""
     program = """
-        import threading, time
+        import sys, threading, time
         from pyconc.concurrent.futures import ProcessPoolExecutor
-        print(ProcessPoolExecutor(1)._mp_context.get_start_method())
-        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+        from pyconc.multiprocessing import get_context
+        pool = ProcessPoolExecutor(1, get_context("fork"))
+        pool.submit(abs, 1).result()
+        if sys.argv[1:]:
+            threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
         print(ProcessPoolExecutor(1)._mp_context.get_start_method())
     """
     default = multiprocessing.get_all_start_methods()[0]
-    assert run(program) == (0, f"{default}\n{'forkserver' if default == 'fork' else default}\n", "")
+    assert run(program) == (0, f"{default}\n", "")
+    assert run(program, "thread") == (0, f"{'forkserver' if default == 'fork' else default}\n", "")
 
 
 def test_initializer_and_finalizer(context, tmp_path):
@@ -385,7 +389,7 @@ def test_exit_of_the_interpreter_lets_all_be_done(context, tmp_path):
         for word in range(20):
             pool.submit(jobs.note, {str(tmp_path / "done")!r}, word)
     """
-    assert run(program, "-X", "dev") == (0, "", "")
+    assert run(program) == (0, "", "")
     assert len((tmp_path / "done").read_text().split()) == 20
 
 

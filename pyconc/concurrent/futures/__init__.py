@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """concurrent.futures with pyconc's pools and Future."""
 import concurrent.futures as _standard
+from importlib import import_module
 
 from pyconc.concurrent.futures._base import Future, as_completed, wait
 from pyconc.concurrent.futures.thread import BrokenThreadPool, ThreadPoolExecutor
@@ -11,9 +12,9 @@ _OF_PROCESSES = {"BrokenProcessPool", "ProcessPoolExecutor", "WorkerDied"}
 
 
 def __getattr__(name):
-    if name in _OF_PROCESSES:   # multiprocessing is not imported for nobody
-        from pyconc.concurrent.futures import process
-        return getattr(process, name)
+    if name == "process" or name in _OF_PROCESSES:     # multiprocessing is not imported for nobody
+        process = import_module(f"{__name__}.process")
+        return process if name == "process" else getattr(process, name)
     if name == "InterpreterPoolExecutor" and name in _standard.__all__:
         from pyconc.concurrent.futures.interpreter import InterpreterPoolExecutor
         return InterpreterPoolExecutor

@@ -11,11 +11,16 @@ from pyconc.multiprocessing import get_context
 from pyconc.workers import chunks
 from pyconc.workers.failure import WorkerDied
 from pyconc.workers.pool import OPEN, Options, WorkerPool
+from pyconc.workers.supervisor import Collector, Supervisor
 
 __all__ = ["BrokenProcessPool", "ProcessPoolExecutor", "WorkerDied"]
 
 _cpu_count = getattr(os, "process_cpu_count", os.cpu_count)
 _DEATHS = ("break", "replace")
+
+
+def _has_threads():
+    return sum(not isinstance(thread, Supervisor | Collector) for thread in threading.enumerate()) > 1
 
 
 def _default_context(max_tasks):
@@ -24,7 +29,7 @@ def _default_context(max_tasks):
         return get_context("spawn")
     methods = multiprocessing.get_all_start_methods()
     if (multiprocessing.get_start_method(allow_none=True) is None and methods[0] == "fork"
-            and "forkserver" in methods and threading.active_count() > 1):
+            and "forkserver" in methods and _has_threads()):
         return get_context("forkserver")
     return get_context()
 
@@ -88,6 +93,12 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
             _positive("max_tasks_per_child", max_tasks_per_child)
         if on_worker_death not in _DEATHS:
             raise ValueError(f"on_worker_death must be one of {_DEATHS}, not {on_worker_death!r}")
+        if not isinstance(retry, int):
+            raise TypeError(f"retry must be an integer, not {retry!r}")
+        if retry < 0:
+            raise ValueError(f"retry must be 0 or more, not {retry!r}")
+        if idle_timeout is not None and idle_timeout < 0:
+            raise ValueError(f"idle_timeout must be None or 0 or more seconds, not {idle_timeout!r}")
         self._max_workers = max_workers
         self._mp_context = mp_context or _default_context(max_tasks_per_child)
         self._initializer = initializer
