@@ -104,8 +104,7 @@ source_wait(pyc_source *source, _Atomic uint32_t *word, uint32_t expected,
     if (self->pid != self->state->pid) {
         return sleep_beside(&what, deadline);
     }
-    bool is_first =
-        atomic_compare_exchange_strong(&self->driver, &nobody, me);
+    bool is_first = atomic_compare_exchange_strong(&self->driver, &nobody, me);
     if (!is_first && nobody != me) {
         return sleep_beside(&what, deadline);
     }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The worker processes of a pool: starting them, seeing which have ended, and ending them."""
 import os
+import signal
 
 from pyconc.workers.memo import Memo
 from pyconc.workers.worker import work
@@ -17,6 +18,7 @@ class WorkerProcess:
         self.process = process
         self.memo = memo
         self.peak_memory = None
+        self.spared_until = 0.0     # from another SIGINT
 
     def has_ended(self):
         """Whether it has; its exit code is known then."""
@@ -31,6 +33,13 @@ class WorkerProcess:
                 if popen.method != "forkserver":    # whose children are not ours
                     popen.returncode = _UNKNOWN     # somebody has waited for it before, or SIGCHLD is ignored
         return self.process.exitcode is not None
+
+    def interrupt(self):
+        """SIGINT, as Ctrl-C is."""
+        try:
+            os.kill(self.process.pid, signal.SIGINT)
+        except ProcessLookupError:
+            pass    # it has ended meanwhile
 
 
 class Processes:

@@ -167,8 +167,9 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
                                f"{timeout} seconds")
 
     def __exit__(self, kind, value, traceback):
-        # Ctrl-C is for the whole program: what has not begun will not.
-        self.shutdown(wait=True, cancel_futures=kind is not None and issubclass(kind, KeyboardInterrupt))
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._pool.close(cancel=True, interrupted=True)     # Ctrl-C is for the whole program
+        self.shutdown(wait=True)
         return False
 
     def _force_shutdown(self, operation):
