@@ -328,8 +328,8 @@ class WorkerPool:
             facts.update(function=function, arguments=summary(args, kwargs))
         return facts
 
-    def _describe(self, *call):
-        function, args, kwargs = self._functions.describe(*call)
+    def _describe(self, future):
+        function, args, kwargs = self._functions.describe(*self._channel.call_of(future))
         return f"{function}({summary(args, kwargs)})"
 
     def _death(self, facts, addition=""):
