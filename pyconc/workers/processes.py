@@ -14,6 +14,7 @@ class WorkerProcess:
         self.process = process
         self.memo = memo
         self.peak_memory = None
+        self.is_doomed = False      # it is being killed on purpose
 
     def has_ended(self):
         """Whether it has; its exit code is known then."""
