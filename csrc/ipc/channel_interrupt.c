@@ -3,6 +3,8 @@
  * board does, and one that comes too late does not meet the next task. */
 #include "ipc/channel.h"
 
+#include "base/futex.h"
+
 /* The task of a Future that `*worker` has begun; 0: none has. */
 static uint64_t
 begun(pyc_channel *self, PyObject *future, uint32_t *worker)

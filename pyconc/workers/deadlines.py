@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ends calls that have begun: those that take too long, those that nobody wants any more, and what has too much memory."""
+"""Ends calls that have begun: that take too long, that nobody wants any more, or whose process has too much memory."""
 import os
 import signal
 import threading
@@ -10,7 +10,8 @@ from pyconc.workers.limits import private_memory
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 _LEAST = 0.002          # seconds between two looks
-_MEMORY = 0.1           # seconds between two looks at what workers have, while one runs
+_MOST = 0.05            # the same, while a call is being ended
+_MEMORY = 0.1           # the same at what workers have, while calls are under way
 
 
 class Deadlines:
@@ -62,7 +63,7 @@ class Deadlines:
                 self._look_at_time(future)
             if self._memory is not None and not future.done():
                 self._look_at_memory(future, worker.process.pid)
-        self._go_on({worker.number: worker.process for worker in workers})
+        self._go_on({worker.number: worker for worker in workers})
 
     def _look_at_time(self, future):
         seconds, ran = self._seconds.get(future), self._channel.ran(future)
@@ -84,7 +85,7 @@ class Deadlines:
             return      # it has just ended
         self.end(future, step)
 
-    def _go_on(self, processes):
+    def _go_on(self, workers):
         now = time.monotonic()
         for future, (step, when) in list(self._ending.items()):
             if when > now:
@@ -95,9 +96,10 @@ class Deadlines:
                     del self._ending[future]
                 else:
                     self._ending[future] = min(step + 1, len(_SIGNALS) - 1), now + self._grace
-            process = processes.get(number)
-            if process is not None and process.is_alive():
-                os.kill(process.pid, _SIGNALS[step])
+            worker = workers.get(number)
+            if worker is not None and worker.process.is_alive():
+                worker.is_doomed = worker.is_doomed or step > 0
+                os.kill(worker.process.pid, _SIGNALS[step])
 
     def _is_running(self, future, step):
         """The number of the worker that still runs it, and that runs nothing else from now on if it is to be killed."""
@@ -112,7 +114,7 @@ class Deadlines:
         """Seconds until tend() is to be called; None: when something happens."""
         now = time.monotonic()
         with self._lock:
-            times = [when - now for _, when in self._ending.values()]
+            times = [min(when - now, _MOST) for _, when in self._ending.values()]
             if self._seconds:
                 times.append(min(self._seconds.values()))
                 times += [seconds - ran for future, seconds in self._running()

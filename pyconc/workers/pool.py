@@ -9,8 +9,10 @@ from concurrent.futures import CancelledError
 
 from pyconc import _ipc
 from pyconc.concurrent.futures._base import Future, TaskFuture
+from pyconc.workers.deadlines import Deadlines
 from pyconc.workers.failure import MAIN_GUARD, BrokenProcessPool, WorkerDied, how_ended, signal_name, size, summary
 from pyconc.workers.function import Functions
+from pyconc.workers.limits import Limits, cpu_sets
 from pyconc.workers.processes import Processes
 from pyconc.workers.supervisor import Bell, Collector, Supervisor
 from pyconc.workers.waiting import Waiting
@@ -23,11 +25,16 @@ _exiting = False
 
 
 class Options:
-    """What a call asks for beyond being run: a priority, higher is sooner, and how often it is run again."""
+    """What a call asks for beyond being run: a priority, higher is sooner; how often it is run again; how long it takes.
 
-    def __init__(self, priority=0, retry=None):
+    None: as the pool has it. progress: for map().
+    """
+
+    def __init__(self, priority=0, retry=None, timeout=None, progress=None):
         self.priority = priority
         self.retry = retry
+        self.timeout = timeout
+        self.progress = progress
 
 
 def _priority(future):
@@ -46,7 +53,7 @@ class WorkerPool:
     """
 
     def __init__(self, size, context, *, initializer=None, initargs=(), finalizer=None, max_tasks=None, replaces=False,
-                 retry=0, idle_timeout=None, daemon=None):
+                 retry=0, idle_timeout=None, daemon=None, timeout=None, grace=3.0, max_memory=None, cpus=None):
         self.state = OPEN
         self.broken = None      # why
         self.size = size
@@ -58,9 +65,11 @@ class WorkerPool:
         self._forks = context.get_start_method(allow_none=False) == "fork"
         self._channel = _ipc.Channel(size)
         self._channel.refill = self._refill
-        self._channel.describe = self._describe
+        self._channel.describe = self._shown
         self._functions = Functions(imports_main=not self._forks)
-        self._processes = Processes(context, self._channel, size, (initializer, initargs, max_tasks, finalizer), daemon)
+        limits = None if max_memory is None and cpus is None else Limits(max_memory, cpu_sets(cpus))
+        self._processes = Processes(context, self._channel, size, (initializer, initargs, max_tasks, finalizer, limits),
+                                    daemon)
         self._waiting = Waiting()
         self._holds = 0
         self._cancels = False           # what was submitted, and would be by who has called hold()
@@ -69,8 +78,10 @@ class WorkerPool:
         self._failed_starts = 0
         self._kill_at = None
         self._interrupted = None        # when Ctrl-C came
+        self._timeout = timeout
         self._lock = threading.RLock()  # of all of these; Python code of the program runs in it when a call is pickled
         self._bell = Bell()
+        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe)
         self.supervisor = None
         self._collector = None
         _pools.add(self)
@@ -101,6 +112,9 @@ class WorkerPool:
             self._put_off(future, call)
         if not self._is_full:
             self._hire(future)
+        timeout = self._timeout if options is None or options.timeout is None else options.timeout
+        if timeout is not None:
+            self._deadlines.watch(future, timeout)
         return future
 
     def hold(self):
@@ -178,9 +192,17 @@ class WorkerPool:
         """What Future.cancel() asks: whether the call will never be run."""
         with self._lock:
             was_there = self._waiting.remove(future) or self._channel.revoke(future)
-        if was_there and self.state is CLOSING:
+        runs = running and not was_there and self._channel.is_running(future)
+        if (not was_there and not runs) or not Future.cancel(future):
+            return future.cancelled()
+        with self._lock:
+            if future._state == "CANCELLED":
+                future.set_running_or_notify_cancel()
+        if runs:
+            self._deadlines.end(future)
+        elif self.state is CLOSING:
             self._bell.ring()
-        return Future.cancel(future) if was_there or future.cancelled() else False
+        return True
 
     def _has_work(self):
         return bool(self._waiting or self._channel.in_flight() or self._holds)
@@ -229,9 +251,12 @@ class WorkerPool:
         """For the supervisor: after how many seconds it calls tend() in any case; None: never."""
         if self._kill_at is not None:
             return max(0.0, self._kill_at - time.monotonic())
+        times = [self._deadlines.next(self._has_work())]
         if self._interrupted is not None:
-            return 0.2
-        return None if self._idle_timeout is None or not len(self._processes) else max(0.05, self._idle_timeout / 4)
+            times.append(0.2)
+        if self._idle_timeout is not None and len(self._processes):
+            times.append(max(0.05, self._idle_timeout / 4))
+        return min((seconds for seconds in times if seconds is not None), default=None)
 
     def tend(self):
         """For the supervisor: sees to all that has happened. Whether the pool is over."""
@@ -241,6 +266,7 @@ class WorkerPool:
             self._bury(worker)
         if self.state is BROKEN:
             return self._has_buried_all()
+        self._deadlines.tend(list(self._processes))
         has_work = self._has_work()
         if (has_work or self._stays_full and self.state is OPEN) and len(self._processes) < self.size:
             self._replace()
@@ -262,7 +288,7 @@ class WorkerPool:
             self._interrupt_later_ones()
         if has_work:
             futures = self._channel.futures() or list(self._waiting)
-            if futures:
+            if futures and not futures[-1].done():
                 futures[-1].add_done_callback(self._bell.ring)
             return False
         self._channel.close()
@@ -313,10 +339,20 @@ class WorkerPool:
                 self._fail(guilty, BrokenProcessPool(self.broken))
         elif initializer_failed is not None:
             self.break_down("A process initializer failed, the process pool is not usable anymore", initializer_failed)
+        elif worker.is_doomed if guilty is None else guilty.done():
+            pass    # nobody waits for what it was killed for
         elif guilty is not None:
             self._lost(guilty, call, self._obituary(worker, record, output, call))
         elif exitcode != 0:
             self._died_idle(worker, record, output)
+
+    def _describe(self, future):
+        """(function, arguments) as text."""
+        call = self._channel.call_of(future)
+        if call is None:
+            return "a call", ""
+        function, args, kwargs = self._functions.describe(*call)
+        return function, summary(args, kwargs)
 
     def _obituary(self, worker, record, output, call):
         """The facts of a WorkerDied."""
@@ -328,9 +364,9 @@ class WorkerPool:
             facts.update(function=function, arguments=summary(args, kwargs))
         return facts
 
-    def _describe(self, future):
-        function, args, kwargs = self._functions.describe(*self._channel.call_of(future))
-        return f"{function}({summary(args, kwargs)})"
+    def _shown(self, future):
+        """For the channel: the call of a Future, as text."""
+        return "{}({})".format(*self._describe(future))
 
     def _death(self, facts, addition=""):
         text = f"worker process {facts['pid']} {how_ended(facts['exitcode'])}"
