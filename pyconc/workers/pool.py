@@ -75,6 +75,7 @@ class WorkerPool:
         self._cancels = False           # what was submitted, and would be by who has called hold()
         self._is_ordered = False        # calls have priorities
         self._is_full = False           # all processes are there
+        self._is_closed = False         # the channel takes no more
         self._failed_starts = 0
         self._kill_at = None
         self._interrupted = None        # when Ctrl-C came
@@ -143,7 +144,7 @@ class WorkerPool:
         try:
             return self._channel.send(future, *call)
         except Exception as error:
-            if self.state is BROKEN:
+            if self.state is BROKEN or self._is_closed:
                 self._refuse()
             return self._sends_by_value(future, call, error)
 
@@ -165,13 +166,16 @@ class WorkerPool:
     def _refill(self, _=None):
         """Sends what waits while there is room. Where calls have priorities, not much more than is run."""
         with self._lock:
-            while self._waiting and (not self._is_ordered or self._channel.in_flight() < 2 * self.size):
+            while self._waiting and self.state is not BROKEN and self._has_room():
                 future, call = self._waiting.first()
                 if not self._sends(future, call):
                     return
                 self._waiting.remove(future)
                 if self._is_ordered:
                     future.add_done_callback(self._refill)
+
+    def _has_room(self):
+        return not self._is_ordered or sum(not future.done() for future in self._channel.futures()) < 2 * self.size
 
     def _put_in_order(self, future, call):
         """From the first call on that has a priority: takes back what is less urgent and has not begun."""
@@ -238,9 +242,12 @@ class WorkerPool:
         daemon = bool(self._daemon)
         supervisor, collector = Supervisor(self, self._bell, daemon), Collector(self._channel, daemon)
         collector.start()
-        self._collector = collector
-        supervisor.start()
-        self.supervisor = supervisor
+        try:
+            supervisor.start()
+        except BaseException:
+            collector.stop()
+            raise
+        self.supervisor, self._collector = supervisor, collector
 
     def sentinels(self):
         """For the supervisor: of the processes there are."""
@@ -291,6 +298,7 @@ class WorkerPool:
             if futures and not futures[-1].done():
                 futures[-1].add_done_callback(self._bell.ring)
             return False
+        self._is_closed = True
         self._channel.close()
         return not len(self._processes)
 
