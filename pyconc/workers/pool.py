@@ -462,9 +462,14 @@ class WorkerPool:
             self._interrupted = time.monotonic() - 0.05
         if cancel:
             self._cancels = True
-            for future in [*self._waiting, *self._channel.futures()]:
-                future.cancel()
+            self._cancel_all()
         self._bell.ring()
+
+    def _cancel_all(self):
+        with self._lock:
+            futures = [*self._channel.futures(), *self._waiting]
+        for future in futures:
+            future.cancel()
 
     def abandon(self):
         """As close(), from a finalizer: nothing is locked."""
@@ -483,9 +488,7 @@ class WorkerPool:
                 self.broken = "The process pool was forcefully shut down."
                 self.state = BROKEN
                 self._kill_at = None if grace is None else time.monotonic() + grace
-            waiting = [*self._waiting, *self._channel.futures()]
-        for future in waiting:
-            future.cancel()
+        self._cancel_all()
         self._channel.stop()
         self._processes.signal(kill)
         self._bell.ring()
