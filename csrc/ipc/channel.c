@@ -11,17 +11,32 @@ pyc_call_clear(pyc_call *call)
     Py_CLEAR(call->kwargs);
 }
 
-/* A slot for the call, or false: there is no room. Of large payloads each
- * worker may have one. */
+/* Of large payloads each worker may have one. What was revoked is in the queue
+ * still. */
+static bool
+has_room(pyc_channel *self)
+{
+    pyc_ring *ring = &pyc_queue_shared(self->jobs)->ring;
+    pyc_ring_cursor in;
+    if (self->first_free >= self->board->slots) {
+        return false;
+    }
+    if (self->in_flight < self->board->workers) {
+        return true;
+    }
+    pyc_ring_load(&ring->in, &in);
+    return self->bytes < self->max_bytes &&
+           pyc_ring_weight(ring, &in) < self->max_bytes;
+}
+
+/* A slot for the call, or false: there is no room. */
 static bool
 reserve(pyc_channel *self, const pyc_call *call, uint64_t *task)
 {
     pyc_lock_take(&self->lock);
-    uint32_t at = self->first_free;
-    bool has_room =
-        at < self->board->slots && (self->bytes < self->max_bytes ||
-                                    self->in_flight < self->board->workers);
-    if (has_room) {
+    bool found = has_room(self);
+    if (found) {
+        uint32_t at = self->first_free;
         pyc_slot *slot = &self->slots[at];
         self->first_free = slot->next;
         self->in_flight++;
@@ -38,27 +53,34 @@ reserve(pyc_channel *self, const pyc_call *call, uint64_t *task)
         atomic_store(&self->wants_room, 1);
     }
     pyc_lock_give(&self->lock);
-    return has_room;
+    return found;
 }
 
-/* With the lock. */
+/* Of a task that is not over; or NULL. With the lock. */
+static pyc_slot *
+slot_of(pyc_channel *self, uint64_t task)
+{
+    uint32_t at = PYC_TASK_SLOT(task);
+    pyc_slot *slot = at < self->board->slots ? &self->slots[at] : NULL;
+    return slot != NULL && slot->call.future != NULL &&
+                   slot->generation == PYC_TASK_GENERATION(task)
+               ? slot
+               : NULL;
+}
+
 static bool
 end(pyc_channel *self, uint64_t task, pyc_call *call)
 {
-    uint32_t at = PYC_TASK_SLOT(task);
-    if (at >= self->board->slots) {
-        return false;
-    }
-    pyc_slot *slot = &self->slots[at];
-    if (slot->call.future == NULL ||
-        slot->generation != PYC_TASK_GENERATION(task)) {
+    pyc_slot *slot = slot_of(self, task);
+    if (slot == NULL) {
         return false;
     }
     pyc_board_set(self->board, task, PYC_OVER);
     *call = slot->call;
     slot->call = (pyc_call){0};
+    slot->is_arrived = false;
     slot->next = self->first_free;
-    self->first_free = at;
+    self->first_free = PYC_TASK_SLOT(task);
     self->in_flight--;
     self->bytes -= slot->weight;
     return true;
@@ -71,6 +93,33 @@ pyc_channel_end(pyc_channel *self, uint64_t task, pyc_call *call)
     bool ended = end(self, task, call);
     pyc_lock_give(&self->lock);
     return ended;
+}
+
+PyObject *
+pyc_channel_arrive(pyc_channel *self, uint64_t task)
+{
+    PyObject *future = NULL;
+    pyc_lock_take(&self->lock);
+    pyc_slot *slot = slot_of(self, task);
+    if (slot != NULL && !slot->is_arrived) {
+        pyc_board_set(self->board, task, PYC_OVER);
+        slot->is_arrived = true;
+        future = slot->call.future;
+    }
+    pyc_lock_give(&self->lock);
+    return future;
+}
+
+bool
+pyc_channel_is_running(pyc_channel *self, uint64_t task)
+{
+    pyc_lock_take(&self->lock);
+    pyc_slot *slot = slot_of(self, task);
+    bool is_running =
+        slot != NULL && (slot->is_arrived ||
+                         pyc_board_state(self->board, task) >= PYC_BEGUN);
+    pyc_lock_give(&self->lock);
+    return is_running;
 }
 
 bool

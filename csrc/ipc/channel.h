@@ -8,8 +8,8 @@
  *
  * The parent keeps the Future and the call of each task in a slot until the
  * task is over. Slots are changed under `lock`, in which no Python runs; a
- * result's record is taken and its slot emptied under the queue's `getting`, so
- * that who has it next finds no task begun whose result has been taken. */
+ * result's record is taken and the board says so under the queue's `getting`,
+ * so that who has it next finds no task begun whose result has been taken. */
 #ifndef PYC_IPC_CHANNEL_H
 #define PYC_IPC_CHANNEL_H
 
@@ -30,7 +30,8 @@ typedef struct {
     pyc_call call;
     uint64_t weight; /* bytes of its record and pieces */
     uint32_t generation;
-    uint32_t next; /* free slot; `slots`: none */
+    uint32_t next;   /* free slot; `slots`: none */
+    bool is_arrived; /* some thread has its result and is ending the Future */
 } pyc_slot;
 
 typedef struct {
@@ -51,7 +52,8 @@ typedef struct {
     uint64_t bytes; /* of tasks in flight */
     uint64_t max_bytes;
     PyObject *refill;   /* a callable, or NULL */
-    PyObject *deferred; /* a list, or NULL: a Future, its callbacks, ... */
+    PyObject *describe; /* likewise */
+    PyObject *deferred; /* a list, or NULL: (Future, callbacks) */
     PyObject *capsule;  /* of the source; NULL until asked for */
     pyc_lock lock;
     _Atomic uint32_t wants_room;  /* a task had none */
@@ -77,6 +79,13 @@ int pyc_channel_send(pyc_channel *self, const pyc_call *call);
 
 /* Ends the task: whether it was not over. The call is the caller's. */
 bool pyc_channel_end(pyc_channel *self, uint64_t task, pyc_call *call);
+
+/* The result has come: the task's Future, borrowed until the task is ended;
+ * NULL: it was over. */
+PyObject *pyc_channel_arrive(pyc_channel *self, uint64_t task);
+
+/* Whether a worker has begun it and its Future is not ended yet. */
+bool pyc_channel_is_running(pyc_channel *self, uint64_t task);
 
 /* The task of a Future; 0: none. */
 uint64_t pyc_channel_find(pyc_channel *self, PyObject *future);

@@ -8,7 +8,7 @@
 /* A result and what it is for. */
 typedef struct {
     pyc_taken taken;
-    pyc_call call; /* without a future: nobody waits for it any longer */
+    PyObject *future; /* borrowed; NULL: nobody waits for it any longer */
 } arrival;
 
 typedef struct {
@@ -16,8 +16,26 @@ typedef struct {
     int n;
     bool calls;
     bool deferred;   /* callbacks, to be called by the collector */
-    PyObject *error; /* the first that a callback raised, no Exception */
+    PyObject *error; /* the first that something raised, no Exception */
 } batch;
+
+/* An exception that is set and no Exception is for who collects: it may be that
+ * of a signal's handler. Whether it was one. */
+static bool
+keep(batch *all)
+{
+    if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        return false;
+    }
+    PyObject *error = pyc_take_exception();
+    if (all->error == NULL) {
+        all->error = error;
+    }
+    else {
+        Py_DECREF(error);
+    }
+    return true;
+}
 
 /* Takes what is there. 0, or -1 with an exception set and nothing taken. */
 static int
@@ -37,7 +55,7 @@ take(pyc_channel *self, batch *all)
             break;
         }
         all->n++;
-        pyc_channel_end(self, next->taken.frame.task, &next->call);
+        next->future = pyc_channel_arrive(self, next->taken.frame.task);
     }
     if (all->n > 0) {
         pyc_ring_commit_out(&memory->ring, &self->results->store, &cursor);
@@ -53,13 +71,37 @@ take(pyc_channel *self, batch *all)
     return rc < 0 ? -1 : 0;
 }
 
+/* Says in a note which call it is that has no result. */
+static void
+note_call(pyc_channel *self, const pyc_call *call, PyObject *error)
+{
+    pyc_lock_take(&self->lock);
+    PyObject *describe = Py_XNewRef(self->describe);
+    pyc_lock_give(&self->lock);
+    PyObject *text = NULL, *noted = NULL;
+    if (describe != NULL) {
+        text = PyObject_CallFunctionObjArgs(describe, call->blob, call->args,
+                                            call->kwargs, NULL);
+        Py_DECREF(describe);
+    }
+    PyErr_Clear();
+    PyObject *note = PyUnicode_FromFormat(
+        "It came while what a worker process sent was unpickled%s%V.",
+        text == NULL ? "" : ": the result of ", text, "");
+    if (note != NULL) {
+        noted = PyObject_CallMethod(error, "add_note", "O", note);
+    }
+    PyErr_Clear();
+    Py_XDECREF(noted);
+    Py_XDECREF(note);
+    Py_XDECREF(text);
+}
+
 /* Why there is no result, or the exception that the result is. Steals the
  * value, NULL with an exception set. */
 static PyObject *
-exception_of(PyObject *value)
+exception_of(pyc_channel *self, const pyc_call *call, PyObject *value)
 {
-    static const char *note =
-        "It came while what a worker process sent was unpickled.";
     if (value != NULL && PyExceptionInstance_Check(value)) {
         return value;
     }
@@ -70,11 +112,7 @@ exception_of(PyObject *value)
         Py_DECREF(value);
     }
     PyObject *error = pyc_take_exception();
-    PyObject *noted = PyObject_CallMethod(error, "add_note", "s", note);
-    if (noted == NULL) {
-        PyErr_Clear();
-    }
-    Py_XDECREF(noted);
+    note_call(self, call, error);
     return error;
 }
 
@@ -82,18 +120,16 @@ exception_of(PyObject *value)
 static void
 not_ended(batch *all, PyObject *future)
 {
+    if (keep(all)) {
+        return;
+    }
     PyObject *error = pyc_take_exception();
     PyObject *done = PyObject_CallMethod(future, "done", NULL);
-    if (!PyErr_GivenExceptionMatches(error, PyExc_Exception) &&
-        all->error == NULL) {
-        all->error = Py_NewRef(error);
-    }
-    else if (done != Py_True) {
+    if (done != Py_True) {
         PyErr_Clear();
         pyc_put_exception(Py_NewRef(error));
         PyErr_WriteUnraisable(future);
     }
-    PyErr_Clear();
     Py_XDECREF(done);
     Py_DECREF(error);
 }
@@ -102,20 +138,21 @@ not_ended(batch *all, PyObject *future)
 static void
 defer(pyc_channel *self, batch *all, PyObject *future, PyObject *callbacks)
 {
+    PyObject *pair = PyTuple_Pack(2, future, callbacks);
+    PyObject *fresh = PyList_New(0);
     int rc = -1;
-    pyc_lock_take(&self->lock);
-    if (self->deferred == NULL) {
-        self->deferred = PyList_New(0);
-    }
-    if (self->deferred != NULL && PyList_Append(self->deferred, future) == 0) {
-        rc = PyList_Append(self->deferred, callbacks);
-        if (rc < 0) {
-            PyList_SetSlice(self->deferred, PyList_GET_SIZE(self->deferred) - 1,
-                            PyList_GET_SIZE(self->deferred), NULL);
-        }
-    }
-    pyc_lock_give(&self->lock);
     Py_DECREF(callbacks);
+    if (pair != NULL && fresh != NULL) {
+        pyc_lock_take(&self->lock);
+        if (self->deferred == NULL) {
+            self->deferred = fresh;
+            fresh = NULL;
+        }
+        rc = PyList_Append(self->deferred, pair);
+        pyc_lock_give(&self->lock);
+    }
+    Py_XDECREF(pair);
+    Py_XDECREF(fresh);
     if (rc < 0) {
         PyErr_WriteUnraisable(future);
     }
@@ -152,19 +189,42 @@ end_by_method(pyc_ipc *state, PyObject *future, PyObject *value, bool failed)
     return done == NULL ? -1 : 1;
 }
 
+/* The value, or NULL with an exception set. What interrupts it once is for who
+ * collects, and not for the Future. */
+static PyObject *
+value_of(pyc_channel *self, batch *all, pyc_taken *taken)
+{
+    PyObject *data, *buffers;
+    if (taken->record.kind != PYC_ITEM_PICKLE) {
+        return pyc_queue_finish(self->results, taken);
+    }
+    if (pyc_queue_unfold(self->results, taken, &data, &buffers) < 0) {
+        return NULL;
+    }
+    PyObject *value = pyc_unpack(self->state, data, buffers);
+    if (value == NULL && keep(all)) {
+        value = pyc_unpack(self->state, data, buffers);
+    }
+    Py_DECREF(data);
+    Py_XDECREF(buffers);
+    return value;
+}
+
 static void
 finish(pyc_channel *self, batch *all, arrival *one)
 {
-    if (one->call.future == NULL) {
+    uint64_t task = one->taken.frame.task;
+    PyObject *future = one->future;
+    pyc_call call = {0};
+    if (future == NULL) {
         pyc_queue_discard(self->results, &one->taken);
         return;
     }
-    PyObject *future = one->call.future;
     bool failed = one->taken.frame.failed != 0;
-    PyObject *value = pyc_queue_finish(self->results, &one->taken);
+    PyObject *value = value_of(self, all, &one->taken);
     if (value == NULL || failed) {
         failed = true;
-        value = exception_of(value);
+        value = exception_of(self, &one->call, value);
     }
     int rc = end_quickly(self, all, future, value, failed);
     if (rc == 0) {
@@ -174,13 +234,39 @@ finish(pyc_channel *self, batch *all, arrival *one)
     if (rc < 0) {
         not_ended(all, future);
     }
-    pyc_call_clear(&one->call);
+    pyc_channel_end(self, task, &call);
+    pyc_call_clear(&call);
+}
+
+/* When it fails it is called once more, some time: what it was to send has to
+ * be sent. */
+static void
+call_refill(pyc_channel *self, batch *all)
+{
+    pyc_lock_take(&self->lock);
+    PyObject *callable = Py_XNewRef(self->refill);
+    pyc_lock_give(&self->lock);
+    if (callable == NULL) {
+        return;
+    }
+    PyObject *done = PyObject_CallNoArgs(callable);
+    if (done == NULL) {
+        atomic_store(&self->wants_room, 1);
+        if (keep(all)) {
+            done = PyObject_CallNoArgs(callable);
+        }
+    }
+    if (done == NULL && !keep(all)) {
+        PyErr_WriteUnraisable(callable);
+    }
+    Py_XDECREF(done);
+    Py_DECREF(callable);
 }
 
 /* Only one thread at a time calls it, and once more for those that wanted it
  * meanwhile. */
 static void
-refill(pyc_channel *self)
+refill(pyc_channel *self, batch *all)
 {
     if (!atomic_load(&self->wants_room) ||
         atomic_fetch_add(&self->refilling, 1) != 0) {
@@ -190,18 +276,7 @@ refill(pyc_channel *self)
     do {
         wanted = atomic_load(&self->refilling);
         atomic_store(&self->wants_room, 0);
-        PyObject *callable = NULL, *done = NULL;
-        pyc_lock_take(&self->lock);
-        callable = Py_XNewRef(self->refill);
-        pyc_lock_give(&self->lock);
-        if (callable != NULL) {
-            done = PyObject_CallNoArgs(callable);
-            if (done == NULL) {
-                PyErr_WriteUnraisable(callable);
-            }
-        }
-        Py_XDECREF(done);
-        Py_XDECREF(callable);
+        call_refill(self, all);
     } while (!atomic_compare_exchange_strong(&self->refilling, &wanted, 0));
 }
 
@@ -215,14 +290,22 @@ call_deferred(pyc_channel *self, batch *all)
     pyc_lock_give(&self->lock);
     const pyc_ending *ending =
         atomic_load_explicit(&self->source.ending, memory_order_relaxed);
-    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i += 2) {
-        PyObject *future = PyList_GET_ITEM(list, i);
-        PyObject *callbacks = Py_NewRef(PyList_GET_ITEM(list, i + 1));
-        if (ending->call(future, callbacks) < 0) {
+    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++) {
+        PyObject *pair = PyList_GET_ITEM(list, i);
+        PyObject *future = PyTuple_GET_ITEM(pair, 0);
+        if (ending->call(future, Py_NewRef(PyTuple_GET_ITEM(pair, 1))) < 0) {
             not_ended(all, future);
         }
     }
     Py_XDECREF(list);
+}
+
+static void
+trim(pyc_queue *queue)
+{
+    if (pyc_queue_is_empty(queue)) {
+        pyc_queue_trim(queue);
+    }
 }
 
 Py_ssize_t
@@ -244,10 +327,14 @@ pyc_channel_collect(pyc_channel *self, bool calls)
             break;
         }
         for (int i = 0; i < all.n; i++) {
-            ended += all.arrivals[i].call.future != NULL;
+            ended += all.arrivals[i].future != NULL;
             finish(self, &all, &all.arrivals[i]);
         }
-        refill(self);
+        refill(self, &all);
+    }
+    if (ended > 0) {
+        trim(self->results);
+        trim(self->jobs);
     }
     if (all.deferred) {
         pyc_channel_wake(self);

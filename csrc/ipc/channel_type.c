@@ -145,6 +145,7 @@ channel_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->results);
     Py_VISIT(self->segment);
     Py_VISIT(self->refill);
+    Py_VISIT(self->describe);
     Py_VISIT(self->deferred);
     for (uint32_t i = 0; self->slots != NULL && i < self->board->slots; i++) {
         pyc_call *call = &self->slots[i].call;
@@ -157,18 +158,18 @@ channel_traverse(PyObject *object, visitproc visit, void *arg)
 }
 
 /* The queues and the board stay as long as the channel does; what the board
- * says is not for a forked child to change. */
+ * says is not for a forked child to change, where the lock may be a thread's
+ * that is gone. */
 static int
 channel_clear(PyObject *object)
 {
     pyc_channel *self = as_channel(object);
     Py_CLEAR(self->refill);
+    Py_CLEAR(self->describe);
     Py_CLEAR(self->deferred);
     for (uint32_t i = 0; self->slots != NULL && i < self->board->slots; i++) {
-        pyc_lock_take(&self->lock);
         pyc_call call = self->slots[i].call;
         self->slots[i].call = (pyc_call){0};
-        pyc_lock_give(&self->lock);
         pyc_call_clear(&call);
     }
     return 0;
@@ -550,29 +551,33 @@ get_source(PyObject *object, void *Py_UNUSED(closure))
     return capsule;
 }
 
+/* An attribute that the pool calls; `offset`: where it is in a channel. */
 static PyObject *
-get_refill(PyObject *object, void *Py_UNUSED(closure))
+get_callable(PyObject *object, void *offset)
 {
     pyc_channel *self = as_channel(object);
+    PyObject **at = (PyObject **)((char *)self + (uintptr_t)offset);
     pyc_lock_take(&self->lock);
-    PyObject *refill = self->refill == NULL ? Py_None : self->refill;
-    Py_INCREF(refill);
+    PyObject *value = *at == NULL ? Py_None : *at;
+    Py_INCREF(value);
     pyc_lock_give(&self->lock);
-    return refill;
+    return value;
 }
 
 static int
-set_refill(PyObject *object, PyObject *value, void *Py_UNUSED(closure))
+set_callable(PyObject *object, PyObject *value, void *offset)
 {
     pyc_channel *self = as_channel(object);
+    PyObject **at = (PyObject **)((char *)self + (uintptr_t)offset);
     if (value != NULL && value != Py_None && !PyCallable_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "refill must be callable, not %R", value);
+        PyErr_Format(PyExc_TypeError,
+                     "what a channel calls must be callable, not %R", value);
         return -1;
     }
     value = value == Py_None ? NULL : Py_XNewRef(value);
     pyc_lock_take(&self->lock);
-    PyObject *old = self->refill;
-    self->refill = value;
+    PyObject *old = *at;
+    *at = value;
     pyc_lock_give(&self->lock);
     Py_XDECREF(old);
     return 0;
@@ -607,9 +612,14 @@ static PyGetSetDef members[] = {
     {"source", get_source, NULL,
      "A capsule by which a thread that waits for a Future collects results; it "
      "does not keep the\nchannel there."},
-    {"refill", get_refill, set_refill,
+    {"refill", get_callable, set_callable,
      "Called without arguments, once tasks that had no room may have some; or "
-     "None."},
+     "None.",
+     (void *)offsetof(pyc_channel, refill)},
+    {"describe", get_callable, set_callable,
+     "Called with (blob, args, kwargs) for the text of a call whose result "
+     "cannot be unpickled;\nor None.",
+     (void *)offsetof(pyc_channel, describe)},
     {NULL}};
 
 static PyMemberDef fields[] = {{"__weaklistoffset__", T_PYSSIZET,

@@ -131,7 +131,7 @@ source_is_running(pyc_source *source, void *future)
 {
     pyc_channel *self = channel_of(source);
     uint64_t task = pyc_channel_find(self, future);
-    return task != 0 && pyc_board_state(self->board, task) >= PYC_BEGUN;
+    return task != 0 && pyc_channel_is_running(self, task);
 }
 
 void

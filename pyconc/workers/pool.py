@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The engine of process pools: calls go in, Futures come out, and processes come and go in between."""
 import os
+import sys
 import threading
 import time
 import weakref
@@ -13,6 +14,7 @@ from pyconc.workers.failure import MAIN_GUARD, BrokenProcessPool, WorkerDied, ho
 from pyconc.workers.function import Functions
 from pyconc.workers.limits import Limits, cpu_sets
 from pyconc.workers.processes import Processes
+from pyconc.workers.stats import Totals, of_pool
 from pyconc.workers.supervisor import Bell, Collector, Supervisor
 from pyconc.workers.waiting import Waiting
 
@@ -34,6 +36,11 @@ class Options:
         self.retry = retry
         self.timeout = timeout
         self.progress = progress
+
+
+def _priority(future):
+    options = future.__dict__.get("_options")
+    return 0 if options is None else options.priority
 
 
 class WorkerPool:
@@ -59,6 +66,7 @@ class WorkerPool:
         self._forks = context.get_start_method(allow_none=False) == "fork"
         self._channel = _ipc.Channel(size)
         self._channel.refill = self._refill
+        self._channel.describe = self._describe
         self._functions = Functions(imports_main=not self._forks)
         limits = None if max_memory is None and cpus is None else Limits(max_memory, cpu_sets(cpus))
         self._processes = Processes(context, self._channel, size, (initializer, initargs, max_tasks, finalizer, limits),
@@ -66,13 +74,16 @@ class WorkerPool:
         self._waiting = Waiting()
         self._holds = 0
         self._cancels = False           # what was submitted, and would be by who has called hold()
+        self._is_ordered = False        # calls have priorities
         self._is_full = False           # all processes are there
         self._failed_starts = 0
         self._kill_at = None
         self._timeout = timeout
+        self._ended = Totals()
+        self._interrupted = None        # when Ctrl-C came
         self._lock = threading.RLock()  # of all of these; Python code of the program runs in it when a call is pickled
         self._bell = Bell()
-        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe)
+        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe_future)
         self.supervisor = None
         self._collector = None
         _pools.add(self)
@@ -97,7 +108,9 @@ class WorkerPool:
         call = self._functions.pack(fn, args, kwargs)
         if options is not None:
             future._options = options
-        if self._waiting or not self._sends(future, call):
+        if self._is_ordered or (options is not None and options.priority):
+            self._put_in_order(future, call)
+        elif self._waiting or not self._sends(future, call):
             self._put_off(future, call)
         if not self._is_full:
             self._hire(future)
@@ -123,7 +136,7 @@ class WorkerPool:
             raise RuntimeError("this process pool belongs to the process that forked this one: make one here")
         if self.broken is not None:
             raise BrokenProcessPool(self.broken)
-        if self.state is not OPEN:
+        if self.state is not OPEN and not _exiting:
             raise RuntimeError("cannot schedule new futures after shutdown")
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
@@ -146,19 +159,36 @@ class WorkerPool:
         future.set_exception(error)
         return True
 
-    def _put_off(self, future, call):
+    def _put_off(self, future, call, *, first=False):
         with self._lock:
-            self._waiting.add(future, call)
+            self._waiting.add(future, call, _priority(future), first=first)
         self._refill()
 
-    def _refill(self):
-        """Sends what waits while there is room."""
+    def _refill(self, _=None):
+        """Sends what waits while there is room. Where calls have priorities, not much more than is run."""
         with self._lock:
-            while self._waiting:
+            while self._waiting and (not self._is_ordered or self._channel.in_flight() < 2 * self.size):
                 future, call = self._waiting.first()
                 if not self._sends(future, call):
                     return
                 self._waiting.remove(future)
+                if self._is_ordered:
+                    future.add_done_callback(self._refill)
+
+    def _put_in_order(self, future, call):
+        """From the first call on that has a priority: takes back what is less urgent and has not begun."""
+        priority = _priority(future)
+        with self._lock:
+            self._is_ordered = True
+            taken = []
+            for other in self._channel.futures():
+                other_call = self._channel.call_of(other) if _priority(other) < priority else None
+                if other_call is not None and self._channel.revoke(other):
+                    taken.append((other, other_call))
+            for other, other_call in reversed(taken):
+                self._waiting.add(other, other_call, _priority(other), first=True)
+            self._waiting.add(future, call, priority)
+        self._refill()
 
     def cancel(self, future, running=False):
         """What Future.cancel() asks: whether the call will never be run."""
@@ -224,6 +254,8 @@ class WorkerPool:
         if self._kill_at is not None:
             return max(0.0, self._kill_at - time.monotonic())
         left = self._deadlines.next(self._has_work())
+        if self._interrupted is not None:
+            return 0.2 if left is None else min(left, 0.2)
         if self._idle_timeout is None or not len(self._processes):
             return left
         pause = max(0.05, self._idle_timeout / 4)
@@ -255,6 +287,8 @@ class WorkerPool:
         return not len(self._processes)
 
     def _closes(self, has_work):
+        if self._interrupted is not None:
+            self._interrupt_later_ones()
         if has_work:
             futures = self._channel.futures() or list(self._waiting)
             if futures and not futures[-1].done():
@@ -271,6 +305,15 @@ class WorkerPool:
                 self.break_down("A worker process could not be started, and there is no other to do the work that is "
                                 "left.", cause=error)
 
+    def _interrupt_later_ones(self):
+        """Ctrl-C, for calls that began when others were interrupted by it, before they could be cancelled."""
+        now = time.monotonic()
+        for worker in self._processes:
+            record = self._channel.worker(worker.number)
+            if record["task"] and now - record["running"] > self._interrupted and now >= worker.spared_until:
+                worker.spared_until = now + 1.0     # it may be about to begin, or have something to put in order
+                worker.interrupt()
+
     def _retire_idle(self):
         for worker in self._processes:
             record = self._channel.worker(worker.number)
@@ -286,6 +329,7 @@ class WorkerPool:
         self._channel.collect()
         suspect = self._channel.running(number)
         call = None if suspect is None else self._channel.call_of(suspect)
+        self._ended.add(self._channel.worker(number), exitcode != 0)
         guilty = self._channel.bury(number)
         with self._lock:
             self._processes.remove(worker)
@@ -306,13 +350,14 @@ class WorkerPool:
         elif exitcode != 0:
             self._died_idle(worker, record, output)
 
-    def _describe(self, future):
-        """(function, arguments) as text."""
+    def stats(self):
+        """A PoolStats."""
+        with self._lock:
+            return of_pool(self._channel, list(self._processes), len(self._waiting), self._ended)
+
+    def _describe_future(self, future):
         call = self._channel.call_of(future)
-        if call is None:
-            return "a call", ""
-        function, args, kwargs = self._functions.describe(*call)
-        return function, summary(args, kwargs)
+        return "a call" if call is None else self._describe(*call)
 
     def _obituary(self, worker, record, output, call):
         """The facts of a WorkerDied."""
@@ -323,6 +368,10 @@ class WorkerPool:
             function, args, kwargs = self._functions.describe(*call)
             facts.update(function=function, arguments=summary(args, kwargs))
         return facts
+
+    def _describe(self, *call):
+        function, args, kwargs = self._functions.describe(*call)
+        return f"{function}({summary(args, kwargs)})"
 
     def _death(self, facts, addition=""):
         text = f"worker process {facts['pid']} {how_ended(facts['exitcode'])}"
@@ -339,9 +388,7 @@ class WorkerPool:
                                    else options.retry)
         if left > 0 and self.state in (OPEN, CLOSING):
             future._retry_left = left - 1
-            with self._lock:
-                self._waiting.add(future, call, first=True)
-            self._refill()
+            self._put_off(future, call, first=True)
         elif self.replaces:
             if self._has_work():
                 self._replace()
@@ -402,11 +449,14 @@ class WorkerPool:
 
     # The end.
 
-    def close(self, cancel=False):
-        """Takes no more calls. cancel: cancels those that no process has begun."""
+    def close(self, cancel=False, interrupted=False):
+        """Takes no more calls. cancel: cancels those that no process has begun. interrupted: after Ctrl-C, which the
+        processes got as well."""
         with self._lock:
             if self.state is OPEN:
                 self.state = CLOSING
+        if interrupted:
+            self._interrupted = time.monotonic() - 0.05
         if cancel:
             self._cancels = True
             for future in [*self._waiting, *self._channel.futures()]:
@@ -474,8 +524,10 @@ def _at_exit():
     global _exiting
     _exiting = True
     pools = [pool for pool in _pools if not pool._daemon]
+    # What nobody has caught when the program ended.
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
     for pool in pools:
-        pool.close()
+        pool.close(interrupted, interrupted)
     for pool in pools:
         pool.join()
 

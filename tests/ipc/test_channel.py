@@ -306,6 +306,84 @@ def test_what_a_callback_raises():
     assert second.done()
 
 
+def interrupt_once(calls=[]):   # noqa: B006: that is what it is for
+    calls.append(1)
+    if len(calls) == 1:
+        raise KeyboardInterrupt
+    return "loaded"
+
+
+class Interrupting:
+    def __reduce__(self):
+        return interrupt_once, ()
+
+
+def test_an_interrupt_while_a_result_is_loaded():
+    """It is for whoever collects, and the result is not lost."""
+    channel = Channel(1)
+    first, second = send(channel, echo, 1), send(channel, echo, 2)
+    for value in Interrupting(), 2:
+        channel.reply(channel.take(0)[0], value)
+    with pytest.raises(KeyboardInterrupt):
+        channel.collect()
+    assert (first.result(0), second.result(0)) == ("loaded", 2)
+
+
+def test_refill_fails(monkeypatch):
+    """What it was to send is sent by the next."""
+    channel, unraisable = Channel(1, slots=1), []
+    monkeypatch.setattr("sys.unraisablehook", lambda args: unraisable.append(args.exc_type))
+    errors = [ValueError("first"), KeyboardInterrupt()]
+    channel.refill = lambda: fail(errors.pop(0)) if errors else refilled.append(1)
+    refilled = []
+    send(channel, echo, 1)
+    assert not channel.send(Future(), b"", (), {})
+    work(channel)
+    assert channel.collect() == 1
+    assert unraisable == [ValueError]
+    assert not refilled
+    send(channel, echo, 1)
+    work(channel)
+    with pytest.raises(KeyboardInterrupt):
+        channel.collect()
+    assert refilled == [1]      # at once: nobody may come later
+
+
+def test_a_task_is_in_flight_until_its_future_has_ended():
+    channel, seen = Channel(1), []
+    future = send(channel, echo, 1)
+    future.add_done_callback(lambda f: seen.append((channel.in_flight(), channel.futures() == [f], channel.running(0),
+                                                    channel.is_running(f), channel.revoke(f))))
+    work(channel)
+    channel.collect()
+    assert seen == [(1, True, None, True, False)]
+    assert channel.in_flight() == 0
+
+
+def test_memory_is_given_back():
+    """Beyond some that is kept, of calls and of results."""
+    channel = Channel(1)
+    payload = np.ones(20_000_000)
+
+    def resident():
+        with open("/proc/self/smaps_rollup") as lines:
+            return next(int(line.split()[1]) for line in lines if line.startswith("Pss_Shmem")) * 1024
+
+    for function in len, echo:
+        future = send(channel, function, payload)
+        work(channel)
+        channel.collect()
+        future.result(0)
+        del future
+    time.sleep(1.1)     # it is looked at once a second
+    for _ in range(3):
+        send(channel, echo, 1)
+        work(channel)
+        channel.collect()
+    assert channel.memory_size > 300_000_000
+    assert resident() < 150_000_000
+
+
 def test_the_end_of_workers(workers):
     channel = Channel(3)
     first, second, third = workers(channel, 3)

@@ -4,6 +4,7 @@ import gc
 import mmap
 import multiprocessing
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -266,6 +267,20 @@ def test_memory_that_can_shrink_is_refused():
 def test_the_memory_is_private_to_the_user():
     queue = Queue()
     assert os.stat(f"/proc/self/fd/{queue.descriptors()[1]}").st_mode & 0o777 == 0o600
+
+
+def test_a_memoryview_goes_as_a_pickle_buffer_only():
+    queue = Queue()
+    data = bytearray(range(256)) * 1000
+    with pytest.raises(TypeError, match="memoryview"):
+        queue.put(memoryview(data))
+    queue.put(pickle.PickleBuffer(memoryview(data)[256:]))
+    queue.put(pickle.PickleBuffer(memoryview(bytes(data)).toreadonly()))
+    got, constant = memoryview(queue.get()), memoryview(queue.get())
+    assert (got, constant) == (data[256:], data)
+    assert (got.readonly, constant.readonly) == (False, True)
+    got[0] = 7
+    assert data[256] == 0
 
 
 def test_ctypes_memory_and_memoryviews_of_an_array():

@@ -142,6 +142,13 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
         """
         return self._pool.submit(fn, args, kwargs)
 
+    def stats(self):
+        """What it has done and is doing: tasks, busy (seconds), bytes_in, bytes_out, waiting, running, deaths.
+
+        workers: for each process its pid, tasks, busy, wait (seconds), running, bytes_in, bytes_out, memory (bytes).
+        """
+        return self._pool.stats()
+
     def options(self, *, priority=0, retry=None, timeout=None, progress=None):
         """This executor with options for the calls that are made by what this returns.
 
@@ -188,8 +195,9 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
                                f"{timeout} seconds")
 
     def __exit__(self, kind, value, traceback):
-        # Ctrl-C is for the whole program: what has not begun will not.
-        self.shutdown(wait=True, cancel_futures=kind is not None and issubclass(kind, KeyboardInterrupt))
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._pool.close(cancel=True, interrupted=True)     # Ctrl-C is for the whole program
+        self.shutdown(wait=True)
         return False
 
     def _force_shutdown(self, operation):
