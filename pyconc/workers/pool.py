@@ -14,6 +14,7 @@ from pyconc.workers.failure import MAIN_GUARD, BrokenProcessPool, WorkerDied, ho
 from pyconc.workers.function import Functions
 from pyconc.workers.limits import Limits, cpu_sets
 from pyconc.workers.processes import Processes
+from pyconc.workers.stats import Totals, of_pool
 from pyconc.workers.supervisor import Bell, Collector, Supervisor
 from pyconc.workers.waiting import Waiting
 
@@ -78,11 +79,12 @@ class WorkerPool:
         self._is_closed = False         # the channel takes no more
         self._failed_starts = 0
         self._kill_at = None
-        self._interrupted = None        # when Ctrl-C came
         self._timeout = timeout
+        self._ended = Totals()
+        self._interrupted = None        # when Ctrl-C came
         self._lock = threading.RLock()  # of all of these; Python code of the program runs in it when a call is pickled
         self._bell = Bell()
-        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe)
+        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe_future)
         self.supervisor = None
         self._collector = None
         _pools.add(self)
@@ -334,6 +336,7 @@ class WorkerPool:
         self._channel.collect()
         suspect = self._channel.running(number)
         call = None if suspect is None else self._channel.call_of(suspect)
+        self._ended.add(self._channel.worker(number), exitcode != 0)
         guilty = self._channel.bury(number)
         with self._lock:
             self._processes.remove(worker)
@@ -354,13 +357,14 @@ class WorkerPool:
         elif exitcode != 0:
             self._died_idle(worker, record, output)
 
-    def _describe(self, future):
-        """(function, arguments) as text."""
+    def stats(self):
+        """A PoolStats."""
+        with self._lock:
+            return of_pool(self._channel, list(self._processes), len(self._waiting), self._ended)
+
+    def _describe_future(self, future):
         call = self._channel.call_of(future)
-        if call is None:
-            return "a call", ""
-        function, args, kwargs = self._functions.describe(*call)
-        return function, summary(args, kwargs)
+        return "a call" if call is None else self._describe(*call)
 
     def _obituary(self, worker, record, output, call):
         """The facts of a WorkerDied."""
@@ -374,7 +378,7 @@ class WorkerPool:
 
     def _shown(self, future):
         """For the channel: the call of a Future, as text."""
-        return "{}({})".format(*self._describe(future))
+        return "{}({})".format(*self._describe_future(future))
 
     def _death(self, facts, addition=""):
         text = f"worker process {facts['pid']} {how_ended(facts['exitcode'])}"

@@ -2,6 +2,7 @@
 """The worker processes of a pool: starting them, seeing which have ended, and ending them."""
 import os
 import signal
+import time
 
 from pyconc.workers.memo import Memo
 from pyconc.workers.worker import work
@@ -20,6 +21,7 @@ class WorkerProcess:
         self.peak_memory = None
         self.spared_until = 0.0     # from another SIGINT
         self.is_doomed = False      # it is being killed on purpose
+        self.began = time.monotonic()
 
     def has_ended(self):
         """Whether it has; its exit code is known then."""
