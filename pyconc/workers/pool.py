@@ -66,7 +66,7 @@ class WorkerPool:
         self._forks = context.get_start_method(allow_none=False) == "fork"
         self._channel = _ipc.Channel(size)
         self._channel.refill = self._refill
-        self._channel.describe = self._shown
+        self._channel.describe = self._describe
         self._functions = Functions(imports_main=not self._forks)
         limits = None if max_memory is None and cpus is None else Limits(max_memory, cpu_sets(cpus))
         self._processes = Processes(context, self._channel, size, (initializer, initargs, max_tasks, finalizer, limits),
@@ -84,7 +84,7 @@ class WorkerPool:
         self._interrupted = None        # when Ctrl-C came
         self._lock = threading.RLock()  # of all of these; Python code of the program runs in it when a call is pickled
         self._bell = Bell()
-        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe_future)
+        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe)
         self.supervisor = None
         self._collector = None
         _pools.add(self)
@@ -362,9 +362,13 @@ class WorkerPool:
         with self._lock:
             return of_pool(self._channel, list(self._processes), len(self._waiting), self._ended)
 
-    def _describe_future(self, future):
+    def _describe(self, future):
+        """Its call, as text."""
         call = self._channel.call_of(future)
-        return "a call" if call is None else self._describe(*call)
+        if call is None:
+            return "a call"
+        function, args, kwargs = self._functions.describe(*call)
+        return f"{function}({summary(args, kwargs)})"
 
     def _obituary(self, worker, record, output, call):
         """The facts of a WorkerDied."""
@@ -375,10 +379,6 @@ class WorkerPool:
             function, args, kwargs = self._functions.describe(*call)
             facts.update(function=function, arguments=summary(args, kwargs))
         return facts
-
-    def _shown(self, future):
-        """For the channel: the call of a Future, as text."""
-        return "{}({})".format(*self._describe_future(future))
 
     def _death(self, facts, addition=""):
         text = f"worker process {facts['pid']} {how_ended(facts['exitcode'])}"
