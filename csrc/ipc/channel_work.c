@@ -120,8 +120,10 @@ pyc_channel_take(pyc_channel *self, uint32_t worker, int64_t deadline)
     pyc_queue_memory *memory = pyc_queue_shared(self->jobs);
     pyc_queue_wish wish = {&memory->items, &self->jobs->for_item, may_have_job,
                            (uint64_t)(uintptr_t)record};
-    atomic_store_explicit(&record->pid, (uint32_t)self->state->pid,
-                          memory_order_relaxed);
+    if (atomic_load(&record->pid) != (uint32_t)self->state->pid) {
+        atomic_store(&record->began, pyc_clock_now());
+        atomic_store(&record->pid, (uint32_t)self->state->pid);
+    }
     for (;;) {
         pyc_taken item;
         uint32_t was_shut = atomic_load(&memory->shut);
