@@ -73,15 +73,14 @@ take(pyc_channel *self, batch *all)
 
 /* Says in a note which call it is that has no result. */
 static void
-note_call(pyc_channel *self, const pyc_call *call, PyObject *error)
+note_call(pyc_channel *self, PyObject *future, PyObject *error)
 {
     pyc_lock_take(&self->lock);
     PyObject *describe = Py_XNewRef(self->describe);
     pyc_lock_give(&self->lock);
     PyObject *text = NULL, *noted = NULL;
     if (describe != NULL) {
-        text = PyObject_CallFunctionObjArgs(describe, call->blob, call->args,
-                                            call->kwargs, NULL);
+        text = PyObject_CallOneArg(describe, future);
         Py_DECREF(describe);
     }
     PyErr_Clear();
@@ -100,7 +99,7 @@ note_call(pyc_channel *self, const pyc_call *call, PyObject *error)
 /* Why there is no result, or the exception that the result is. Steals the
  * value, NULL with an exception set. */
 static PyObject *
-exception_of(pyc_channel *self, const pyc_call *call, PyObject *value)
+exception_of(pyc_channel *self, PyObject *future, PyObject *value)
 {
     if (value != NULL && PyExceptionInstance_Check(value)) {
         return value;
@@ -112,7 +111,7 @@ exception_of(pyc_channel *self, const pyc_call *call, PyObject *value)
         Py_DECREF(value);
     }
     PyObject *error = pyc_take_exception();
-    note_call(self, call, error);
+    note_call(self, future, error);
     return error;
 }
 
@@ -224,7 +223,7 @@ finish(pyc_channel *self, batch *all, arrival *one)
     PyObject *value = value_of(self, all, &one->taken);
     if (value == NULL || failed) {
         failed = true;
-        value = exception_of(self, &one->call, value);
+        value = exception_of(self, future, value);
     }
     int rc = end_quickly(self, all, future, value, failed);
     if (rc == 0) {

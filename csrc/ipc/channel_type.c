@@ -617,8 +617,8 @@ static PyGetSetDef members[] = {
      "None.",
      (void *)offsetof(pyc_channel, refill)},
     {"describe", get_callable, set_callable,
-     "Called with (blob, args, kwargs) for the text of a call whose result "
-     "cannot be unpickled;\nor None.",
+     "Called with a Future whose result cannot be unpickled, for the text of "
+     "its call; or None.",
      (void *)offsetof(pyc_channel, describe)},
     {NULL}};
 

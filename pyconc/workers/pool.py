@@ -66,7 +66,7 @@ class WorkerPool:
         self._forks = context.get_start_method(allow_none=False) == "fork"
         self._channel = _ipc.Channel(size)
         self._channel.refill = self._refill
-        self._channel.describe = self._describe
+        self._channel.describe = self._shown
         self._functions = Functions(imports_main=not self._forks)
         limits = None if max_memory is None and cpus is None else Limits(max_memory, cpu_sets(cpus))
         self._processes = Processes(context, self._channel, size, (initializer, initargs, max_tasks, finalizer, limits),
@@ -76,14 +76,15 @@ class WorkerPool:
         self._cancels = False           # what was submitted, and would be by who has called hold()
         self._is_ordered = False        # calls have priorities
         self._is_full = False           # all processes are there
+        self._is_closed = False         # the channel takes no more
         self._failed_starts = 0
         self._kill_at = None
+        self._interrupted = None        # when Ctrl-C came
         self._timeout = timeout
         self._ended = Totals()
-        self._interrupted = None        # when Ctrl-C came
         self._lock = threading.RLock()  # of all of these; Python code of the program runs in it when a call is pickled
         self._bell = Bell()
-        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe_future)
+        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._shown)
         self.supervisor = None
         self._collector = None
         _pools.add(self)
@@ -145,7 +146,7 @@ class WorkerPool:
         try:
             return self._channel.send(future, *call)
         except Exception as error:
-            if self.state is BROKEN:
+            if self.state is BROKEN or self._is_closed:
                 self._refuse()
             return self._sends_by_value(future, call, error)
 
@@ -167,13 +168,16 @@ class WorkerPool:
     def _refill(self, _=None):
         """Sends what waits while there is room. Where calls have priorities, not much more than is run."""
         with self._lock:
-            while self._waiting and (not self._is_ordered or self._channel.in_flight() < 2 * self.size):
+            while self._waiting and self.state is not BROKEN and self._has_room():
                 future, call = self._waiting.first()
                 if not self._sends(future, call):
                     return
                 self._waiting.remove(future)
                 if self._is_ordered:
                     future.add_done_callback(self._refill)
+
+    def _has_room(self):
+        return not self._is_ordered or sum(not future.done() for future in self._channel.futures()) < 2 * self.size
 
     def _put_in_order(self, future, call):
         """From the first call on that has a priority: takes back what is less urgent and has not begun."""
@@ -240,9 +244,12 @@ class WorkerPool:
         daemon = bool(self._daemon)
         supervisor, collector = Supervisor(self, self._bell, daemon), Collector(self._channel, daemon)
         collector.start()
-        self._collector = collector
-        supervisor.start()
-        self.supervisor = supervisor
+        try:
+            supervisor.start()
+        except BaseException:
+            collector.stop()
+            raise
+        self.supervisor, self._collector = supervisor, collector
 
     def sentinels(self):
         """For the supervisor: of the processes there are."""
@@ -253,13 +260,12 @@ class WorkerPool:
         """For the supervisor: after how many seconds it calls tend() in any case; None: never."""
         if self._kill_at is not None:
             return max(0.0, self._kill_at - time.monotonic())
-        left = self._deadlines.next(self._has_work())
+        times = [self._deadlines.next(self._has_work())]
         if self._interrupted is not None:
-            return 0.2 if left is None else min(left, 0.2)
-        if self._idle_timeout is None or not len(self._processes):
-            return left
-        pause = max(0.05, self._idle_timeout / 4)
-        return pause if left is None else min(left, pause)
+            times.append(0.2)
+        if self._idle_timeout is not None and len(self._processes):
+            times.append(max(0.05, self._idle_timeout / 4))
+        return min((seconds for seconds in times if seconds is not None), default=None)
 
     def tend(self):
         """For the supervisor: sees to all that has happened. Whether the pool is over."""
@@ -294,6 +300,7 @@ class WorkerPool:
             if futures and not futures[-1].done():
                 futures[-1].add_done_callback(self._bell.ring)
             return False
+        self._is_closed = True
         self._channel.close()
         return not len(self._processes)
 
@@ -355,9 +362,13 @@ class WorkerPool:
         with self._lock:
             return of_pool(self._channel, list(self._processes), len(self._waiting), self._ended)
 
-    def _describe_future(self, future):
+    def _describe(self, future):
+        """(function, arguments) as text."""
         call = self._channel.call_of(future)
-        return "a call" if call is None else self._describe(*call)
+        if call is None:
+            return "a call", ""
+        function, args, kwargs = self._functions.describe(*call)
+        return function, summary(args, kwargs)
 
     def _obituary(self, worker, record, output, call):
         """The facts of a WorkerDied."""
@@ -369,9 +380,9 @@ class WorkerPool:
             facts.update(function=function, arguments=summary(args, kwargs))
         return facts
 
-    def _describe(self, *call):
-        function, args, kwargs = self._functions.describe(*call)
-        return f"{function}({summary(args, kwargs)})"
+    def _shown(self, future):
+        """For the channel: the call of a Future, as text."""
+        return "{}({})".format(*self._describe(future))
 
     def _death(self, facts, addition=""):
         text = f"worker process {facts['pid']} {how_ended(facts['exitcode'])}"

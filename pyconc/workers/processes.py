@@ -20,8 +20,8 @@ class WorkerProcess:
         self.memo = memo
         self.peak_memory = None
         self.began = time.monotonic()
-        self.is_doomed = False      # it is being killed on purpose
         self.spared_until = 0.0     # from another SIGINT
+        self.is_doomed = False      # it is being killed on purpose
 
     def has_ended(self):
         """Whether it has; its exit code is known then."""
