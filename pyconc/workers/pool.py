@@ -446,6 +446,7 @@ class WorkerPool:
             self._waiting = Waiting()
             self._processes.signal()
         for future in futures:
+            self._channel.revoke(future)    # or the channel keeps it, and what its exception's traceback holds
             error = BrokenProcessPool(message) if facts is None else WorkerDied(message, **facts)
             if isinstance(cause, str):
                 error.__cause__ = _RemoteTraceback(f"\n'''\n{cause}'''")
