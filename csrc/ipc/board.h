@@ -37,7 +37,7 @@ typedef struct {
     _Atomic int64_t began; /* clock, once it has */
 } pyc_claim;
 
-/* Written by the worker, but `asked`. */
+/* Written by the worker, but `asked` and `unwanted`. */
 typedef struct {
     _Alignas(64) _Atomic uint32_t pid; /* 0: there is none */
     _Atomic uint32_t asked;            /* to end */
@@ -46,6 +46,7 @@ typedef struct {
     _Atomic uint64_t tasks;            /* done */
     _Atomic uint64_t busy;             /* ns, with tasks that are done */
     _Atomic uint64_t peak;             /* memory: bytes, as seen last */
+    _Atomic uint64_t unwanted; /* the task that a signal is to end; 0: none */
     _Atomic uint64_t bytes_in, bytes_out;
 } pyc_worker;
 

@@ -51,12 +51,13 @@ typedef struct {
     uint32_t in_flight;
     uint64_t bytes; /* of tasks in flight */
     uint64_t max_bytes;
-    PyObject *refill; /* a callable, or NULL */
+    PyObject *refill;   /* a callable, or NULL */
+    PyObject *describe; /* likewise */
     PyObject *deferred; /* a list, or NULL: (Future, callbacks) */
     PyObject *capsule;  /* of the source; NULL until asked for */
     pyc_lock lock;
-    _Atomic uint32_t wants_room; /* a task had none */
-    _Atomic uint32_t refilling;  /* threads that want it, or are at it */
+    _Atomic uint32_t wants_room;  /* a task had none */
+    _Atomic uint32_t refilling;   /* threads that want it, or are at it */
     _Atomic unsigned long driver; /* the thread, or 0 */
     _Atomic uint32_t called;      /* the collector is to return */
 
@@ -94,6 +95,15 @@ uint64_t pyc_channel_begun(pyc_channel *self, uint32_t worker);
 
 /* Ends a task that nobody has begun, or else returns false. */
 bool pyc_channel_revoke(pyc_channel *self, uint64_t task, pyc_call *call);
+
+/* The worker of a number from Python: 0, or -1 with ValueError set. */
+int pyc_channel_worker_of(pyc_channel *self, PyObject *number,
+                          uint32_t *worker);
+
+/* channel_interrupt.c: methods. */
+PyObject *pyc_channel_interrupt(PyObject *self, PyObject *future);
+PyObject *pyc_channel_interrupted(PyObject *self, PyObject *worker);
+PyObject *pyc_channel_ran(PyObject *self, PyObject *future);
 
 /* channel_collect.c: ends the Futures of all results there are: how many, or -1
  * with an exception of a callback that is no Exception. Callbacks are left to

@@ -71,13 +71,36 @@ take(pyc_channel *self, batch *all)
     return rc < 0 ? -1 : 0;
 }
 
+/* Says in a note which call it is that has no result. */
+static void
+note_call(pyc_channel *self, PyObject *future, PyObject *error)
+{
+    pyc_lock_take(&self->lock);
+    PyObject *describe = Py_XNewRef(self->describe);
+    pyc_lock_give(&self->lock);
+    PyObject *text = NULL, *noted = NULL;
+    if (describe != NULL) {
+        text = PyObject_CallOneArg(describe, future);
+        Py_DECREF(describe);
+    }
+    PyErr_Clear();
+    PyObject *note = PyUnicode_FromFormat(
+        "It came while what a worker process sent was unpickled%s%V.",
+        text == NULL ? "" : ": the result of ", text, "");
+    if (note != NULL) {
+        noted = PyObject_CallMethod(error, "add_note", "O", note);
+    }
+    PyErr_Clear();
+    Py_XDECREF(noted);
+    Py_XDECREF(note);
+    Py_XDECREF(text);
+}
+
 /* Why there is no result, or the exception that the result is. Steals the
  * value, NULL with an exception set. */
 static PyObject *
-exception_of(PyObject *value)
+exception_of(pyc_channel *self, PyObject *future, PyObject *value)
 {
-    static const char *note =
-        "It came while what a worker process sent was unpickled.";
     if (value != NULL && PyExceptionInstance_Check(value)) {
         return value;
     }
@@ -88,11 +111,7 @@ exception_of(PyObject *value)
         Py_DECREF(value);
     }
     PyObject *error = pyc_take_exception();
-    PyObject *noted = PyObject_CallMethod(error, "add_note", "s", note);
-    if (noted == NULL) {
-        PyErr_Clear();
-    }
-    Py_XDECREF(noted);
+    note_call(self, future, error);
     return error;
 }
 
@@ -204,7 +223,7 @@ finish(pyc_channel *self, batch *all, arrival *one)
     PyObject *value = value_of(self, all, &one->taken);
     if (value == NULL || failed) {
         failed = true;
-        value = exception_of(value);
+        value = exception_of(self, future, value);
     }
     int rc = end_quickly(self, all, future, value, failed);
     if (rc == 0) {

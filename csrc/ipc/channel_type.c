@@ -33,9 +33,8 @@ static int
 number_between(Py_ssize_t number, Py_ssize_t most, const char *name)
 {
     if (number < 1 || number > most) {
-        PyErr_Format(PyExc_ValueError,
-                     "%s must be between 1 and %zd, not %zd", name, most,
-                     number);
+        PyErr_Format(PyExc_ValueError, "%s must be between 1 and %zd, not %zd",
+                     name, most, number);
         return -1;
     }
     return 0;
@@ -146,6 +145,7 @@ channel_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->results);
     Py_VISIT(self->segment);
     Py_VISIT(self->refill);
+    Py_VISIT(self->describe);
     Py_VISIT(self->deferred);
     for (uint32_t i = 0; self->slots != NULL && i < self->board->slots; i++) {
         pyc_call *call = &self->slots[i].call;
@@ -165,6 +165,7 @@ channel_clear(PyObject *object)
 {
     pyc_channel *self = as_channel(object);
     Py_CLEAR(self->refill);
+    Py_CLEAR(self->describe);
     Py_CLEAR(self->deferred);
     for (uint32_t i = 0; self->slots != NULL && i < self->board->slots; i++) {
         pyc_call call = self->slots[i].call;
@@ -208,8 +209,8 @@ check_parent(pyc_channel *self)
     return -1;
 }
 
-static int
-worker_of(pyc_channel *self, PyObject *object, uint32_t *worker)
+int
+pyc_channel_worker_of(pyc_channel *self, PyObject *object, uint32_t *worker)
 {
     Py_ssize_t number = PyNumber_AsSsize_t(object, PyExc_OverflowError);
     if (number == -1 && PyErr_Occurred()) {
@@ -314,7 +315,8 @@ channel_running(PyObject *object, PyObject *number)
 {
     pyc_channel *self = as_channel(object);
     uint32_t worker;
-    if (check_parent(self) < 0 || worker_of(self, number, &worker) < 0) {
+    if (check_parent(self) < 0 ||
+        pyc_channel_worker_of(self, number, &worker) < 0) {
         return NULL;
     }
     return future_of(self, pyc_channel_begun(self, worker));
@@ -377,6 +379,7 @@ forget_worker(pyc_worker *record)
     atomic_store(&record->tasks, 0);
     atomic_store(&record->busy, 0);
     atomic_store(&record->peak, 0);
+    atomic_store(&record->unwanted, 0);
     atomic_store(&record->bytes_in, 0);
     atomic_store(&record->bytes_out, 0);
 }
@@ -389,7 +392,8 @@ channel_bury(PyObject *object, PyObject *number)
     uint32_t worker;
     uint64_t task;
     pyc_call call = {0};
-    if (check_parent(self) < 0 || worker_of(self, number, &worker) < 0 ||
+    if (check_parent(self) < 0 ||
+        pyc_channel_worker_of(self, number, &worker) < 0 ||
         pyc_channel_collect(self, false) < 0) {
         return NULL;
     }
@@ -408,7 +412,8 @@ channel_retire(PyObject *object, PyObject *number)
 {
     pyc_channel *self = as_channel(object);
     uint32_t worker;
-    if (check_parent(self) < 0 || worker_of(self, number, &worker) < 0) {
+    if (check_parent(self) < 0 ||
+        pyc_channel_worker_of(self, number, &worker) < 0) {
         return NULL;
     }
     atomic_store(&pyc_board_worker(self->board, worker)->asked, 1);
@@ -421,7 +426,7 @@ channel_worker(PyObject *object, PyObject *number)
 {
     pyc_channel *self = as_channel(object);
     uint32_t worker;
-    if (worker_of(self, number, &worker) < 0) {
+    if (pyc_channel_worker_of(self, number, &worker) < 0) {
         return NULL;
     }
     pyc_worker *at = pyc_board_worker(self->board, worker);
@@ -472,7 +477,7 @@ channel_take(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
     uint32_t worker;
     int64_t deadline;
     if (pyc_arguments(&signature, args, nargs, kwnames, values) < 0 ||
-        worker_of(self, values[0], &worker) < 0 ||
+        pyc_channel_worker_of(self, values[0], &worker) < 0 ||
         pyc_sleep_deadline(NULL, values[1], &deadline) < 0) {
         return NULL;
     }
@@ -546,29 +551,33 @@ get_source(PyObject *object, void *Py_UNUSED(closure))
     return capsule;
 }
 
+/* An attribute that the pool calls; `offset`: where it is in a channel. */
 static PyObject *
-get_refill(PyObject *object, void *Py_UNUSED(closure))
+get_callable(PyObject *object, void *offset)
 {
     pyc_channel *self = as_channel(object);
+    PyObject **at = (PyObject **)((char *)self + (uintptr_t)offset);
     pyc_lock_take(&self->lock);
-    PyObject *refill = self->refill == NULL ? Py_None : self->refill;
-    Py_INCREF(refill);
+    PyObject *value = *at == NULL ? Py_None : *at;
+    Py_INCREF(value);
     pyc_lock_give(&self->lock);
-    return refill;
+    return value;
 }
 
 static int
-set_refill(PyObject *object, PyObject *value, void *Py_UNUSED(closure))
+set_callable(PyObject *object, PyObject *value, void *offset)
 {
     pyc_channel *self = as_channel(object);
+    PyObject **at = (PyObject **)((char *)self + (uintptr_t)offset);
     if (value != NULL && value != Py_None && !PyCallable_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "refill must be callable, not %R", value);
+        PyErr_Format(PyExc_TypeError,
+                     "what a channel calls must be callable, not %R", value);
         return -1;
     }
     value = value == Py_None ? NULL : Py_XNewRef(value);
     pyc_lock_take(&self->lock);
-    PyObject *old = self->refill;
-    self->refill = value;
+    PyObject *old = *at;
+    *at = value;
     pyc_lock_give(&self->lock);
     Py_XDECREF(old);
     return 0;
@@ -603,15 +612,19 @@ static PyGetSetDef members[] = {
     {"source", get_source, NULL,
      "A capsule by which a thread that waits for a Future collects results; it "
      "does not keep the\nchannel there."},
-    {"refill", get_refill, set_refill,
+    {"refill", get_callable, set_callable,
      "Called without arguments, once tasks that had no room may have some; or "
-     "None."},
+     "None.",
+     (void *)offsetof(pyc_channel, refill)},
+    {"describe", get_callable, set_callable,
+     "Called with a Future whose result cannot be unpickled, for the text of "
+     "its call; or None.",
+     (void *)offsetof(pyc_channel, describe)},
     {NULL}};
 
-static PyMemberDef fields[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(pyc_channel, weakrefs),
-     READONLY},
-    {NULL}};
+static PyMemberDef fields[] = {{"__weaklistoffset__", T_PYSSIZET,
+                                offsetof(pyc_channel, weakrefs), READONLY},
+                               {NULL}};
 
 #define FAST PYC_KEYWORDS
 #define FAST_FLAGS METH_FASTCALL | METH_KEYWORDS
@@ -624,7 +637,8 @@ static PyMethodDef methods[] = {
      "pickling them raises;\nthen, as after False, nothing was sent."},
     {"collect", channel_collect, METH_NOARGS,
      "collect($self, /)\n--\n\n"
-     "End the Futures of all results that have arrived; how many. Any thread may, at any time. Raises what a "
+     "End the Futures of all results that have arrived; how many. Any thread "
+     "may, at any time. Raises what a "
      "callback raised that is no Exception."},
     {"watch", FAST(channel_watch), FAST_FLAGS,
      "watch($self, timeout=None)\n--\n\n"
@@ -660,6 +674,18 @@ static PyMethodDef methods[] = {
      "the Future of the\ntask it had begun, which is over for the channel; "
      "None: there is none. Nothing else is lost.\nThe worker's number is free "
      "for another process then. Does not call refill()."},
+    {"interrupt", pyc_channel_interrupt, METH_O,
+     "interrupt($self, future, /)\n--\n\n"
+     "Mark the task as one that the next SIGINT of its worker is for: the "
+     "number of the worker\nthat has begun it, or None when none has or its "
+     "result was collected."},
+    {"interrupted", pyc_channel_interrupted, METH_O,
+     "interrupted($self, worker, /)\n--\n\n"
+     "In a worker, at a SIGINT: the task that was marked since, 0 for none."},
+    {"ran", pyc_channel_ran, METH_O,
+     "ran($self, future, /)\n--\n\n"
+     "Seconds since a worker has begun the task; None when none has or its "
+     "result was collected."},
     {"retire", channel_retire, METH_O,
      "retire($self, worker, /)\n--\n\n"
      "Have the worker's take() return None when it is called next, or is "

@@ -102,10 +102,12 @@ source_wait(pyc_source *source, _Atomic uint32_t *word, uint32_t expected,
     change what = {word, expected};
     unsigned long me = PyThread_get_thread_ident(), nobody = 0;
     if (self->pid != self->state->pid) {
-        return sleep_beside(&what, deadline);
+        PyErr_SetString(PyExc_RuntimeError,
+                        "this call's result goes to the process that forked "
+                        "this one");
+        return -ECANCELED;
     }
-    bool is_first =
-        atomic_compare_exchange_strong(&self->driver, &nobody, me);
+    bool is_first = atomic_compare_exchange_strong(&self->driver, &nobody, me);
     if (!is_first && nobody != me) {
         return sleep_beside(&what, deadline);
     }

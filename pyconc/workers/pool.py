@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The engine of process pools: calls go in, Futures come out, and processes come and go in between."""
 import os
+import sys
 import threading
 import time
 import weakref
@@ -8,8 +9,10 @@ from concurrent.futures import CancelledError
 
 from pyconc import _ipc
 from pyconc.concurrent.futures._base import Future, TaskFuture
+from pyconc.workers.deadlines import Deadlines
 from pyconc.workers.failure import MAIN_GUARD, BrokenProcessPool, WorkerDied, how_ended, signal_name, size, summary
 from pyconc.workers.function import Functions
+from pyconc.workers.limits import Limits, cpu_sets
 from pyconc.workers.processes import Processes
 from pyconc.workers.supervisor import Bell, Collector, Supervisor
 from pyconc.workers.waiting import Waiting
@@ -22,11 +25,21 @@ _exiting = False
 
 
 class Options:
-    """What a call asks for beyond being run: a priority, higher is sooner, and how often it is run again."""
+    """What a call asks for beyond being run: a priority, higher is sooner; how often it is run again; how long it takes.
 
-    def __init__(self, priority=0, retry=None):
+    None: as the pool has it. progress: for map().
+    """
+
+    def __init__(self, priority=0, retry=None, timeout=None, progress=None):
         self.priority = priority
         self.retry = retry
+        self.timeout = timeout
+        self.progress = progress
+
+
+def _priority(future):
+    options = future.__dict__.get("_options")
+    return 0 if options is None else options.priority
 
 
 class WorkerPool:
@@ -40,7 +53,7 @@ class WorkerPool:
     """
 
     def __init__(self, size, context, *, initializer=None, initargs=(), finalizer=None, max_tasks=None, replaces=False,
-                 retry=0, idle_timeout=None, daemon=None):
+                 retry=0, idle_timeout=None, daemon=None, timeout=None, grace=3.0, max_memory=None, cpus=None):
         self.state = OPEN
         self.broken = None      # why
         self.size = size
@@ -52,16 +65,24 @@ class WorkerPool:
         self._forks = context.get_start_method(allow_none=False) == "fork"
         self._channel = _ipc.Channel(size)
         self._channel.refill = self._refill
+        self._channel.describe = self._shown
         self._functions = Functions(imports_main=not self._forks)
-        self._processes = Processes(context, self._channel, size, (initializer, initargs, max_tasks, finalizer), daemon)
+        limits = None if max_memory is None and cpus is None else Limits(max_memory, cpu_sets(cpus))
+        self._processes = Processes(context, self._channel, size, (initializer, initargs, max_tasks, finalizer, limits),
+                                    daemon)
         self._waiting = Waiting()
         self._holds = 0
         self._cancels = False           # what was submitted, and would be by who has called hold()
+        self._is_ordered = False        # calls have priorities
         self._is_full = False           # all processes are there
+        self._is_closed = False         # the channel takes no more
         self._failed_starts = 0
         self._kill_at = None
+        self._interrupted = None        # when Ctrl-C came
+        self._timeout = timeout
         self._lock = threading.RLock()  # of all of these; Python code of the program runs in it when a call is pickled
         self._bell = Bell()
+        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe)
         self.supervisor = None
         self._collector = None
         _pools.add(self)
@@ -86,10 +107,15 @@ class WorkerPool:
         call = self._functions.pack(fn, args, kwargs)
         if options is not None:
             future._options = options
-        if self._waiting or not self._sends(future, call):
+        if self._is_ordered or (options is not None and options.priority):
+            self._put_in_order(future, call)
+        elif self._waiting or not self._sends(future, call):
             self._put_off(future, call)
         if not self._is_full:
             self._hire(future)
+        timeout = self._timeout if options is None or options.timeout is None else options.timeout
+        if timeout is not None:
+            self._deadlines.watch(future, timeout)
         return future
 
     def hold(self):
@@ -109,7 +135,7 @@ class WorkerPool:
             raise RuntimeError("this process pool belongs to the process that forked this one: make one here")
         if self.broken is not None:
             raise BrokenProcessPool(self.broken)
-        if self.state is not OPEN:
+        if self.state is not OPEN and not _exiting:
             raise RuntimeError("cannot schedule new futures after shutdown")
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
@@ -118,7 +144,7 @@ class WorkerPool:
         try:
             return self._channel.send(future, *call)
         except Exception as error:
-            if self.state is BROKEN:
+            if self.state is BROKEN or self._is_closed:
                 self._refuse()
             return self._sends_by_value(future, call, error)
 
@@ -132,27 +158,55 @@ class WorkerPool:
         future.set_exception(error)
         return True
 
-    def _put_off(self, future, call):
+    def _put_off(self, future, call, *, first=False):
         with self._lock:
-            self._waiting.add(future, call)
+            self._waiting.add(future, call, _priority(future), first=first)
         self._refill()
 
-    def _refill(self):
-        """Sends what waits while there is room."""
+    def _refill(self, _=None):
+        """Sends what waits while there is room. Where calls have priorities, not much more than is run."""
         with self._lock:
-            while self._waiting:
+            while self._waiting and self.state is not BROKEN and self._has_room():
                 future, call = self._waiting.first()
                 if not self._sends(future, call):
                     return
                 self._waiting.remove(future)
+                if self._is_ordered:
+                    future.add_done_callback(self._refill)
+
+    def _has_room(self):
+        return not self._is_ordered or sum(not future.done() for future in self._channel.futures()) < 2 * self.size
+
+    def _put_in_order(self, future, call):
+        """From the first call on that has a priority: takes back what is less urgent and has not begun."""
+        priority = _priority(future)
+        with self._lock:
+            self._is_ordered = True
+            taken = []
+            for other in self._channel.futures():
+                other_call = self._channel.call_of(other) if _priority(other) < priority else None
+                if other_call is not None and self._channel.revoke(other):
+                    taken.append((other, other_call))
+            for other, other_call in reversed(taken):
+                self._waiting.add(other, other_call, _priority(other), first=True)
+            self._waiting.add(future, call, priority)
+        self._refill()
 
     def cancel(self, future, running=False):
         """What Future.cancel() asks: whether the call will never be run."""
         with self._lock:
             was_there = self._waiting.remove(future) or self._channel.revoke(future)
-        if was_there and self.state is CLOSING:
+        runs = running and not was_there and self._channel.is_running(future)
+        if (not was_there and not runs) or not Future.cancel(future):
+            return future.cancelled()
+        with self._lock:
+            if future._state == "CANCELLED":
+                future.set_running_or_notify_cancel()
+        if runs:
+            self._deadlines.end(future)
+        elif self.state is CLOSING:
             self._bell.ring()
-        return Future.cancel(future) if was_there or future.cancelled() else False
+        return True
 
     def _has_work(self):
         return bool(self._waiting or self._channel.in_flight() or self._holds)
@@ -188,9 +242,12 @@ class WorkerPool:
         daemon = bool(self._daemon)
         supervisor, collector = Supervisor(self, self._bell, daemon), Collector(self._channel, daemon)
         collector.start()
-        self._collector = collector
-        supervisor.start()
-        self.supervisor = supervisor
+        try:
+            supervisor.start()
+        except BaseException:
+            collector.stop()
+            raise
+        self.supervisor, self._collector = supervisor, collector
 
     def sentinels(self):
         """For the supervisor: of the processes there are."""
@@ -201,7 +258,12 @@ class WorkerPool:
         """For the supervisor: after how many seconds it calls tend() in any case; None: never."""
         if self._kill_at is not None:
             return max(0.0, self._kill_at - time.monotonic())
-        return None if self._idle_timeout is None or not len(self._processes) else max(0.05, self._idle_timeout / 4)
+        times = [self._deadlines.next(self._has_work())]
+        if self._interrupted is not None:
+            times.append(0.2)
+        if self._idle_timeout is not None and len(self._processes):
+            times.append(max(0.05, self._idle_timeout / 4))
+        return min((seconds for seconds in times if seconds is not None), default=None)
 
     def tend(self):
         """For the supervisor: sees to all that has happened. Whether the pool is over."""
@@ -211,6 +273,7 @@ class WorkerPool:
             self._bury(worker)
         if self.state is BROKEN:
             return self._has_buried_all()
+        self._deadlines.tend(list(self._processes))
         has_work = self._has_work()
         if (has_work or self._stays_full and self.state is OPEN) and len(self._processes) < self.size:
             self._replace()
@@ -228,11 +291,14 @@ class WorkerPool:
         return not len(self._processes)
 
     def _closes(self, has_work):
+        if self._interrupted is not None:
+            self._interrupt_later_ones()
         if has_work:
             futures = self._channel.futures() or list(self._waiting)
-            if futures:
+            if futures and not futures[-1].done():
                 futures[-1].add_done_callback(self._bell.ring)
             return False
+        self._is_closed = True
         self._channel.close()
         return not len(self._processes)
 
@@ -243,6 +309,15 @@ class WorkerPool:
             if not len(self._processes):
                 self.break_down("A worker process could not be started, and there is no other to do the work that is "
                                 "left.", cause=error)
+
+    def _interrupt_later_ones(self):
+        """Ctrl-C, for calls that began when others were interrupted by it, before they could be cancelled."""
+        now = time.monotonic()
+        for worker in self._processes:
+            record = self._channel.worker(worker.number)
+            if record["task"] and now - record["running"] > self._interrupted and now >= worker.spared_until:
+                worker.spared_until = now + 1.0     # it may be about to begin, or have something to put in order
+                worker.interrupt()
 
     def _retire_idle(self):
         for worker in self._processes:
@@ -272,10 +347,20 @@ class WorkerPool:
                 self._fail(guilty, BrokenProcessPool(self.broken))
         elif initializer_failed is not None:
             self.break_down("A process initializer failed, the process pool is not usable anymore", initializer_failed)
+        elif worker.is_doomed if guilty is None else guilty.done():
+            pass    # nobody waits for what it was killed for
         elif guilty is not None:
             self._lost(guilty, call, self._obituary(worker, record, output, call))
         elif exitcode != 0:
             self._died_idle(worker, record, output)
+
+    def _describe(self, future):
+        """(function, arguments) as text."""
+        call = self._channel.call_of(future)
+        if call is None:
+            return "a call", ""
+        function, args, kwargs = self._functions.describe(*call)
+        return function, summary(args, kwargs)
 
     def _obituary(self, worker, record, output, call):
         """The facts of a WorkerDied."""
@@ -286,6 +371,10 @@ class WorkerPool:
             function, args, kwargs = self._functions.describe(*call)
             facts.update(function=function, arguments=summary(args, kwargs))
         return facts
+
+    def _shown(self, future):
+        """For the channel: the call of a Future, as text."""
+        return "{}({})".format(*self._describe(future))
 
     def _death(self, facts, addition=""):
         text = f"worker process {facts['pid']} {how_ended(facts['exitcode'])}"
@@ -302,9 +391,7 @@ class WorkerPool:
                                    else options.retry)
         if left > 0 and self.state in (OPEN, CLOSING):
             future._retry_left = left - 1
-            with self._lock:
-                self._waiting.add(future, call, first=True)
-            self._refill()
+            self._put_off(future, call, first=True)
         elif self.replaces:
             if self._has_work():
                 self._replace()
@@ -365,16 +452,24 @@ class WorkerPool:
 
     # The end.
 
-    def close(self, cancel=False):
-        """Takes no more calls. cancel: cancels those that no process has begun."""
+    def close(self, cancel=False, interrupted=False):
+        """Takes no more calls. cancel: cancels those that no process has begun. interrupted: after Ctrl-C, which the
+        processes got as well."""
         with self._lock:
             if self.state is OPEN:
                 self.state = CLOSING
+        if interrupted:
+            self._interrupted = time.monotonic() - 0.05
         if cancel:
             self._cancels = True
-            for future in [*self._waiting, *self._channel.futures()]:
-                future.cancel()
+            self._cancel_all()
         self._bell.ring()
+
+    def _cancel_all(self):
+        with self._lock:
+            futures = [*self._channel.futures(), *self._waiting]
+        for future in futures:
+            future.cancel()
 
     def abandon(self):
         """As close(), from a finalizer: nothing is locked."""
@@ -393,9 +488,7 @@ class WorkerPool:
                 self.broken = "The process pool was forcefully shut down."
                 self.state = BROKEN
                 self._kill_at = None if grace is None else time.monotonic() + grace
-            waiting = [*self._waiting, *self._channel.futures()]
-        for future in waiting:
-            future.cancel()
+        self._cancel_all()
         self._channel.stop()
         self._processes.signal(kill)
         self._bell.ring()
@@ -437,8 +530,10 @@ def _at_exit():
     global _exiting
     _exiting = True
     pools = [pool for pool in _pools if not pool._daemon]
+    # What nobody has caught when the program ended.
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
     for pool in pools:
-        pool.close()
+        pool.close(interrupted, interrupted)
     for pool in pools:
         pool.join()
 

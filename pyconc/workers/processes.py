@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The worker processes of a pool: starting them, seeing which have ended, and ending them."""
 import os
+import signal
 
 from pyconc.workers.memo import Memo
 from pyconc.workers.worker import work
+
+
+_UNKNOWN = 255      # an exit code, as the standard library has it for a forkserver's child
 
 
 class WorkerProcess:
@@ -14,6 +18,8 @@ class WorkerProcess:
         self.process = process
         self.memo = memo
         self.peak_memory = None
+        self.spared_until = 0.0     # from another SIGINT
+        self.is_doomed = False      # it is being killed on purpose
 
     def has_ended(self):
         """Whether it has; its exit code is known then."""
@@ -21,12 +27,20 @@ class WorkerProcess:
         if popen is not None and popen.returncode is None and hasattr(os, "wait4"):
             try:
                 pid, status, usage = os.wait4(popen.pid, os.WNOHANG)
-            except OSError:
-                pid = 0     # a forkserver's child, or somebody was quicker
-            if pid != 0:
-                popen.returncode = os.waitstatus_to_exitcode(status)
-                self.peak_memory = usage.ru_maxrss * 1024
+                if pid != 0:
+                    popen.returncode = os.waitstatus_to_exitcode(status)
+                    self.peak_memory = usage.ru_maxrss * 1024
+            except ChildProcessError:
+                if popen.method != "forkserver":    # whose children are not ours
+                    popen.returncode = _UNKNOWN     # somebody has waited for it before, or SIGCHLD is ignored
         return self.process.exitcode is not None
+
+    def interrupt(self):
+        """SIGINT, as Ctrl-C is."""
+        try:
+            os.kill(self.process.pid, signal.SIGINT)
+        except ProcessLookupError:
+            pass    # it has ended meanwhile
 
 
 class Processes:
@@ -69,6 +83,7 @@ class Processes:
         """Forgets one that has ended."""
         del self._workers[worker.number]
         self.by_pid.pop(worker.process.pid, None)
+        worker.process.join()   # or multiprocessing keeps it until the next one starts
         worker.memo.close()
 
     def sentinels(self):

@@ -8,19 +8,22 @@ from pyconc.workers.remote import ByValue, Raised
 _CACHED_MOST = 256
 
 
-def work(channel, number, memo, initializer, initargs, max_tasks, finalizer):
+def work(channel, number, memo, initializer, initargs, max_tasks, finalizer, limits=None):
     """The target of a worker process: runs jobs of the channel until there are none for it.
 
-    number: which of the channel's workers it is. max_tasks: after so many it ends; None: any number.
+    number: which of the channel's workers it is. max_tasks: after so many it ends; None: any number. limits: a Limits,
+    or None.
     """
     memo.catch_crashes()
+    if limits is not None:
+        limits.begin(number)
     worker = Worker(channel, number)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, worker.interrupt)
     if initializer is not None and not _initialize(memo, worker, initializer, initargs):
         return
     del initializer, initargs
-    worker.run(max_tasks)
+    worker.run(max_tasks, None if limits is None else limits.exceeded)
     if finalizer is not None:
         _finalize(finalizer)
 
@@ -56,18 +59,23 @@ class Worker:
 
     def __init__(self, channel, number):
         self.busy = False       # with code of the program
+        self._task = 0
         self._channel = channel
         self._number = number
         self._functions = {}    # {pickle: function}
 
     def interrupt(self, signum, frame):
-        """Ctrl-C goes to all processes of the terminal: it interrupts what runs, and leaves who waits alone."""
-        if self.busy:
+        """Ctrl-C goes to all processes of the terminal: it interrupts what runs, and leaves who waits alone.
+
+        Another one is meant for a single task, which may have ended meanwhile.
+        """
+        unwanted = self._channel.interrupted(self._number)
+        if self.busy and unwanted in (0, self._task):
             self.busy = False   # a second one meets what handles the first
             raise KeyboardInterrupt
 
-    def run(self, max_tasks):
-        """Answers jobs until there are none."""
+    def run(self, max_tasks, exceeded=None):
+        """Answers jobs until there are none, or exceeded() after one of them."""
         done = 0
         while max_tasks is None or done < max_tasks:
             job = self._channel.take(self._number)
@@ -76,9 +84,12 @@ class Worker:
             self._answer(job)
             del job
             done += 1
+            if exceeded is not None and exceeded():
+                return
 
     def _answer(self, job):
         channel, task = self._channel, job[0]
+        self._task = task
         try:
             blob, args, kwargs = channel.load(job)
             fn = self._functions.get(blob) or self._learn(blob)

@@ -2,7 +2,6 @@
 """The pool of processes; what it does is in pyconc.workers."""
 import concurrent.futures
 import multiprocessing
-import os
 import threading
 import weakref
 from concurrent.futures.process import BrokenProcessPool
@@ -10,12 +9,12 @@ from concurrent.futures.process import BrokenProcessPool
 from pyconc.multiprocessing import get_context
 from pyconc.workers import chunks
 from pyconc.workers.failure import WorkerDied
+from pyconc.workers.limits import available_cpus
 from pyconc.workers.pool import OPEN, Options, WorkerPool
 from pyconc.workers.supervisor import Collector, Supervisor
 
 __all__ = ["BrokenProcessPool", "ProcessPoolExecutor", "WorkerDied"]
 
-_cpu_count = getattr(os, "process_cpu_count", os.cpu_count)
 _DEATHS = ("break", "replace")
 
 
@@ -39,6 +38,13 @@ def _positive(name, value):
         raise TypeError(f"{name} must be an integer, not {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be >= 1, not {value!r}")
+
+
+def _seconds(name, value):
+    if value is not None and not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if value is not None and not value >= 0:
+        raise ValueError(f"{name} must be 0 or more seconds, not {value!r}")
 
 
 class _WithOptions(concurrent.futures.Executor):
@@ -76,14 +82,21 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
     every submit() from then on raises BrokenProcessPool; "replace": only that call fails.
     retry: how often a call is run again whose process died, before that counts.
     idle_timeout: seconds after which a process without work ends; None: never.
+    timeout: seconds that a call may run, from when a process has begun it. Then its Future raises TimeoutError, and the
+    process gets SIGINT, as from Ctrl-C; if the call has not ended `grace` seconds later, SIGTERM, and as much later
+    SIGKILL. A process that ends so is replaced. Future.cancel(running=True) does the same.
+    max_memory_per_worker: bytes that a process may have for itself. One that has more after a call is replaced; one
+    that has more while a call runs is killed, and that call's Future raises MemoryError.
+    cpus: True: each process is bound to a CPU of its own; or a list with a CPU, or a set of them, for each process.
 
     The Futures are awaitable in any asyncio loop. Source: concurrent.futures.ProcessPoolExecutor.
     """
 
     def __init__(self, max_workers=None, mp_context=None, initializer=None, initargs=(), *, max_tasks_per_child=None,
-                 on_worker_death="break", retry=0, finalizer=None, idle_timeout=None):
+                 on_worker_death="break", retry=0, finalizer=None, idle_timeout=None, timeout=None,
+                 grace=3.0, max_memory_per_worker=None, cpus=None):
         if max_workers is None:
-            max_workers = _cpu_count() or 1
+            max_workers = available_cpus()
         if max_workers <= 0:
             raise ValueError(f"max_workers must be greater than 0, not {max_workers!r}")
         for name, function in (("initializer", initializer), ("finalizer", finalizer)):
@@ -99,6 +112,10 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
             raise ValueError(f"retry must be 0 or more, not {retry!r}")
         if idle_timeout is not None and idle_timeout < 0:
             raise ValueError(f"idle_timeout must be None or 0 or more seconds, not {idle_timeout!r}")
+        _seconds("timeout", timeout)
+        _seconds("grace", grace)
+        if max_memory_per_worker is not None:
+            _positive("max_memory_per_worker", max_memory_per_worker)
         self._max_workers = max_workers
         self._mp_context = mp_context or _default_context(max_tasks_per_child)
         self._initializer = initializer
@@ -106,7 +123,8 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
         self._max_tasks_per_child = max_tasks_per_child
         self._pool = WorkerPool(max_workers, self._mp_context, initializer=initializer, initargs=initargs,
                                 finalizer=finalizer, max_tasks=max_tasks_per_child, retry=retry,
-                                replaces=on_worker_death == "replace", idle_timeout=idle_timeout)
+                                replaces=on_worker_death == "replace", idle_timeout=idle_timeout,
+                                timeout=timeout, grace=grace, max_memory=max_memory_per_worker, cpus=cpus)
         self._abandon = weakref.finalize(self, self._pool.abandon)
         self._abandon.atexit = False
 
@@ -124,12 +142,15 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
         """
         return self._pool.submit(fn, args, kwargs)
 
-    def options(self, *, priority=0, retry=None):
+    def options(self, *, priority=0, retry=None, timeout=None, progress=None):
         """This executor with options for the calls that are made by what this returns.
 
-        priority: of those that wait, the highest is run first. retry: as the executor's.
+        priority: of those that wait, the highest is run first. retry, timeout: as the executor's; in map(), each task
+        has so long, and "auto" makes each call one. progress: map() calls it with (calls done, calls in all or None)
+        whenever a task has ended, as pyconc.workers.progress.bar() can be.
         """
-        return _WithOptions(self, Options(priority, retry))
+        _seconds("timeout", timeout)
+        return _WithOptions(self, Options(priority, retry, timeout, progress))
 
     def map(self, fn, *iterables, timeout=None, chunksize="auto", buffersize=None, ordered=True):
         """An iterator over the results of fn(*items) for the items of the iterables.
@@ -167,8 +188,9 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
                                f"{timeout} seconds")
 
     def __exit__(self, kind, value, traceback):
-        # Ctrl-C is for the whole program: what has not begun will not.
-        self.shutdown(wait=True, cancel_futures=kind is not None and issubclass(kind, KeyboardInterrupt))
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._pool.close(cancel=True, interrupted=True)     # Ctrl-C is for the whole program
+        self.shutdown(wait=True)
         return False
 
     def _force_shutdown(self, operation):
