@@ -127,6 +127,8 @@ class Map:
         self._most = most
         self._room = room
         self._options = options
+        self._progress = None if options is None else options.progress
+        self._done, self._total = 0, rows.left()
         self._arrivals = arrivals
         self._counts = {}           # {Future: calls}, of those whose results have not been taken
         self._has_begun = False
@@ -190,14 +192,18 @@ class Map:
         return future
 
     def _told(self, future):
+        """Once for each, by who takes its results or, before that, by who ends it."""
         try:
             self._flying.remove(future)
         except KeyError:
-            return      # it was told before, by who takes the results
+            return
         if not future.cancelled() and future.exception() is None:
             results, _, seconds, weight = future.result()
             if results:
                 self._size.told(len(results), seconds, weight)
+            if self._progress is not None:
+                self._done += len(results)
+                self._progress(self._done, self._total)
         if self._room is None:
             self.fill()
 
@@ -275,6 +281,8 @@ def start(pool, fn, iterables, *, timeout=None, chunksize="auto", buffersize=Non
     end = None if timeout is None else timeout + time.monotonic()
     star = len(iterables) != 1
     items = zip(*iterables) if star else iter(iterables[0])
+    if chunksize == "auto" and options is not None and options.timeout is not None:
+        chunksize = 1
     if chunksize == "auto":
         most = _AHEAD * pool.size if buffersize is None else max(_AHEAD * pool.size, 32)
         size = AutoSize(pool.size, None if buffersize is None else max(1, buffersize // (_AHEAD * pool.size)))

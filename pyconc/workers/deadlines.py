@@ -18,7 +18,7 @@ class Deadlines:
     """Those of a pool's calls. Its supervisor calls tend(), and next() for when to do so again.
 
     grace: seconds from one signal to the next, which is harder. memory: bytes that a worker may have, or None.
-    describe: gives (function, arguments) of a Future as text.
+    describe: gives the call of a Future as text.
     """
 
     def __init__(self, channel, bell, grace, memory, describe):
@@ -68,15 +68,13 @@ class Deadlines:
     def _look_at_time(self, future):
         seconds, ran = self._seconds.get(future), self._channel.ran(future)
         if seconds is not None and ran is not None and ran >= seconds:
-            function, arguments = self._describe(future)
-            self._fail(future, TimeoutError(f"{function}({arguments}) has not ended within {seconds:g} seconds"), 0)
+            self._fail(future, TimeoutError(f"{self._describe(future)} has not ended within {seconds:g} seconds"), 0)
 
     def _look_at_memory(self, future, pid):
         memory = private_memory(pid)
         if memory > self._memory:
-            function, arguments = self._describe(future)
-            self._fail(future, MemoryError(f"{function}({arguments}) was ended: its process had {size(memory)} of memory, "
-                                           f"more than the {size(self._memory)} of max_memory_per_worker"), 2)
+            self._fail(future, MemoryError(f"{self._describe(future)} was ended: its process had {size(memory)} of "
+                                           f"memory, more than the {size(self._memory)} that it may have"), 2)
 
     def _fail(self, future, error, step):
         try:

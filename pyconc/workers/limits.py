@@ -47,6 +47,12 @@ def available_cpus(root=""):
     return max(1, min([count, *(int(-(-quota // 1)) for quota in _quotas(root))]))
 
 
+def resident_memory(pid):
+    """Bytes of memory that a process has, also what it shares; 0 when there is no such process."""
+    fields = _read(f"/proc/{pid}/statm").split()
+    return int(fields[1]) * _PAGE if fields else 0
+
+
 def private_memory(pid="self"):
     """Bytes of memory that a process has for itself, without what it shares; 0 when there is no such process."""
     fields = _read(f"/proc/{pid}/statm").split()

@@ -14,6 +14,7 @@ from pyconc.workers.failure import MAIN_GUARD, BrokenProcessPool, WorkerDied, ho
 from pyconc.workers.function import Functions
 from pyconc.workers.limits import Limits, cpu_sets
 from pyconc.workers.processes import Processes
+from pyconc.workers.stats import Totals, of_pool
 from pyconc.workers.supervisor import Bell, Collector, Supervisor
 from pyconc.workers.waiting import Waiting
 
@@ -80,9 +81,10 @@ class WorkerPool:
         self._kill_at = None
         self._interrupted = None        # when Ctrl-C came
         self._timeout = timeout
+        self._ended = Totals()
         self._lock = threading.RLock()  # of all of these; Python code of the program runs in it when a call is pickled
         self._bell = Bell()
-        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe)
+        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._shown)
         self.supervisor = None
         self._collector = None
         _pools.add(self)
@@ -334,6 +336,7 @@ class WorkerPool:
         self._channel.collect()
         suspect = self._channel.running(number)
         call = None if suspect is None else self._channel.call_of(suspect)
+        self._ended.add(self._channel.worker(number), exitcode != 0)
         guilty = self._channel.bury(number)
         with self._lock:
             self._processes.remove(worker)
@@ -353,6 +356,11 @@ class WorkerPool:
             self._lost(guilty, call, self._obituary(worker, record, output, call))
         elif exitcode != 0:
             self._died_idle(worker, record, output)
+
+    def stats(self):
+        """A PoolStats."""
+        with self._lock:
+            return of_pool(self._channel, list(self._processes), len(self._waiting), self._ended)
 
     def _describe(self, future):
         """(function, arguments) as text."""

@@ -2,6 +2,7 @@
 """The worker processes of a pool: starting them, seeing which have ended, and ending them."""
 import os
 import signal
+import time
 
 from pyconc.workers.memo import Memo
 from pyconc.workers.worker import work
@@ -18,6 +19,7 @@ class WorkerProcess:
         self.process = process
         self.memo = memo
         self.peak_memory = None
+        self.began = time.monotonic()
         self.spared_until = 0.0     # from another SIGINT
         self.is_doomed = False      # it is being killed on purpose
 

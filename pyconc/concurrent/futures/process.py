@@ -142,6 +142,13 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
         """
         return self._pool.submit(fn, args, kwargs)
 
+    def stats(self):
+        """What it has done and is doing: tasks, busy (seconds), bytes_in, bytes_out, waiting, running, deaths.
+
+        workers: for each process its pid, tasks, busy, wait (seconds), running, bytes_in, bytes_out, memory (bytes).
+        """
+        return self._pool.stats()
+
     def options(self, *, priority=0, retry=None, timeout=None, progress=None):
         """This executor with options for the calls that are made by what this returns.
 
