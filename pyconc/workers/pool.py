@@ -66,7 +66,7 @@ class WorkerPool:
         self._forks = context.get_start_method(allow_none=False) == "fork"
         self._channel = _ipc.Channel(size)
         self._channel.refill = self._refill
-        self._channel.describe = self._shown
+        self._channel.describe = self._describe
         self._functions = Functions(imports_main=not self._forks)
         limits = None if max_memory is None and cpus is None else Limits(max_memory, cpu_sets(cpus))
         self._processes = Processes(context, self._channel, size, (initializer, initargs, max_tasks, finalizer, limits),
@@ -79,12 +79,12 @@ class WorkerPool:
         self._is_closed = False         # the channel takes no more
         self._failed_starts = 0
         self._kill_at = None
-        self._interrupted = None        # when Ctrl-C came
         self._timeout = timeout
         self._ended = Totals()
+        self._interrupted = None        # when Ctrl-C came
         self._lock = threading.RLock()  # of all of these; Python code of the program runs in it when a call is pickled
         self._bell = Bell()
-        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._shown)
+        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe)
         self.supervisor = None
         self._collector = None
         _pools.add(self)
@@ -363,12 +363,12 @@ class WorkerPool:
             return of_pool(self._channel, list(self._processes), len(self._waiting), self._ended)
 
     def _describe(self, future):
-        """(function, arguments) as text."""
+        """Its call, as text."""
         call = self._channel.call_of(future)
         if call is None:
-            return "a call", ""
+            return "a call"
         function, args, kwargs = self._functions.describe(*call)
-        return function, summary(args, kwargs)
+        return f"{function}({summary(args, kwargs)})"
 
     def _obituary(self, worker, record, output, call):
         """The facts of a WorkerDied."""
@@ -379,10 +379,6 @@ class WorkerPool:
             function, args, kwargs = self._functions.describe(*call)
             facts.update(function=function, arguments=summary(args, kwargs))
         return facts
-
-    def _shown(self, future):
-        """For the channel: the call of a Future, as text."""
-        return "{}({})".format(*self._describe(future))
 
     def _death(self, facts, addition=""):
         text = f"worker process {facts['pid']} {how_ended(facts['exitcode'])}"
@@ -470,9 +466,14 @@ class WorkerPool:
             self._interrupted = time.monotonic() - 0.05
         if cancel:
             self._cancels = True
-            for future in [*self._waiting, *self._channel.futures()]:
-                future.cancel()
+            self._cancel_all()
         self._bell.ring()
+
+    def _cancel_all(self):
+        with self._lock:
+            futures = [*self._channel.futures(), *self._waiting]
+        for future in futures:
+            future.cancel()
 
     def abandon(self):
         """As close(), from a finalizer: nothing is locked."""
@@ -491,9 +492,7 @@ class WorkerPool:
                 self.broken = "The process pool was forcefully shut down."
                 self.state = BROKEN
                 self._kill_at = None if grace is None else time.monotonic() + grace
-            waiting = [*self._waiting, *self._channel.futures()]
-        for future in waiting:
-            future.cancel()
+        self._cancel_all()
         self._channel.stop()
         self._processes.signal(kill)
         self._bell.ring()

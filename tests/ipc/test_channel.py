@@ -442,6 +442,9 @@ def test_what_the_board_says():
     channel = Channel(2)
     assert channel.worker(1) == {"pid": 0, "task": 0, "running": 0.0, "idle": 0.0, "tasks": 0, "busy": 0.0, "peak": 0,
                                  "bytes_in": 0, "bytes_out": 0}
+    with pytest.raises(standard.Empty):
+        channel.take(1, 0)
+    assert channel.worker(1)["idle"] > 0
     send(channel, echo, b"x" * 1000)
     job = channel.take(1)
     record = channel.worker(1)
