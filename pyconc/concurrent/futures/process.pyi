@@ -1,11 +1,12 @@
 import concurrent.futures
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool as BrokenProcessPool
 from multiprocessing.context import BaseContext
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from pyconc.concurrent.futures._base import TaskFuture
 from pyconc.workers.failure import WorkerDied as WorkerDied
+from pyconc.workers.stats import PoolStats
 
 __all__ = ["BrokenProcessPool", "ProcessPoolExecutor", "WorkerDied"]
 
@@ -25,9 +26,21 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
         retry: int = 0,
         finalizer: Callable[[], object] | None = None,
         idle_timeout: float | None = None,
+        timeout: float | None = None,
+        grace: float = 3.0,
+        max_memory_per_worker: int | None = None,
+        cpus: Literal[True] | Iterable[int | Collection[int]] | None = None,
     ) -> None: ...
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> TaskFuture[_T]: ...
-    def options(self, *, priority: float = 0, retry: int | None = None) -> concurrent.futures.Executor: ...
+    def stats(self) -> PoolStats: ...
+    def options(
+        self,
+        *,
+        priority: float = 0,
+        retry: int | None = None,
+        timeout: float | None = None,
+        progress: Any = None,
+    ) -> concurrent.futures.Executor: ...
     def map(
         self,
         fn: Callable[..., _T],
