@@ -21,6 +21,7 @@ from pyconc.workers.waiting import Waiting
 OPEN, CLOSING, BROKEN, FORKED = "open", "closing", "broken", "forked"
 _FAILED_STARTS = 3      # in a row
 _GRACE = 5.0            # seconds from SIGTERM to SIGKILL
+_SOON = 0.01
 _pools = weakref.WeakSet()
 _exiting = False
 
@@ -76,6 +77,7 @@ class WorkerPool:
         self._cancels = False           # what was submitted, and would be by who has called hold()
         self._is_ordered = False        # calls have priorities
         self._is_full = False           # all processes are there
+        self._is_ending = False         # nothing is left but what has ended for the program
         self._is_closed = False         # the channel takes no more
         self._failed_starts = 0
         self._kill_at = None
@@ -261,6 +263,8 @@ class WorkerPool:
         if self._kill_at is not None:
             return max(0.0, self._kill_at - time.monotonic())
         times = [self._deadlines.next(self._has_work())]
+        if self._is_ending:
+            times.append(_SOON)
         if self._interrupted is not None:
             times.append(0.2)
         if self._idle_timeout is not None and len(self._processes):
@@ -296,10 +300,12 @@ class WorkerPool:
         if self._interrupted is not None:
             self._interrupt_later_ones()
         if has_work:
-            futures = self._channel.futures() or list(self._waiting)
-            if futures and not futures[-1].done():
+            futures = [future for future in self._channel.futures() or self._waiting if not future.done()]
+            self._is_ending = not futures   # the channel is about to forget the last ones, and tells nobody
+            if futures:
                 futures[-1].add_done_callback(self._bell.ring)
             return False
+        self._is_ending = False
         self._is_closed = True
         self._channel.close()
         return not len(self._processes)
@@ -446,6 +452,7 @@ class WorkerPool:
             self._waiting = Waiting()
             self._processes.signal()
         for future in futures:
+            self._channel.revoke(future)    # or the channel keeps it, and what its exception's traceback holds
             error = BrokenProcessPool(message) if facts is None else WorkerDied(message, **facts)
             if isinstance(cause, str):
                 error.__cause__ = _RemoteTraceback(f"\n'''\n{cause}'''")

@@ -7,7 +7,6 @@ import time
 from pyconc.workers.memo import Memo
 from pyconc.workers.worker import work
 
-
 _UNKNOWN = 255      # an exit code, as the standard library has it for a forkserver's child
 
 

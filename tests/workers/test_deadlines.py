@@ -10,6 +10,7 @@ import time
 import pytest
 
 from pyconc.concurrent.futures import ProcessPoolExecutor, wait
+from pyconc.workers import deadlines
 
 LONG = 60
 
@@ -41,7 +42,7 @@ def fill(path, megabytes):
     return data
 
 
-def kept(megabytes, hold=[]):   # noqa: B006: it is to stay
+def kept(megabytes, hold=[]):   # noqa: B006 - it is to stay
     hold.append(b"x" * (megabytes << 20))
     return os.getpid()
 
@@ -179,7 +180,8 @@ def test_a_call_with_too_much_memory(tmp_path):
         assert pool.submit(pow, 2, 3).result(LONG) == 8
 
 
-def test_a_process_that_keeps_too_much_is_replaced():
+def test_a_process_that_keeps_too_much_is_replaced(monkeypatch):
+    monkeypatch.setattr(deadlines, "_MEMORY", LONG)     # seconds until somebody looks during a call
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), max_memory_per_worker=400 << 20) as pool:
         pids = [pool.submit(kept, 150).result(LONG) for _ in range(6)]
         assert 2 <= len(set(pids)) <= 5

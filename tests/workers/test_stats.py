@@ -24,7 +24,7 @@ def test_stats():
         stats = pool.stats()
         assert stats.tasks == sum(worker.tasks for worker in stats.workers) == 6
         assert stats.running == 1 and stats.waiting == 0 and stats.deaths == 0
-        assert stats.bytes_out > 1_000_000 > stats.bytes_in > 0
+        assert stats.bytes_out >= 1_000_000 > stats.bytes_in > 0
         assert 0.2 <= stats.busy < 30
         assert {worker.pid for worker in stats.workers} == set(pool._processes)
         assert sum(worker.running > 0 for worker in stats.workers) == 1
