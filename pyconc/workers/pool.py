@@ -15,7 +15,7 @@ from pyconc.workers.function import Functions
 from pyconc.workers.limits import Limits, cpu_sets
 from pyconc.workers.processes import Processes
 from pyconc.workers.stats import Totals, of_pool
-from pyconc.workers.supervisor import Bell, Collector, Supervisor
+from pyconc.workers.supervisor import Bell, Collector, Supervisor, collect
 from pyconc.workers.waiting import Waiting
 
 OPEN, CLOSING, BROKEN, FORKED = "open", "closing", "broken", "forked"
@@ -339,7 +339,7 @@ class WorkerPool:
         exitcode, number = worker.process.exitcode, worker.number
         record = self._channel.worker(number)
         output, initializer_failed = worker.memo.read()
-        self._channel.collect()
+        collect(self._channel)
         suspect = self._channel.running(number)
         call = None if suspect is None else self._channel.call_of(suspect)
         self._ended.add(self._channel.worker(number), exitcode != 0)
@@ -349,7 +349,7 @@ class WorkerPool:
             self._is_full = False
         if record["pid"]:
             self._failed_starts = 0
-        elif exitcode != 0:
+        else:
             self._failed_starts += 1
         if self.state is BROKEN:
             if guilty is not None:
@@ -360,7 +360,7 @@ class WorkerPool:
             pass    # nobody waits for what it was killed for
         elif guilty is not None:
             self._lost(guilty, call, self._obituary(worker, record, output, call))
-        elif exitcode != 0:
+        elif exitcode != 0 or not record["pid"]:
             self._died_idle(worker, record, output)
 
     def stats(self):
@@ -446,7 +446,7 @@ class WorkerPool:
             self.state = BROKEN
             self._kill_at = time.monotonic() + _GRACE
         self._channel.stop()
-        self._channel.collect()
+        collect(self._channel)
         with self._lock:
             futures = [*self._channel.futures(), *self._waiting]
             self._waiting = Waiting()
