@@ -123,6 +123,8 @@ class Worker:
             channel.reply(task, value)
         except Exception as error:
             self._reply_by_value(task, value, error)
+        except BaseException as error:
+            channel.fail(task, Raised(error))
 
     def _learn(self, blob):
         if len(self._functions) >= _CACHED_MOST:

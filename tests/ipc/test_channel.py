@@ -482,7 +482,7 @@ def test_arguments():
         channel.reply(-1, None)
     with pytest.raises(TypeError):
         channel.load(None)
-    with pytest.raises(TypeError, match="refill must be callable, not 3"):
+    with pytest.raises(TypeError, match="must be callable, not 3"):
         channel.refill = 3
     channel.refill = None
     assert channel.refill is None

@@ -1,5 +1,5 @@
 import concurrent.futures
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool as BrokenProcessPool
 from multiprocessing.context import BaseContext
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -29,7 +29,7 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
         timeout: float | None = None,
         grace: float = 3.0,
         max_memory_per_worker: int | None = None,
-        cpus: Literal[True] | Iterable[int | Collection[int]] | None = None,
+        cpus: bool | Iterable[int | Iterable[int]] | None = None,
     ) -> None: ...
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> TaskFuture[_T]: ...
     def stats(self) -> PoolStats: ...
@@ -39,7 +39,7 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
         priority: float = 0,
         retry: int | None = None,
         timeout: float | None = None,
-        progress: Any = None,
+        progress: Callable[[int, int | None], object] | None = None,
     ) -> concurrent.futures.Executor: ...
     def map(
         self,
