@@ -2,7 +2,6 @@
 """Pools with the interface of multiprocessing.pool on the engine of pyconc's process pools."""
 import functools
 import itertools
-import os
 import threading
 import time
 import warnings
@@ -17,6 +16,7 @@ from multiprocessing.pool import CLOSE, INIT, RUN, TERMINATE, MaybeEncodingError
 from pyconc.concurrent.futures._base import Future
 from pyconc.multiprocessing.context import _default_context
 from pyconc.threading import Semaphore
+from pyconc.workers.limits import available_cpus
 from pyconc.workers.pool import WorkerPool
 from pyconc.workers.remote import Rows
 
@@ -234,7 +234,7 @@ class Pool(_standard.Pool):
         self._state = INIT      # for __del__()
         self._ctx = context or _default_context.get_context()
         if processes is None:
-            processes = os.cpu_count() or 1
+            processes = available_cpus()
         if processes < 1:
             raise ValueError(f"Number of processes must be at least 1, not {processes!r}")
         if maxtasksperchild is not None and (not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0):

@@ -30,6 +30,7 @@ class Deadlines:
         self._lock = threading.Lock()
         self._seconds = {}      # {Future: how long its call may take}
         self._ending = {}       # {Future: (number of the next signal, when)}
+        self._large = {}        # {Future: when its worker was first seen with too much memory}
         self._look_at = 0.0     # when tend() will be called
 
     def watch(self, future, seconds):
@@ -55,6 +56,7 @@ class Deadlines:
         if not self._seconds and not self._ending and self._memory is None:
             return
         self._channel.collect()
+        large, self._large = self._large, {}
         for worker in workers:
             future = self._channel.running(worker.number)
             if future is None:
@@ -62,7 +64,7 @@ class Deadlines:
             if not future.done():
                 self._look_at_time(future)
             if self._memory is not None and not future.done():
-                self._look_at_memory(future, worker.process.pid)
+                self._look_at_memory(future, worker.process.pid, large)
         self._go_on({worker.number: worker for worker in workers})
 
     def _look_at_time(self, future):
@@ -70,9 +72,14 @@ class Deadlines:
         if seconds is not None and ran is not None and ran >= seconds:
             self._fail(future, TimeoutError(f"{self._describe(future)} has not ended within {seconds:g} seconds"), 0)
 
-    def _look_at_memory(self, future, pid):
+    def _look_at_memory(self, future, pid, large):
+        """A call that has too much for a moment may be about to end."""
         memory = private_memory(pid)
-        if memory > self._memory:
+        if memory <= self._memory:
+            return
+        now = time.monotonic()
+        since = self._large[future] = large.get(future, now)
+        if now - since >= _MEMORY:
             self._fail(future, MemoryError(f"{self._describe(future)} was ended: its process had {size(memory)} of "
                                            f"memory, more than the {size(self._memory)} that it may have"), 2)
 

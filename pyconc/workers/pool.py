@@ -15,12 +15,13 @@ from pyconc.workers.function import Functions
 from pyconc.workers.limits import Limits, cpu_sets
 from pyconc.workers.processes import Processes
 from pyconc.workers.stats import Totals, of_pool
-from pyconc.workers.supervisor import Bell, Collector, Supervisor
+from pyconc.workers.supervisor import Bell, Collector, Supervisor, collect
 from pyconc.workers.waiting import Waiting
 
 OPEN, CLOSING, BROKEN, FORKED = "open", "closing", "broken", "forked"
 _FAILED_STARTS = 3      # in a row
 _GRACE = 5.0            # seconds from SIGTERM to SIGKILL
+_SOON = 0.01
 _pools = weakref.WeakSet()
 _exiting = False
 
@@ -66,7 +67,7 @@ class WorkerPool:
         self._forks = context.get_start_method(allow_none=False) == "fork"
         self._channel = _ipc.Channel(size)
         self._channel.refill = self._refill
-        self._channel.describe = self._shown
+        self._channel.describe = self._describe
         self._functions = Functions(imports_main=not self._forks)
         limits = None if max_memory is None and cpus is None else Limits(max_memory, cpu_sets(cpus))
         self._processes = Processes(context, self._channel, size, (initializer, initargs, max_tasks, finalizer, limits),
@@ -76,15 +77,16 @@ class WorkerPool:
         self._cancels = False           # what was submitted, and would be by who has called hold()
         self._is_ordered = False        # calls have priorities
         self._is_full = False           # all processes are there
+        self._is_ending = False         # nothing is left but what has ended for the program
         self._is_closed = False         # the channel takes no more
         self._failed_starts = 0
         self._kill_at = None
-        self._interrupted = None        # when Ctrl-C came
         self._timeout = timeout
         self._ended = Totals()
+        self._interrupted = None        # when Ctrl-C came
         self._lock = threading.RLock()  # of all of these; Python code of the program runs in it when a call is pickled
         self._bell = Bell()
-        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._shown)
+        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe)
         self.supervisor = None
         self._collector = None
         _pools.add(self)
@@ -261,6 +263,8 @@ class WorkerPool:
         if self._kill_at is not None:
             return max(0.0, self._kill_at - time.monotonic())
         times = [self._deadlines.next(self._has_work())]
+        if self._is_ending:
+            times.append(_SOON)
         if self._interrupted is not None:
             times.append(0.2)
         if self._idle_timeout is not None and len(self._processes):
@@ -296,10 +300,12 @@ class WorkerPool:
         if self._interrupted is not None:
             self._interrupt_later_ones()
         if has_work:
-            futures = self._channel.futures() or list(self._waiting)
-            if futures and not futures[-1].done():
+            futures = [future for future in self._channel.futures() or self._waiting if not future.done()]
+            self._is_ending = not futures   # the channel is about to forget the last ones, and tells nobody
+            if futures:
                 futures[-1].add_done_callback(self._bell.ring)
             return False
+        self._is_ending = False
         self._is_closed = True
         self._channel.close()
         return not len(self._processes)
@@ -333,7 +339,7 @@ class WorkerPool:
         exitcode, number = worker.process.exitcode, worker.number
         record = self._channel.worker(number)
         output, initializer_failed = worker.memo.read()
-        self._channel.collect()
+        collect(self._channel)
         suspect = self._channel.running(number)
         call = None if suspect is None else self._channel.call_of(suspect)
         self._ended.add(self._channel.worker(number), exitcode != 0)
@@ -343,7 +349,7 @@ class WorkerPool:
             self._is_full = False
         if record["pid"]:
             self._failed_starts = 0
-        elif exitcode != 0:
+        else:
             self._failed_starts += 1
         if self.state is BROKEN:
             if guilty is not None:
@@ -354,7 +360,7 @@ class WorkerPool:
             pass    # nobody waits for what it was killed for
         elif guilty is not None:
             self._lost(guilty, call, self._obituary(worker, record, output, call))
-        elif exitcode != 0:
+        elif exitcode != 0 or not record["pid"]:
             self._died_idle(worker, record, output)
 
     def stats(self):
@@ -363,12 +369,12 @@ class WorkerPool:
             return of_pool(self._channel, list(self._processes), len(self._waiting), self._ended)
 
     def _describe(self, future):
-        """(function, arguments) as text."""
+        """Its call, as text."""
         call = self._channel.call_of(future)
         if call is None:
-            return "a call", ""
+            return "a call"
         function, args, kwargs = self._functions.describe(*call)
-        return function, summary(args, kwargs)
+        return f"{function}({summary(args, kwargs)})"
 
     def _obituary(self, worker, record, output, call):
         """The facts of a WorkerDied."""
@@ -379,10 +385,6 @@ class WorkerPool:
             function, args, kwargs = self._functions.describe(*call)
             facts.update(function=function, arguments=summary(args, kwargs))
         return facts
-
-    def _shown(self, future):
-        """For the channel: the call of a Future, as text."""
-        return "{}({})".format(*self._describe(future))
 
     def _death(self, facts, addition=""):
         text = f"worker process {facts['pid']} {how_ended(facts['exitcode'])}"
@@ -444,12 +446,13 @@ class WorkerPool:
             self.state = BROKEN
             self._kill_at = time.monotonic() + _GRACE
         self._channel.stop()
-        self._channel.collect()
+        collect(self._channel)
         with self._lock:
             futures = [*self._channel.futures(), *self._waiting]
             self._waiting = Waiting()
             self._processes.signal()
         for future in futures:
+            self._channel.revoke(future)    # or the channel keeps it, and what its exception's traceback holds
             error = BrokenProcessPool(message) if facts is None else WorkerDied(message, **facts)
             if isinstance(cause, str):
                 error.__cause__ = _RemoteTraceback(f"\n'''\n{cause}'''")

@@ -7,7 +7,6 @@ import time
 from pyconc.workers.memo import Memo
 from pyconc.workers.worker import work
 
-
 _UNKNOWN = 255      # an exit code, as the standard library has it for a forkserver's child
 
 
@@ -19,9 +18,9 @@ class WorkerProcess:
         self.process = process
         self.memo = memo
         self.peak_memory = None
-        self.began = time.monotonic()
         self.spared_until = 0.0     # from another SIGINT
         self.is_doomed = False      # it is being killed on purpose
+        self.began = time.monotonic()
 
     def has_ended(self):
         """Whether it has; its exit code is known then."""

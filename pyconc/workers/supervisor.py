@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The two threads of a pool: one sees to its workers, one to results that nobody waits for."""
 import os
+import sys
 import threading
 from multiprocessing.connection import wait
 
@@ -41,8 +42,17 @@ class Bell:
     __del__ = close
 
 
+def collect(channel):
+    """Ends the Futures of all results that are there. A callback that raises what is no Exception ends nothing else."""
+    while True:
+        try:
+            return channel.collect()
+        except BaseException:
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+
 class Supervisor(threading.Thread):
-    """Calls pool.tend() whenever a worker has ended, the pool's bell was rung, or as many seconds later as that says."""
+    """Calls pool.tend() whenever a worker has ended, the bell was rung, or as many seconds later as the pool says."""
 
     def __init__(self, pool, bell, daemon=False):
         super().__init__(name="pyconc-supervisor", daemon=daemon)
@@ -75,7 +85,7 @@ class Collector(threading.Thread):
         """Until stop()."""
         while not self._over:
             if self._channel.watch():
-                self._channel.collect()
+                collect(self._channel)
 
     def stop(self):
         """Has it end."""

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What a worker process does. It imports little: its start and its memory are what a pool costs first."""
+import os
 import pickle
 import signal
+from multiprocessing.process import parent_process
 
 from pyconc.workers.remote import ByValue, Raised
 
@@ -14,6 +16,7 @@ def work(channel, number, memo, initializer, initargs, max_tasks, finalizer, lim
     number: which of the channel's workers it is. max_tasks: after so many it ends; None: any number. limits: a Limits,
     or None.
     """
+    _end_with_parent()
     memo.catch_crashes()
     if limits is not None:
         limits.begin(number)
@@ -26,6 +29,18 @@ def work(channel, number, memo, initializer, initargs, max_tasks, finalizer, lim
     worker.run(max_tasks, None if limits is None else limits.exceeded)
     if finalizer is not None:
         _finalize(finalizer)
+
+
+def _end_with_parent():
+    """Has the kernel end this process when the parent is killed, whatever it runs then: the end of a pipe is a signal."""
+    import fcntl
+    sentinel = parent_process().sentinel
+    try:
+        fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
+    except (AttributeError, OSError):
+        pass    # no Linux: take() sees it, between two jobs
 
 
 def _log(message):
@@ -108,6 +123,8 @@ class Worker:
             channel.reply(task, value)
         except Exception as error:
             self._reply_by_value(task, value, error)
+        except BaseException as error:
+            channel.fail(task, Raised(error))
 
     def _learn(self, blob):
         if len(self._functions) >= _CACHED_MOST:

@@ -176,6 +176,13 @@ def test_a_worker_that_dies_in_its_initializer(fork, deaths):
             pool.submit(jobs.double, 1).result(LIMIT)
 
 
+def test_a_worker_that_leaves_in_its_initializer(fork):
+    """As if all were well."""
+    with ProcessPoolExecutor(1, fork, os._exit, (0,), on_worker_death="replace") as pool:
+        with pytest.raises(BrokenProcessPool, match="exit code 0 before it could take a call.*3 did so in a row"):
+            pool.submit(jobs.double, 1).result(LIMIT)
+
+
 def test_a_worker_that_dies_in_its_initializer_once(fork, tmp_path):
     initargs = (tmp_path / "tried", 1)
     with ProcessPoolExecutor(2, fork, jobs.die_until, initargs, on_worker_death="replace") as pool:
@@ -327,6 +334,23 @@ def test_shutdown_that_cancels(fork):
     event.set()
     pool.shutdown()
     assert runs.result(0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_callback_that_raises_no_exception(fork):
+    """It is told, and results go on to come."""
+    told = threading.Event()
+
+    def callback(future):
+        told.set()
+        raise KeyboardInterrupt
+
+    with ProcessPoolExecutor(1, fork) as pool:
+        pool.submit(jobs.double, 1).add_done_callback(callback)
+        assert told.wait(LIMIT)
+        event = threading.Event()
+        pool.submit(jobs.double, 1).add_done_callback(lambda future: event.set())
+        assert event.wait(LIMIT)
 
 
 def test_shutdown_in_a_callback(fork):

@@ -6,6 +6,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 from pyconc.concurrent.futures._base import TaskFuture
 from pyconc.workers.failure import WorkerDied as WorkerDied
+from pyconc.workers.stats import PoolStats
 
 __all__ = ["BrokenProcessPool", "ProcessPoolExecutor", "WorkerDied"]
 
@@ -25,9 +26,21 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
         retry: int = 0,
         finalizer: Callable[[], object] | None = None,
         idle_timeout: float | None = None,
+        timeout: float | None = None,
+        grace: float = 3.0,
+        max_memory_per_worker: int | None = None,
+        cpus: bool | Iterable[int | Iterable[int]] | None = None,
     ) -> None: ...
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> TaskFuture[_T]: ...
-    def options(self, *, priority: float = 0, retry: int | None = None) -> concurrent.futures.Executor: ...
+    def stats(self) -> PoolStats: ...
+    def options(
+        self,
+        *,
+        priority: float = 0,
+        retry: int | None = None,
+        timeout: float | None = None,
+        progress: Callable[[int, int | None], object] | None = None,
+    ) -> concurrent.futures.Executor: ...
     def map(
         self,
         fn: Callable[..., _T],
