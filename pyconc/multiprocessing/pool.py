@@ -22,7 +22,7 @@ from pyconc.workers.remote import Rows
 
 __all__ = ["Pool", "ThreadPool"]
 
-_AHEAD = 512            # jobs of an imap() that no worker has finished: what it takes of an iterable before they are done
+_AHEAD = 512        # jobs of an imap() that no worker has finished: what it takes of an iterable before they are done
 _SLICED = frozenset({list, tuple, range})
 _GRACE = 5.0            # seconds from SIGTERM to SIGKILL
 
@@ -227,7 +227,9 @@ class Pool(_standard.Pool):
     process is replaced. context: of multiprocessing, or pyconc's.
 
     A process that dies is replaced; the call that it ran raises WorkerDied and no other is lost. After terminate(),
-    also by the end of a with block, calls that were not done raise BrokenProcessPool. Source: multiprocessing.pool.Pool.
+    also by the end of a with block, calls that were not done raise BrokenProcessPool.
+
+    Source: multiprocessing.pool.Pool.
     """
 
     def __init__(self, processes=None, initializer=None, initargs=(), maxtasksperchild=None, context=None):

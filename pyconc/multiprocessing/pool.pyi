@@ -45,7 +45,7 @@ class Pool(multiprocessing.pool.Pool):
         *,
         timeout: float | None = None,
     ) -> ApplyResult[_T]: ...
-    def map_async(
+    def map_async(  # type: ignore[override]
         self,
         func: Callable[[_S], _T],
         iterable: Iterable[_S],

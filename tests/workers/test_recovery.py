@@ -92,7 +92,7 @@ KINDS = {"replace": lambda method: Executor(method, "replace"), "break": lambda 
 
 
 def belongings():
-    """What a pool could leave: {descriptors}, {children}, and how many mappings of shared memory, which has no names."""
+    """What a pool could leave: {descriptors}, {children}, and how many mappings of memory without names."""
     fds = set()
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):      # the one that listdir used
@@ -161,7 +161,8 @@ def text(error):
     return "".join(traceback.format_exception(error))
 
 
-@pytest.mark.parametrize("how, told", [("killed", "SIGKILL"), ("segfault", "SIGSEGV"), ("exits", r"exit (code|status) 3")])
+@pytest.mark.parametrize("how, told", [("killed", "SIGKILL"), ("segfault", "SIGSEGV"),
+                                       ("exits", r"exit (code|status) 3")])
 def test_a_worker_that_dies(subject, among_innocents, tmp_path, how, told):
     path = str(tmp_path / "pid")
     error = among_innocents(lambda: subject.submit(mishaps.die, how, path), deadly=True)
