@@ -409,13 +409,18 @@ class WorkerPool:
         else:
             self._break_after(facts, future)
 
+    def _patience(self):
+        """How many starts may fail in a row: more where somebody works, who has begun as those could not."""
+        works = any(self._channel.worker(worker.number)["pid"] for worker in self._processes)
+        return _FAILED_STARTS * 5 if works else _FAILED_STARTS
+
     def _died_idle(self, worker, record, output):
         """A process has died without a call: of its own, or before it could take one."""
         facts = self._obituary(worker, record, output, None)
         if record["pid"]:
             if not self.replaces:
                 self._break_after(facts)
-        elif not self.replaces or self._failed_starts >= _FAILED_STARTS:
+        elif not self.replaces or self._failed_starts >= self._patience():
             how = how_ended(worker.process.exitcode)
             tries = f" {self._failed_starts} did so in a row." if self._failed_starts > 1 else ""
             guard = "" if self._forks else " " + MAIN_GUARD

@@ -196,7 +196,7 @@ class Soak:
     def round(self, seconds, seed):
         until = time.monotonic() + seconds
         jobs = [(self.submitter, f"{seed} {number}", until) for number in range(SUBMITTERS)]
-        jobs += [(self.loop, until), (self.kill, f"{seed} killer", until, min(1, seconds / 4))]
+        jobs += [(self.loop, until), (self.kill, f"{seed} killer", until, min(1, seconds / 3))]
         threads = [threading.Thread(target=self.guarded, args=job, daemon=True) for job in jobs]
         for thread in threads:
             thread.start()
