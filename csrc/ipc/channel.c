@@ -116,8 +116,8 @@ pyc_channel_is_running(pyc_channel *self, uint64_t task)
     pyc_lock_take(&self->lock);
     pyc_slot *slot = slot_of(self, task);
     bool is_running =
-        slot != NULL && (slot->is_arrived ||
-                         pyc_board_state(self->board, task) >= PYC_BEGUN);
+        slot != NULL &&
+        (slot->is_arrived || pyc_board_state(self->board, task) >= PYC_BEGUN);
     pyc_lock_give(&self->lock);
     return is_running;
 }

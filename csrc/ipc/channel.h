@@ -100,6 +100,14 @@ bool pyc_channel_revoke(pyc_channel *self, uint64_t task, pyc_call *call);
 int pyc_channel_worker_of(pyc_channel *self, PyObject *number,
                           uint32_t *worker);
 
+/* channel_object.c: slots of the type, and methods. */
+PyObject *pyc_channel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
+PyObject *pyc_channel_attach(PyObject *type, PyObject *args);
+PyObject *pyc_channel_reduce(PyObject *self, PyObject *ignored);
+int pyc_channel_traverse(PyObject *self, visitproc visit, void *arg);
+int pyc_channel_clear(PyObject *self);
+void pyc_channel_dealloc(PyObject *self);
+
 /* channel_interrupt.c: methods. */
 PyObject *pyc_channel_interrupt(PyObject *self, PyObject *future);
 PyObject *pyc_channel_interrupted(PyObject *self, PyObject *worker);

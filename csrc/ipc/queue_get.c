@@ -71,7 +71,8 @@ object_of(const pyc_record *record, const char *data, uint32_t length)
 /* The parts of the record at `where`, as they are checked here. 0, or -1 with
  * an exception set. */
 static int
-copy_parts(pyc_queue *queue, const char *where, uint64_t number, pyc_taken *item)
+copy_parts(pyc_queue *queue, const char *where, uint64_t number,
+           pyc_taken *item)
 {
     uint32_t n = item->record.parts;
     item->parts = PyMem_Malloc(n * sizeof(*item->parts));
@@ -104,11 +105,12 @@ clear_taken(pyc_taken *item)
 
 /* Copies the record. 0, or -1 with an exception set: it was not taken. */
 static int
-copy_record(pyc_queue *queue, const char *where, uint64_t number, pyc_taken *item)
+copy_record(pyc_queue *queue, const char *where, uint64_t number,
+            pyc_taken *item)
 {
     const pyc_record *record = &item->record;
-    const char *data = where + pyc_record_size(0, 0) +
-                       record->parts * sizeof(pyc_ring_part);
+    const char *data =
+        where + pyc_record_size(0, 0) + record->parts * sizeof(pyc_ring_part);
     uint32_t length = record->length;
     if (record->flags & PYC_ITEM_FRAMED) {
         if (length < sizeof(item->frame)) {

@@ -266,8 +266,7 @@ prepare(batch *self)
 int
 pyc_queue_put_message(pyc_queue *queue, pyc_message *message)
 {
-    batch self = {
-        .queue = queue, .messages = &message, .n = 1, .silent = true};
+    batch self = {.queue = queue, .messages = &message, .n = 1, .silent = true};
     int rc = put_all(&self, PYC_NO_DEADLINE);
     return rc == SHUT ? 0 : rc < 0 ? -1 : 1;
 }

@@ -27,7 +27,7 @@ _exiting = False
 
 
 class Options:
-    """What a call asks for beyond being run: a priority, higher is sooner; how often it is run again; how long it takes.
+    """What a call asks for beyond being run: a priority, higher is sooner; how often it is run again; its time.
 
     None: as the pool has it. progress: for map().
     """
@@ -452,6 +452,7 @@ class WorkerPool:
             self._waiting = Waiting()
             self._processes.signal()
         for future in futures:
+            self._channel.revoke(future)    # or the channel keeps it, and what its exception's traceback holds
             error = BrokenProcessPool(message) if facts is None else WorkerDied(message, **facts)
             if isinstance(cause, str):
                 error.__cause__ = _RemoteTraceback(f"\n'''\n{cause}'''")

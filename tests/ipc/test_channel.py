@@ -100,9 +100,11 @@ class Number(enum.IntEnum):
 
 VALUES = [None, True, False, 0, 255, 256, -1, -(1 << 62), 1 << 63, 1 << 70, 1.5, b"", b"x" * 3, "text", "t\xe9xt", "",
           (), ((),), (1, ("a", (b"b", (2.5, (None, (True,)))))), [], [1, "a", (2,)], [[1]], [0] * 255, [0] * 256,
-          {}, {"a": 1, 2: (b"c", None)}, {"a": [1]}, {"a": {}}, ("x" * 500, "y" * 500), "z" * 1100, ["z" * 1020],
+          {}, {"a": 1, 2: (b"c", None)}, {"a": [1]}, {"a": {}}, ("x" * 500, "y" * 500), "z" * 1100,
+          ["z" * 1020],
           Text("a"), (Text("b"), Number.ONE), Number.ONE, {1, 2}, [1, {"a": (2,)}], b"b" * 70_000,
-          bytearray(b"y" * 300_000), "u" * 100_000, np.arange(9), np.arange(20_000.0), (np.ones(10_000), b"z" * 100_000)]
+          bytearray(b"y" * 300_000), "u" * 100_000, np.arange(9), np.arange(20_000.0),
+          (np.ones(10_000), b"z" * 100_000)]
 
 
 def same(a, b):
@@ -306,9 +308,12 @@ def test_what_a_callback_raises():
     assert second.done()
 
 
-def interrupt_once(calls=[]):   # noqa: B006: that is what it is for
-    calls.append(1)
-    if len(calls) == 1:
+interrupts = []
+
+
+def interrupt_once():
+    interrupts.append(1)
+    if len(interrupts) == 1:
         raise KeyboardInterrupt
     return "loaded"
 
@@ -482,7 +487,7 @@ def test_arguments():
         channel.reply(-1, None)
     with pytest.raises(TypeError):
         channel.load(None)
-    with pytest.raises(TypeError, match="refill must be callable, not 3"):
+    with pytest.raises(TypeError, match="must be callable, not 3"):
         channel.refill = 3
     channel.refill = None
     assert channel.refill is None

@@ -1,4 +1,4 @@
-"""Workers of a channel are killed at any moment: each task is over once, and run again only if it was the dead one's."""
+"""Workers of a channel are killed at any moment: each task is over once, run again only if it was the dead one's."""
 import mmap
 import multiprocessing
 import os

@@ -221,7 +221,8 @@ def main(seconds, method, seed):
         for number in range(ROUNDS):
             soak.round(seconds / ROUNDS, f"{seed} {number}")
             held = soak.holdings()
-            print(f"round {number + 1}: {held[0] >> 20} MiB, {held[1]} descriptors, {held[2]} threads, {held[3]} workers; "
+            print(f"round {number + 1}: {held[0] >> 20} MiB, {held[1]} descriptors, {held[2]} threads, "
+                  f"{held[3]} workers; "
                   f"{dict(soak.ended)}", flush=True)
             if first is None:
                 first = held
