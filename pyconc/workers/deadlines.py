@@ -27,7 +27,7 @@ class Deadlines:
         self._grace = grace
         self._memory = memory
         self._describe = describe
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()      # a collected iterator may cancel a call in the middle of anything
         self._seconds = {}      # {Future: how long its call may take}
         self._ending = {}       # {Future: (number of the next signal, when)}
         self._large = {}        # {Future: when its worker was first seen with too much memory}
