@@ -9,7 +9,7 @@
 #include <sys/resource.h>
 
 #define LOOK_AFTER_PARENT INT64_C(300000000) /* ns */
-#define LONG_TASK INT64_C(200000) /* ns: its memory is looked at */
+#define LONG_TASK INT64_C(200000)            /* ns: its memory is looked at */
 
 static bool
 may_have_job(pyc_queue *jobs, uint64_t worker)
@@ -30,8 +30,9 @@ claim(pyc_channel *self, uint32_t worker, const pyc_taken *item)
     }
     pyc_worker *record = pyc_board_worker(self->board, worker);
     int64_t now = pyc_clock_now();
-    atomic_store_explicit(&pyc_board_claim(self->board, PYC_TASK_SLOT(task))->began,
-                          now, memory_order_relaxed);
+    atomic_store_explicit(
+        &pyc_board_claim(self->board, PYC_TASK_SLOT(task))->began, now,
+        memory_order_relaxed);
     atomic_store_explicit(&record->began, now, memory_order_relaxed);
     atomic_store_explicit(&record->task, task, memory_order_release);
     return true;
@@ -91,10 +92,10 @@ job_of(pyc_channel *self, uint32_t worker, pyc_taken *item)
         return NULL;
     }
     PyObject *number = PyLong_FromUnsignedLongLong(task);
-    PyObject *job =
-        number == NULL ? NULL
-                       : PyTuple_Pack(3, number, data,
-                                      buffers == NULL ? Py_None : buffers);
+    PyObject *job = number == NULL
+                        ? NULL
+                        : PyTuple_Pack(3, number, data,
+                                       buffers == NULL ? Py_None : buffers);
     Py_XDECREF(number);
     Py_DECREF(data);
     Py_XDECREF(buffers);
