@@ -38,8 +38,8 @@ SUITES = {
         ],
     },
     "futures": {
-        # All but queue: a manager pickles classes of queue by their names.
-        "patch": "modules,concurrent.futures,multiprocessing,threading",
+        # Not queue and threading: a manager pickles their classes by name.
+        "patch": "modules,concurrent.futures,multiprocessing",
         "timeout": 120,
         "units": [FUTURES + unit for unit in (
             "test_thread_pool", "test_process_pool", "test_future", "test_init", "test_wait", "test_as_completed",
