@@ -10,6 +10,18 @@ from pyconc.workers.worker import work
 _UNKNOWN = 255      # an exit code, as the standard library has it for a forkserver's child
 
 
+def _pidfd(process):
+    """A descriptor that is ready when it has ended, or -1.
+
+    The end of a pipe, which multiprocessing has for that, says nothing as long as a process has the other end that
+    another thread has forked at the same time.
+    """
+    try:
+        return -1 if process._popen.method == "forkserver" else os.pidfd_open(process.pid)
+    except (AttributeError, OSError):
+        return -1
+
+
 class WorkerProcess:
     """A process, its number in the channel and its memo."""
 
@@ -17,10 +29,25 @@ class WorkerProcess:
         self.number = number
         self.process = process
         self.memo = memo
+        self._pidfd = _pidfd(process)
         self.peak_memory = None
         self.spared_until = 0.0     # from another SIGINT
         self.is_doomed = False      # it is being killed on purpose
         self.began = time.monotonic()
+
+    @property
+    def sentinel(self):
+        """Ready when it has ended."""
+        return self.process.sentinel if self._pidfd < 0 else self._pidfd
+
+    def close(self):
+        """Lets go of what it has but the process."""
+        self.memo.close()
+        fd, self._pidfd = self._pidfd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close
 
     def has_ended(self):
         """Whether it has; its exit code is known then."""
@@ -85,11 +112,11 @@ class Processes:
         del self._workers[worker.number]
         self.by_pid.pop(worker.process.pid, None)
         worker.process.join()   # or multiprocessing keeps it until the next one starts
-        worker.memo.close()
+        worker.close()
 
     def sentinels(self):
         """What is ready when one has ended."""
-        return [worker.process.sentinel for worker in self]
+        return [worker.sentinel for worker in self]
 
     def signal(self, kill=False):
         """SIGTERM, or SIGKILL, for all that have not ended."""
