@@ -49,7 +49,8 @@ pyc_channel_ran(PyObject *object, PyObject *future)
     if (task == 0) {
         Py_RETURN_NONE;
     }
-    /* The worker writes `began`, then `task`; afterwards the other way round. */
+    /* The worker writes `began`, then `task`; afterwards the other way round.
+     */
     pyc_worker *record = pyc_board_worker(self->board, worker);
     int64_t now = pyc_clock_now();
     int64_t began = atomic_load(&record->began);
