@@ -17,12 +17,12 @@ from pyconc.concurrent.futures._base import Future
 from pyconc.multiprocessing.context import _default_context
 from pyconc.threading import Semaphore
 from pyconc.workers.limits import available_cpus
-from pyconc.workers.pool import WorkerPool
+from pyconc.workers.pool import Options, WorkerPool
 from pyconc.workers.remote import Rows
 
 __all__ = ["Pool", "ThreadPool"]
 
-_AHEAD = 512            # jobs of an imap() that no worker has finished: what it takes of an iterable before they are done
+_AHEAD = 512        # jobs of an imap() that no worker has finished: what it takes of an iterable before they are done
 _SLICED = frozenset({list, tuple, range})
 _GRACE = 5.0            # seconds from SIGTERM to SIGKILL
 
@@ -227,7 +227,9 @@ class Pool(_standard.Pool):
     process is replaced. context: of multiprocessing, or pyconc's.
 
     A process that dies is replaced; the call that it ran raises WorkerDied and no other is lost. After terminate(),
-    also by the end of a with block, calls that were not done raise BrokenProcessPool. Source: multiprocessing.pool.Pool.
+    also by the end of a with block, calls that were not done raise BrokenProcessPool.
+
+    Source: multiprocessing.pool.Pool.
     """
 
     def __init__(self, processes=None, initializer=None, initargs=(), maxtasksperchild=None, context=None):
@@ -276,14 +278,19 @@ class Pool(_standard.Pool):
 
     # Calls.
 
-    def apply_async(self, func, args=(), kwds={}, callback=None, error_callback=None):  # noqa: B006
+    def apply_async(self, func, args=(), kwds={}, callback=None, error_callback=None, *, timeout=None):  # noqa: B006
         """Calls func(*args, **kwds) in a worker: an AsyncResult.
 
         callback(value), or error_callback(exception): called in a thread of the pool before the result is there.
-        Source: multiprocessing.pool.Pool.apply_async.
+        timeout: seconds that the call may take, from its beginning; then it raises TimeoutError, and its worker is
+        interrupted, then terminated, then killed, and replaced. Source: multiprocessing.pool.Pool.apply_async.
         """
         self._check_running()
-        return ApplyResult(self, (self._engine.submit(func, tuple(args), dict(kwds)),), callback, error_callback)
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout must be None or more than 0 seconds, not {timeout!r}")
+        options = None if timeout is None else Options(timeout=timeout)
+        future = self._engine.submit(func, tuple(args), dict(kwds), options)
+        return ApplyResult(self, (future,), callback, error_callback)
 
     def apply(self, func, args=(), kwds={}):    # noqa: B006
         """What func(*args, **kwds), called in a worker, returns. Source: multiprocessing.pool.Pool.apply."""

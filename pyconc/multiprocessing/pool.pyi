@@ -42,8 +42,10 @@ class Pool(multiprocessing.pool.Pool):
         kwds: Mapping[str, Any] = {},
         callback: Callable[[_T], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
+        *,
+        timeout: float | None = None,
     ) -> ApplyResult[_T]: ...
-    def map_async(
+    def map_async(  # type: ignore[override]
         self,
         func: Callable[[_S], _T],
         iterable: Iterable[_S],

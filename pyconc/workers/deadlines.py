@@ -11,6 +11,7 @@ from pyconc.workers.limits import private_memory
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 _LEAST = 0.002          # seconds between two looks
 _MOST = 0.05            # the same, while a call is being ended
+_IDLE = 0.5             # the same at whether calls are under way, whose memory is to be looked at
 _MEMORY = 0.1           # the same at what workers have, while calls are under way
 
 
@@ -27,7 +28,7 @@ class Deadlines:
         self._grace = grace
         self._memory = memory
         self._describe = describe
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()      # a collected iterator may cancel a call in the middle of anything
         self._seconds = {}      # {Future: how long its call may take}
         self._ending = {}       # {Future: (number of the next signal, when)}
         self._large = {}        # {Future: when its worker was first seen with too much memory}
@@ -124,8 +125,8 @@ class Deadlines:
                 times.append(min(self._seconds.values()))
                 times += [seconds - ran for future, seconds in self._running()
                           if (ran := self._channel.ran(future)) is not None]
-        if self._memory is not None and has_work:
-            times.append(_MEMORY)
+        if self._memory is not None:
+            times.append(_MEMORY if has_work else _IDLE)    # submit() wakes nobody for this
         left = max(_LEAST, min(times)) if times else None
         self._look_at = float("inf") if left is None else now + left
         return left

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How much of the machine a pool takes: how many processes, on which CPUs, with how much memory. A worker imports it."""
+"""How much of the machine a pool takes: how many processes, on which CPUs, how much memory. A worker imports it."""
 import os
 
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096

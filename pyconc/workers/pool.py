@@ -27,7 +27,7 @@ _exiting = False
 
 
 class Options:
-    """What a call asks for beyond being run: a priority, higher is sooner; how often it is run again; how long it takes.
+    """What a call asks for beyond being run: a priority, higher is sooner; how often it is run again; its time.
 
     None: as the pool has it. progress: for map().
     """

@@ -46,7 +46,7 @@ class Raised:
     """Pickles as the exception that a call raised, with the worker's traceback as its cause.
 
     One that cannot be pickled, or not be unpickled, arrives as the exception which says so, with the same cause.
-    unsent: what could not be pickled, for which `error` is the reason; as text it is the exception's attribute `unsent`.
+    unsent: what could not be pickled, for which `error` is the reason; as text it is the exception's `unsent`.
     """
 
     def __init__(self, error, unsent=_NOTHING):

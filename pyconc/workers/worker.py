@@ -32,7 +32,7 @@ def work(channel, number, memo, initializer, initargs, max_tasks, finalizer, lim
 
 
 def _end_with_parent():
-    """Has the kernel end this process when the parent is killed, whatever it runs then: the end of a pipe is a signal."""
+    """Has the kernel end this process when the parent is killed, whatever it runs: the end of a pipe is a signal."""
     import fcntl
     sentinel = parent_process().sentinel
     try:

@@ -15,6 +15,11 @@ def square(number):
     return number * number
 
 
+def slow_pid():
+    time.sleep(0.02)
+    return os.getpid()
+
+
 def answer_to_arguments(argument):
     return "called"
 

@@ -5,6 +5,7 @@
 Prints a line for each round and one at the end; a failure is a traceback and an exit status of 1.
 """
 import asyncio
+import ctypes
 import gc
 import os
 import random
@@ -22,11 +23,11 @@ from pyconc.concurrent.futures import ProcessPoolExecutor
 from pyconc.multiprocessing import TimeoutError as PoolTimeoutError
 from pyconc.multiprocessing import get_context
 
-LIMIT = 60      # seconds within which whatever was begun must end
-ROUNDS = 5
+LIMIT = 100     # seconds within which whatever was begun must end
+ROUNDS = 6
 WORKERS = 2
 SUBMITTERS = 3
-GROWTH = 24 << 20   # bytes that a process may have more than after its first round: what the allocator keeps
+GROWTH = 96 << 20   # bytes that there may be more than after the second round: each thread may keep some buffers
 
 
 def add(one, other):
@@ -180,6 +181,17 @@ class Soak:
             function(*args)
         except BaseException as error:
             self.failures.append(error)
+            self.tell()
+
+    def tell(self):
+        """What the pools have to do, and who does it."""
+        for engine in (self.executor._pool, self.pool._engine):
+            channel = engine._channel
+            print(f"{engine.state}, {len(engine._waiting)} waiting, in flight:", channel.futures(), flush=True)
+            for process in engine.processes.values():
+                print("   ", process)
+            for number in range(WORKERS):
+                print("   ", channel.worker(number), channel.running(number), flush=True)
 
     def round(self, seconds, seed):
         until = time.monotonic() + seconds
@@ -199,9 +211,11 @@ class Soak:
         """Once it holds still: resident bytes, descriptors, threads, children."""
         deadline = time.monotonic() + LIMIT
         while True:
-            for _ in range(20):
-                assert self.executor.submit(add, 1, 1).result(LIMIT) == self.pool.apply(add, (1, 1)) == 2
+            jobs = [self.executor.submit(mishaps.square, 2) for _ in range(2 * WORKERS)]    # all at once: no worker too few
+            assert [job.result(LIMIT) for job in jobs] == [4] * len(jobs)
+            assert self.pool.apply_async(add, (1, 1)).get(LIMIT) == 2
             gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)    # what threads that have ended leave free in their arenas
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
             held = (resident, len(os.listdir("/proc/self/fd")), threading.active_count(),
                     len(self.executor._processes) + len(self.pool._pool))
@@ -221,9 +235,10 @@ def main(seconds, method, seed):
         for number in range(ROUNDS):
             soak.round(seconds / ROUNDS, f"{seed} {number}")
             held = soak.holdings()
-            print(f"round {number + 1}: {held[0] >> 20} MiB, {held[1]} descriptors, {held[2]} threads, {held[3]} workers; "
+            print(f"round {number + 1}: {held[0] >> 20} MiB, {held[1]} descriptors, {held[2]} threads, "
+                  f"{held[3]} workers; "
                   f"{dict(soak.ended)}", flush=True)
-            if first is None:
+            if number < 2:      # what is kept to be used again grows at first
                 first = held
     finally:
         if not soak.failures:

@@ -174,6 +174,8 @@ def test_shutdown_after_a_timeout():
 def test_a_call_with_too_much_memory(tmp_path):
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), max_memory_per_worker=400 << 20) as pool:
         assert pool.submit(pow, 2, 3).result(LONG) == 8
+        all_gone(pool)
+        time.sleep(0.3)     # nobody looks at a pool without work as often
         future = pool.submit(fill, str(tmp_path / "filled"), 600)
         with pytest.raises(MemoryError, match=r"fill\(.*, 600\) was ended: its process had \d+ MiB of memory"):
             future.result(LONG)

@@ -345,12 +345,13 @@ def test_a_callback_that_raises_no_exception(fork):
         told.set()
         raise KeyboardInterrupt
 
+    started, event, ended = fork.Queue(), fork.Event(), threading.Event()
     with ProcessPoolExecutor(1, fork) as pool:
-        pool.submit(jobs.double, 1).add_done_callback(callback)
+        pool.submit(jobs.tell_and_wait, started, event).add_done_callback(callback)
+        event.set()
         assert told.wait(LIMIT)
-        event = threading.Event()
-        pool.submit(jobs.double, 1).add_done_callback(lambda future: event.set())
-        assert event.wait(LIMIT)
+        pool.submit(jobs.double, 1).add_done_callback(lambda future: ended.set())
+        assert ended.wait(LIMIT)
 
 
 def test_shutdown_in_a_callback(fork):

@@ -22,8 +22,15 @@ import pytest
 from pyconc.concurrent.futures.process import ProcessPoolExecutor
 from pyconc.multiprocessing import get_context
 
-LIMIT = int(os.environ.get("LIM", 60))
+LIMIT = 60      # seconds for anything that must happen
 METHODS = ["fork", "forkserver", "spawn"]
+
+
+def all_started(pids):
+    """Waits until both workers have answered: memory stays for one that is killed before it has taken it over."""
+    deadline = time.monotonic() + LIMIT
+    while len(set(pids())) < 2:
+        assert time.monotonic() < deadline
 
 
 class Executor:
@@ -37,6 +44,7 @@ class Executor:
     def submit(self, function, *args):
         if self.pool is None:
             self.pool = ProcessPoolExecutor(2, **self.how)
+            all_started(lambda: [job.result(LIMIT) for job in [self.pool.submit(mishaps.slow_pid) for _ in range(4)]])
         return self.pool.submit(function, *args)
 
     def submit_for(self, seconds, function):
@@ -63,6 +71,7 @@ class Pool:
     def submit(self, function, *args):
         if self.pool is None:
             self.pool = self.context.Pool(2)
+            all_started(lambda: [job.get(LIMIT) for job in [self.pool.apply_async(mishaps.slow_pid) for _ in range(4)]])
         return self.pool.apply_async(function, args)
 
     def submit_for(self, seconds, function):
@@ -83,7 +92,7 @@ KINDS = {"replace": lambda method: Executor(method, "replace"), "break": lambda 
 
 
 def belongings():
-    """What a pool could leave: {descriptors}, {children}, and how many mappings of shared memory, which has no names."""
+    """What a pool could leave: {descriptors}, {children}, and how many mappings of memory without names."""
     fds = set()
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):      # the one that listdir used
@@ -152,7 +161,8 @@ def text(error):
     return "".join(traceback.format_exception(error))
 
 
-@pytest.mark.parametrize("how, told", [("killed", "SIGKILL"), ("segfault", "SIGSEGV"), ("exits", r"exit (code|status) 3")])
+@pytest.mark.parametrize("how, told", [("killed", "SIGKILL"), ("segfault", "SIGSEGV"),
+                                       ("exits", r"exit (code|status) 3")])
 def test_a_worker_that_dies(subject, among_innocents, tmp_path, how, told):
     path = str(tmp_path / "pid")
     error = among_innocents(lambda: subject.submit(mishaps.die, how, path), deadly=True)
