@@ -9,7 +9,7 @@ C_FILES = $(shell find csrc -name '*.[ch]' 2>/dev/null)
 BUILT_FROM := $(shell find csrc 2>/dev/null) setup.py pyproject.toml
 APT := build-essential pkg-config python3-dev python3-venv libuv1-dev libssl-dev openssl
 
-.PHONY: help demo test conformance bench bench-once lint format sanitize tsan matrix model build system clean
+.PHONY: help demo test soak conformance bench bench-once lint format sanitize tsan matrix model build system clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -20,6 +20,9 @@ demo: .venv/.built ## asyncio service, hashing and numpy on pyconc beside the st
 
 test: .venv/.built ## the tests (ARGS=... goes to pytest)
 	$(BIN)/python $(PYFLAGS) -m pytest $(ARGS)
+
+soak: .venv/.built ## ten minutes of process pools whose workers are killed (ARGS="SECONDS METHOD SEED")
+	$(BIN)/python tests/workers/soak.py $(or $(ARGS),600 forkserver)
 
 conformance: .venv/.built ## CPython's own test_asyncio on pyconc's loop
 	$(BIN)/python tests/conformance/run.py asyncio

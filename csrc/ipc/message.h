@@ -3,6 +3,7 @@
 #ifndef PYC_IPC_MESSAGE_H
 #define PYC_IPC_MESSAGE_H
 
+#include "ipc/flat.h"
 #include "ipc/packer.h"
 #include "ipc/queue.h"
 
@@ -17,15 +18,30 @@ enum {
     PYC_ITEM_ASCII,
     PYC_ITEM_BYTEARRAY,
     PYC_ITEM_PICKLE,
+    PYC_ITEM_FLAT,
 };
 
-/* A flag of records: what would come after the parts is the first part. */
+/* Flags of records: what would come after the parts is the first part; a
+ * pyc_frame comes before it. */
 #define PYC_ITEM_APART 1
+#define PYC_ITEM_FRAMED 2
+
+/* What is known of an item before it is unpickled: which task of a channel it
+ * belongs to. */
+typedef struct {
+    uint64_t task;
+    uint32_t worker;
+    union {
+        uint32_t failed;  /* of a result: the item is an exception */
+        uint32_t carried; /* of a call: a bit for each of the first arguments
+                             that is a large bytes or bytearray */
+    };
+} pyc_frame;
 
 /* What a record may have after its parts. */
 #define PYC_INLINE_MOST                                                        \
     (PYC_RECORD_MOST - sizeof(pyc_record) -                                    \
-     PYC_BUFFERS_MOST * sizeof(pyc_ring_part) - 8)
+     PYC_BUFFERS_MOST * sizeof(pyc_ring_part) - sizeof(pyc_frame) - 8)
 
 /* One of the large buffers of a message. */
 typedef struct {
@@ -43,6 +59,7 @@ typedef struct {
     size_t length; /* of the data, or of what was packed */
     int64_t number;
     double real;
+    const pyc_frame *frame; /* NULL: none */
     pyc_packed packed;
     uint32_t n_parts;
     pyc_message_part *parts;
@@ -50,6 +67,15 @@ typedef struct {
 
 /* Without memory of its own, for an object that needs none: 1; 0: it does. */
 int pyc_message_simple(PyObject *object, pyc_message *message);
+
+/* Of what somebody keeps as long as it is used. */
+static inline void
+pyc_message_flat(const pyc_flat *flat, pyc_message *message)
+{
+    message->kind = PYC_ITEM_FLAT;
+    message->data = flat->data;
+    message->length = message->weight = flat->length;
+}
 
 /* For any object. 0, or -1 with an exception set. */
 int pyc_message_of(pyc_ipc *state, PyObject *object, pyc_message *message);
@@ -71,7 +97,46 @@ void pyc_message_write(const pyc_message *message, char *where);
 static inline uint32_t
 pyc_message_inline(const pyc_message *message)
 {
-    return message->apart ? 0 : (uint32_t)message->length;
+    return (message->frame == NULL ? 0 : (uint32_t)sizeof(pyc_frame)) +
+           (message->apart ? 0 : (uint32_t)message->length);
+}
+
+/* queue_put.c: a message into a queue without limits; the getters are not told.
+ * 1; 0: it is shut; -1 with an exception set. */
+int pyc_queue_put_message(pyc_queue *queue, pyc_message *message);
+void pyc_queue_tell_getters(pyc_queue *queue, Py_ssize_t count);
+
+/* queue_get.c: a record that was taken, copied as far as it is small. */
+typedef struct {
+    pyc_record record;
+    pyc_frame frame;  /* of a framed record */
+    PyObject *object; /* the item, or its pickle */
+    pyc_ring_part *parts;
+    pyc_piece **pieces;
+} pyc_taken;
+
+/* The next record: 1; 0: there is none; -1 with an exception set. The caller
+ * has `getting`, and commits. */
+int pyc_queue_take(pyc_queue *queue, pyc_ring_cursor *cursor, pyc_taken *item);
+/* After a commit: its pieces are this process's. */
+void pyc_queue_hold(pyc_queue *queue, pyc_taken *item);
+/* The item of a record that was taken, whose memory is freed. */
+PyObject *pyc_queue_finish(pyc_queue *queue, pyc_taken *item);
+/* A bytes or bytearray of that; NULL with an exception set. */
+PyObject *pyc_bytes_of(pyc_ipc *state, const void *data, Py_ssize_t size,
+                       bool is_array);
+/* The item is not wanted. */
+void pyc_queue_discard(pyc_queue *queue, pyc_taken *item);
+/* The item's pickle and its buffers, as pyc_unpack() takes them: views of the
+ * pieces; *buffers may be NULL. 0, or -1 with an exception set. */
+int pyc_queue_unfold(pyc_queue *queue, pyc_taken *item, PyObject **data,
+                     PyObject **buffers);
+
+static inline bool
+pyc_queue_is_empty(pyc_queue *queue)
+{
+    pyc_ring *ring = &pyc_queue_shared(queue)->ring;
+    return pyc_ring_number(&ring->in) == pyc_ring_number(&ring->out);
 }
 
 #endif

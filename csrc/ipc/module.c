@@ -4,6 +4,7 @@
 #include "ipc/barrier.h"
 #include "ipc/bell.h"
 #include "ipc/bound.h"
+#include "ipc/channel.h"
 #include "ipc/guard.h"
 #include "ipc/packer.h"
 #include "ipc/queue.h"
@@ -164,6 +165,13 @@ exec(PyObject *module)
     }
     PYC_IPC_IMPORTED(X)
 #undef X
+#define X(name)                                                                \
+    state->str_##name = PyUnicode_InternFromString(#name);                     \
+    if (state->str_##name == NULL) {                                           \
+        return -1;                                                             \
+    }
+    PYC_IPC_NAMES(X)
+#undef X
     state->OwnerDied = PyErr_NewExceptionWithDoc(
         "pyconc.multiprocessing.OwnerDied",
         "The process that had the lock died with it; the lock is this "
@@ -212,6 +220,9 @@ clear(PyObject *module)
 #undef X
 #define X(name, spec) Py_CLEAR(state->name##_type);
     PYC_IPC_TYPES(X)
+#undef X
+#define X(name) Py_CLEAR(state->str_##name);
+    PYC_IPC_NAMES(X)
 #undef X
     Py_CLEAR(state->OwnerDied);
     Py_CLEAR(state->reduce);

@@ -5,20 +5,15 @@
 #include "ipc/sleep.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 #define RELEASE_LEAST                                                          \
-    (256 << 10)                /* bytes that are worth letting others run      \
-                                */
+    (256 << 10) /* bytes that are worth letting others run                     \
+                 */
+#define LARGE_PAGE ((uintptr_t)2 << 20)
+#define COPIES_BEFORE 4
 #define BATCH_MOST 256         /* items that are taken at once */
 #define BATCH_WEIGHT (1 << 20) /* about their bytes */
-
-/* A record that was taken, copied as far as it is small. */
-typedef struct {
-    pyc_record record;
-    PyObject *object; /* the item, or its pickle */
-    pyc_ring_part *parts;
-    pyc_piece **pieces;
-} taken;
 
 static bool
 may_have_item(pyc_queue *self, uint64_t Py_UNUSED(ignored))
@@ -32,7 +27,7 @@ may_have_item(pyc_queue *self, uint64_t Py_UNUSED(ignored))
 /* What comes after the parts, as an object; for a pickle its bytes. NULL with
  * an exception set. */
 static PyObject *
-object_of(const pyc_record *record, const char *data)
+object_of(const pyc_record *record, const char *data, uint32_t length)
 {
     PyObject *object;
     int64_t number;
@@ -46,23 +41,24 @@ object_of(const pyc_record *record, const char *data)
         return Py_NewRef(Py_True);
     case PYC_ITEM_BYTES:
     case PYC_ITEM_PICKLE:
-        return PyBytes_FromStringAndSize(data, record->length);
+    case PYC_ITEM_FLAT:
+        return PyBytes_FromStringAndSize(data, length);
     case PYC_ITEM_ASCII:
-        object = PyUnicode_DecodeASCII(data, record->length, NULL);
+        object = PyUnicode_DecodeASCII(data, length, NULL);
         if (object == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
             break;
         }
         return object;
     case PYC_ITEM_BYTEARRAY:
-        return PyByteArray_FromStringAndSize(data, record->length);
+        return PyByteArray_FromStringAndSize(data, length);
     case PYC_ITEM_INT:
-        if (record->length == sizeof(number)) {
+        if (length == sizeof(number)) {
             memcpy(&number, data, sizeof(number));
             return PyLong_FromLongLong(number);
         }
         break;
     case PYC_ITEM_FLOAT:
-        if (record->length == sizeof(real)) {
+        if (length == sizeof(real)) {
             memcpy(&real, data, sizeof(real));
             return PyFloat_FromDouble(real);
         }
@@ -78,7 +74,8 @@ object_of(const pyc_record *record, const char *data)
 /* The parts of the record at `where`, as they are checked here. 0, or -1 with
  * an exception set. */
 static int
-copy_parts(pyc_queue *queue, const char *where, uint64_t number, taken *item)
+copy_parts(pyc_queue *queue, const char *where, uint64_t number,
+           pyc_taken *item)
 {
     uint32_t n = item->record.parts;
     item->parts = PyMem_Malloc(n * sizeof(*item->parts));
@@ -100,7 +97,7 @@ copy_parts(pyc_queue *queue, const char *where, uint64_t number, taken *item)
 }
 
 static void
-clear_taken(taken *item)
+clear_taken(pyc_taken *item)
 {
     Py_CLEAR(item->object);
     PyMem_Free(item->parts);
@@ -111,9 +108,22 @@ clear_taken(taken *item)
 
 /* Copies the record. 0, or -1 with an exception set: it was not taken. */
 static int
-copy_record(pyc_queue *queue, const char *where, uint64_t number, taken *item)
+copy_record(pyc_queue *queue, const char *where, uint64_t number,
+            pyc_taken *item)
 {
     const pyc_record *record = &item->record;
+    const char *data =
+        where + pyc_record_size(0, 0) + record->parts * sizeof(pyc_ring_part);
+    uint32_t length = record->length;
+    if (record->flags & PYC_ITEM_FRAMED) {
+        if (length < sizeof(item->frame)) {
+            pyc_queue_error(PYC_CORRUPT);
+            return -1;
+        }
+        memcpy(&item->frame, data, sizeof(item->frame));
+        data += sizeof(item->frame);
+        length -= (uint32_t)sizeof(item->frame);
+    }
     if (record->parts > 0 && copy_parts(queue, where, number, item) < 0) {
         return -1;
     }
@@ -124,15 +134,12 @@ copy_record(pyc_queue *queue, const char *where, uint64_t number, taken *item)
         }
         return 0;
     }
-    item->object = object_of(record, where + pyc_record_size(0, 0) +
-                                         record->parts * sizeof(pyc_ring_part));
+    item->object = object_of(record, data, length);
     return item->object == NULL ? -1 : 0;
 }
 
-/* The next record: 1; 0: there is none; -1 with an exception set. The caller
- * has `getting`, and commits. */
-static int
-take_next(pyc_queue *queue, pyc_ring_cursor *cursor, taken *item)
+int
+pyc_queue_take(pyc_queue *queue, pyc_ring_cursor *cursor, pyc_taken *item)
 {
     const char *where;
     int rc = pyc_ring_next(&pyc_queue_shared(queue)->ring, &queue->store,
@@ -151,13 +158,19 @@ take_next(pyc_queue *queue, pyc_ring_cursor *cursor, taken *item)
     return rc;
 }
 
+void
+pyc_queue_hold(pyc_queue *queue, pyc_taken *item)
+{
+    for (uint32_t i = 0; i < item->record.parts; i++) {
+        pyc_view_hold(queue, item->pieces[i]);
+    }
+}
+
 static void
-commit(pyc_queue *queue, pyc_ring_cursor *cursor, taken *last)
+commit(pyc_queue *queue, pyc_ring_cursor *cursor, pyc_taken *last)
 {
     pyc_ring_commit_out(&pyc_queue_shared(queue)->ring, &queue->store, cursor);
-    for (uint32_t i = 0; i < last->record.parts; i++) {
-        pyc_view_hold(queue, last->pieces[i]);
-    }
+    pyc_queue_hold(queue, last);
 }
 
 static void
@@ -176,7 +189,7 @@ tell_putters(pyc_queue *self, int count)
 
 /* 1; 0: there is none; -1 with an exception set. */
 static int
-take_one(pyc_queue *queue, taken *item)
+take_one(pyc_queue *queue, pyc_taken *item)
 {
     pyc_queue_memory *memory = pyc_queue_shared(queue);
     pyc_ring_cursor cursor;
@@ -186,7 +199,7 @@ take_one(pyc_queue *queue, taken *item)
     }
     pyc_mutex_lock(queue->shared.block.arena, &memory->getting);
     pyc_ring_load(&memory->ring.out, &cursor);
-    int rc = take_next(queue, &cursor, item);
+    int rc = pyc_queue_take(queue, &cursor, item);
     if (rc > 0) {
         commit(queue, &cursor, item);
     }
@@ -197,79 +210,119 @@ take_one(pyc_queue *queue, taken *item)
     return rc;
 }
 
-/* A large bytes or bytearray, copied out of its piece. */
-static PyObject *
-copy_out(pyc_queue *queue, taken *item)
+/* Fresh memory costs more than the copy into it, as it comes a page at a time:
+ * large pages cost half of that. The first ones may have to be put together by
+ * the kernel, which takes longer than it saves to who copies once. */
+static void
+ask_for_large_pages(pyc_ipc *state, char *memory, size_t size)
 {
-    Py_ssize_t size = (Py_ssize_t)item->parts[0].length;
-    int is_array = item->record.kind == PYC_ITEM_BYTEARRAY;
+    uintptr_t start = ((uintptr_t)memory + LARGE_PAGE - 1) & ~(LARGE_PAGE - 1);
+    uintptr_t end = ((uintptr_t)memory + size) & ~(LARGE_PAGE - 1);
+    if (size >= 2 * LARGE_PAGE && start < end &&
+        atomic_fetch_add(&state->large_copies, 1) >= COPIES_BEFORE) {
+        madvise((void *)start, end - start, MADV_HUGEPAGE);
+    }
+}
+
+PyObject *
+pyc_bytes_of(pyc_ipc *state, const void *data, Py_ssize_t size, bool is_array)
+{
     PyObject *object = is_array ? PyByteArray_FromStringAndSize(NULL, size)
                                 : PyBytes_FromStringAndSize(NULL, size);
-    if (object != NULL) {
-        char *to = is_array ? PyByteArray_AS_STRING(object)
-                            : PyBytes_AS_STRING(object);
-        if (size < RELEASE_LEAST) {
-            memcpy(to, item->pieces[0] + 1, (size_t)size);
-        }
-        else {
-            Py_BEGIN_ALLOW_THREADS
-            memcpy(to, item->pieces[0] + 1, (size_t)size);
-            Py_END_ALLOW_THREADS
-        }
+    if (object == NULL) {
+        return NULL;
     }
+    char *to =
+        is_array ? PyByteArray_AS_STRING(object) : PyBytes_AS_STRING(object);
+    if (size < RELEASE_LEAST) {
+        memcpy(to, data, (size_t)size);
+    }
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        ask_for_large_pages(state, to, (size_t)size);
+        memcpy(to, data, (size_t)size);
+        Py_END_ALLOW_THREADS
+    }
+    return object;
+}
+
+/* A large bytes or bytearray, copied out of its piece. */
+static PyObject *
+copy_out(pyc_queue *queue, pyc_taken *item)
+{
+    PyObject *object = pyc_bytes_of(queue->shared.state, item->pieces[0] + 1,
+                                    (Py_ssize_t)item->parts[0].length,
+                                    item->record.kind == PYC_ITEM_BYTEARRAY);
     for (uint32_t i = 0; i < item->record.parts; i++) {
         pyc_heap_free(&pyc_queue_shared(queue)->ring.heap, item->pieces[i]);
     }
     return object;
 }
 
-/* Unpickles with the pieces as buffers; they are freed with the last view. */
-static PyObject *
-unpack(pyc_queue *queue, taken *item)
+int
+pyc_queue_unfold(pyc_queue *queue, pyc_taken *item, PyObject **data,
+                 PyObject **buffers)
 {
-    PyObject *result = NULL, *data = item->object, *buffers = NULL;
     uint32_t first = item->record.flags & PYC_ITEM_APART;
+    *data = item->object;
+    *buffers = item->record.parts > first ? PyList_New(0) : NULL;
     item->object = NULL;
-    if (item->record.parts > first) {
-        buffers = PyList_New(0);
-    }
+    /* A view of each piece is made in any case, which frees it. */
     for (uint32_t i = 0; i < item->record.parts; i++) {
         PyObject *view =
             pyc_view_new(queue, item->pieces[i], item->parts[i].length);
         if (i < first) {
-            data = view;
+            *data = view;
         }
-        else if (view != NULL && buffers != NULL) {
-            if (PyList_Append(buffers, view) < 0) {
-                Py_CLEAR(buffers);
+        else if (view != NULL && *buffers != NULL) {
+            if (PyList_Append(*buffers, view) < 0) {
+                Py_CLEAR(*buffers);
             }
             Py_DECREF(view);
         }
     }
-    if (data != NULL && !PyErr_Occurred()) {
-        result = pyc_unpack(queue->shared.state, data, buffers);
+    clear_taken(item);
+    if (*data == NULL || PyErr_Occurred()) {
+        Py_CLEAR(*data);
+        Py_CLEAR(*buffers);
+        return -1;
     }
-    Py_XDECREF(data);
-    Py_XDECREF(buffers);
-    return result;
+    return 0;
 }
 
-/* The item of a record that was taken. */
-static PyObject *
-finish(pyc_queue *queue, taken *item)
+PyObject *
+pyc_queue_finish(pyc_queue *queue, pyc_taken *item)
 {
-    PyObject *result;
+    PyObject *result = NULL, *data, *buffers;
     if (item->record.kind == PYC_ITEM_PICKLE) {
-        result = unpack(queue, item);
+        if (pyc_queue_unfold(queue, item, &data, &buffers) == 0) {
+            result = pyc_unpack(queue->shared.state, data, buffers);
+            Py_DECREF(data);
+            Py_XDECREF(buffers);
+        }
     }
     else if (item->record.parts > 0) {
         result = copy_out(queue, item);
     }
+    else if (item->record.kind == PYC_ITEM_FLAT) {
+        result = pyc_flat_read(PyBytes_AS_STRING(item->object),
+                               (size_t)PyBytes_GET_SIZE(item->object));
+    }
     else {
-        result = Py_NewRef(item->object);
+        result = item->object;
+        item->object = NULL;
     }
     clear_taken(item);
     return result;
+}
+
+void
+pyc_queue_discard(pyc_queue *queue, pyc_taken *item)
+{
+    for (uint32_t i = 0; i < item->record.parts; i++) {
+        pyc_heap_free(&pyc_queue_shared(queue)->ring.heap, item->pieces[i]);
+    }
+    clear_taken(item);
 }
 
 /* Errors of get_many() that nobody has been told of: 1 with one set. */
@@ -343,12 +396,12 @@ pyc_queue_get(pyc_queue *self, int64_t deadline)
         return NULL;
     }
     for (;;) {
-        taken item = {0};
+        pyc_taken item = {0};
         uint32_t was_shut = atomic_load(&memory->shut);
         int rc = take_one(self, &item);
         if (rc > 0) {
             trim_if_empty(self);
-            return finish(self, &item);
+            return pyc_queue_finish(self, &item);
         }
         if (rc < 0 || wait_for_item(self, deadline, was_shut) < 0) {
             return NULL;
@@ -361,7 +414,7 @@ typedef struct {
     PyObject *objects[BATCH_MOST]; /* items, or their pickles */
     char is_pickle[BATCH_MOST];
     int n;
-    taken last;
+    pyc_taken last;
 } many;
 
 /* 0, or -1 with an exception set and nothing taken. */
@@ -371,8 +424,8 @@ take_small(pyc_queue *queue, many *batch, Py_ssize_t most,
 {
     uint64_t weight = cursor->weight;
     while (batch->n < most && cursor->weight - weight < BATCH_WEIGHT) {
-        taken item = {0};
-        int rc = take_next(queue, cursor, &item);
+        pyc_taken item = {0};
+        int rc = pyc_queue_take(queue, cursor, &item);
         if (rc <= 0) {
             return batch->n == 0 ? rc : 0;
         }
@@ -393,7 +446,7 @@ take_many(pyc_queue *queue, many *batch, Py_ssize_t most)
     pyc_queue_memory *memory = pyc_queue_shared(queue);
     pyc_ring_cursor cursor;
     batch->n = 0;
-    batch->last = (taken){0};
+    batch->last = (pyc_taken){0};
     pyc_mutex_lock(queue->shared.block.arena, &memory->getting);
     pyc_ring_load(&memory->ring.out, &cursor);
     int rc = take_small(queue, batch, most < BATCH_MOST ? most : BATCH_MOST,
@@ -432,7 +485,7 @@ finish_many(pyc_queue *queue, many *batch, PyObject *list)
         add_item(queue, list, item);
     }
     if (batch->last.record.parts > 0) {
-        add_item(queue, list, finish(queue, &batch->last));
+        add_item(queue, list, pyc_queue_finish(queue, &batch->last));
     }
 }
 

@@ -17,6 +17,7 @@ typedef struct {
     pyc_message **messages; /* NULL, or for each item a message or NULL */
     Py_ssize_t n, done;
     bool waited; /* for a chunk, since the last item */
+    bool silent; /* who puts tells the getters */
 } batch;
 
 /* How a look at the queue ended. */
@@ -64,7 +65,8 @@ append(pyc_queue *queue, pyc_ring_cursor *cursor, pyc_message *message)
         .length = pyc_message_inline(message),
         .parts = (uint16_t)message->n_parts,
         .kind = message->kind,
-        .flags = message->apart};
+        .flags = (uint8_t)(message->apart |
+                           (message->frame == NULL ? 0 : PYC_ITEM_FRAMED))};
     uint64_t number = cursor->number;
     int rc = pyc_ring_append(&pyc_queue_shared(queue)->ring, &queue->store,
                              cursor, &record, &where);
@@ -79,6 +81,10 @@ append(pyc_queue *queue, pyc_ring_cursor *cursor, pyc_message *message)
         atomic_store_explicit(&part->piece->state,
                               PYC_STATE(PYC_CARRIED, number),
                               memory_order_release);
+    }
+    if (message->frame != NULL) {
+        memcpy(where, message->frame, sizeof(*message->frame));
+        where += sizeof(*message->frame);
     }
     if (!message->apart) {
         pyc_message_write(message, where);
@@ -149,8 +155,8 @@ put_some(batch *self)
     return rc;
 }
 
-static void
-tell_getters(pyc_queue *self, Py_ssize_t count)
+void
+pyc_queue_tell_getters(pyc_queue *self, Py_ssize_t count)
 {
     pyc_queue_memory *memory = pyc_queue_shared(self);
     pyc_bells *bells = &memory->item_bells;
@@ -170,8 +176,8 @@ try_put(batch *self)
     pyc_mutex_lock(self->queue->shared.block.arena, &memory->putting);
     int rc = atomic_load(&memory->shut) ? SHUT : put_some(self);
     pyc_mutex_unlock(&memory->putting);
-    if (self->done > before) {
-        tell_getters(self->queue, self->done - before);
+    if (self->done > before && !self->silent) {
+        pyc_queue_tell_getters(self->queue, self->done - before);
     }
     return rc;
 }
@@ -255,6 +261,14 @@ prepare(batch *self)
         }
     }
     return 0;
+}
+
+int
+pyc_queue_put_message(pyc_queue *queue, pyc_message *message)
+{
+    batch self = {.queue = queue, .messages = &message, .n = 1, .silent = true};
+    int rc = put_all(&self, PYC_NO_DEADLINE);
+    return rc == SHUT ? 0 : rc < 0 ? -1 : 1;
 }
 
 int

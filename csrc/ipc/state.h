@@ -64,7 +64,13 @@ enum {
     X(snapshot, pyc_snapshot_spec)                                             \
     X(mapping, pyc_mapping_spec)                                               \
     X(named, pyc_named_spec)                                                   \
-    X(shareable_list, pyc_shareable_list_spec)
+    X(shareable_list, pyc_shareable_list_spec)                                 \
+    X(channel, pyc_channel_spec)
+
+/* Names of methods. */
+#define PYC_IPC_NAMES(X)                                                       \
+    X(set_result)                                                              \
+    X(set_exception)
 
 typedef struct pyc_ipc {
 #define X(field, module, name) PyObject *field;
@@ -72,6 +78,9 @@ typedef struct pyc_ipc {
 #undef X
 #define X(name, spec) PyTypeObject *name##_type;
     PYC_IPC_TYPES(X)
+#undef X
+#define X(name) PyObject *str_##name;
+    PYC_IPC_NAMES(X)
 #undef X
     PyObject *OwnerDied; /* the exception */
     PyObject *reduce; /* pyconc.multiprocessing.handover.reduce, once needed */
@@ -84,8 +93,9 @@ typedef struct pyc_ipc {
     pyc_link queues; /* of this process */
     PyObject *packers[PYC_PACKERS]; /* that nobody uses */
     pyc_lock packers_lock;
-    int bell;   /* a socket, -1: not opened yet */
-    int ringer; /* a socket, -1: not opened yet */
+    _Atomic uint32_t large_copies; /* large bytes made here */
+    int bell;                      /* a socket, -1: not opened yet */
+    int ringer;                    /* a socket, -1: not opened yet */
     unsigned char bell_name[16];
     int pid; /* the process that the above is about */
 } pyc_ipc;

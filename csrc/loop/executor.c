@@ -2,6 +2,7 @@
 #include "py/compat.h"
 #include "loop/cycle.h"
 #include "loop/executor.h"
+#include "pool/bridge.h"
 #include "pool/pool.h"
 
 /* The executor to use, a new reference; NULL with RuntimeError after
@@ -32,7 +33,13 @@ submit_and_wrap(pyc_loop *self, PyObject *executor, PyObject *const *args,
     }
     PyObject *future = PyObject_Vectorcall(submit, args, (size_t)nargs, NULL);
     Py_DECREF(submit);
-    if (future != NULL) {
+    if (future != NULL &&
+        PyObject_TypeCheck(future, self->state->future_type)) {
+        /* The loop is woken once for all that end meanwhile. */
+        wrapped = pyc_future_wrap((pyc_future *)future, (PyObject *)self);
+        Py_DECREF(future);
+    }
+    else if (future != NULL) {
         PyObject *stack[] = {NULL, future, (PyObject *)self};
         wrapped = PyObject_Vectorcall(
             self->state->asyncio_wrap_future, stack + 1,

@@ -24,6 +24,19 @@ outcome_of(pyc_future *source, PyObject *target)
     return letter;
 }
 
+/* -1 with an exception set. */
+static int
+cancel(bridge *self)
+{
+    if (pyc_load(self->source->pool) == NULL) {
+        return pyc_future_cancel(self->source) < 0 ? -1 : 0;
+    }
+    PyObject *done = PyObject_CallMethodNoArgs(
+        (PyObject *)self->source, self->source->module->str_cancel);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
 static PyObject *
 bridge_call(PyObject *op, PyObject *args, PyObject *Py_UNUSED(kwargs))
 {
@@ -40,7 +53,7 @@ bridge_call(PyObject *op, PyObject *args, PyObject *Py_UNUSED(kwargs))
     }
     PyObject *cancelled =
         PyObject_CallMethodNoArgs(ended, self->mailbox->module->str_cancelled);
-    if (cancelled == Py_True && pyc_future_cancel(self->source) < 0) {
+    if (cancelled == Py_True && cancel(self) < 0) {
         Py_CLEAR(cancelled);
     }
     Py_XDECREF(cancelled);

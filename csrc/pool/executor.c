@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* The part of ThreadPoolExecutor that runs for each job; what runs once a
  * pool is in pyconc/concurrent/futures/thread.py. */
+#include "pool/arrivals.h"
 #include "pool/bridge.h"
 #include "pool/map.h"
 #include "pool/pool.h"
 #include "pool/queue.h"
+#include "pool/task.h"
 #include "pool/wait.h"
 
 #include "sync/timeout.h"
@@ -319,6 +321,8 @@ int
 pyc_pool_register(PyObject *module, pyc_state *state)
 {
     if (pyc_future_register(module, state) < 0 ||
+        pyc_task_register(module, state) < 0 ||
+        pyc_arrivals_register(module, state) < 0 ||
         pyc_wait_register(module, state) < 0 ||
         pyc_bridge_register(module, state) < 0 ||
         pyc_queue_register(module, state) < 0 ||

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* How a Future changes its state, and how a thread waits for that. */
 #include "pool/future.h"
+#include "pool/drive.h"
 #include "pool/hurry.h"
 #include "pool/wait.h"
 
@@ -15,7 +16,8 @@ typedef struct {
     PyObject *result;    /* borrowed */
     PyObject *exception; /* borrowed */
     PyObject *callbacks; /* out: those to call, owned */
-    PyObject *old[2];    /* out: what it had before, owned */
+    PyObject *old[4];    /* out: what it had before, owned */
+    pyc_source *source;  /* out: of what is in `old` */
 } change;
 
 pyc_future *
@@ -28,12 +30,38 @@ pyc_future_new(PyTypeObject *type, pyc_state *module)
     return self;
 }
 
+pyc_source *
+pyc_future_source(pyc_future *self, PyObject **channel)
+{
+    pyc_source *source;
+    pyc_lock_take(&self->guard);
+    source = self->source;
+    *channel = Py_XNewRef(self->channel);
+    pyc_lock_give(&self->guard);
+    return source;
+}
+
+uint32_t
+pyc_future_shown(pyc_future *self)
+{
+    uint32_t state = pyc_future_state(self);
+    if (state != PYC_PENDING || pyc_load(self->source) == NULL) {
+        return state;
+    }
+    PyObject *channel;
+    pyc_source *source = pyc_future_source(self, &channel);
+    int runs = source != NULL && source->is_running(source, self);
+    Py_XDECREF(channel);
+    state = pyc_future_state(self); /* it may have ended meanwhile */
+    return runs && state == PYC_PENDING ? PYC_RUNNING : state;
+}
+
 const char *
 pyc_future_state_name(pyc_future *self)
 {
     static const char *const names[] = {"PENDING", "RUNNING", "CANCELLED",
                                         "CANCELLED_AND_NOTIFIED", "FINISHED"};
-    return names[pyc_future_state(self)];
+    return names[pyc_future_shown(self)];
 }
 
 int
@@ -68,18 +96,22 @@ pyc_future_leave(pyc_future *self)
 }
 
 static void
-wake(pyc_future *self)
+wake(pyc_future *self, pyc_source *source)
 {
     if (atomic_load(&self->sleepers) != 0) {
         pyc_futex_wake(&self->state, INT_MAX);
+        if (source != NULL) {
+            source->kick(source);
+        }
     }
 }
 
 static void
 drop_old(change *what)
 {
-    Py_CLEAR(what->old[0]);
-    Py_CLEAR(what->old[1]);
+    for (int i = 0; i < 4; i++) {
+        Py_CLEAR(what->old[i]);
+    }
 }
 
 /* The part of a change that nobody may see half done. Returns the old state,
@@ -100,6 +132,11 @@ apply(pyc_future *self, uint32_t from, change *what)
     if (what->to == PYC_FINISHED || what->to == PYC_CANCELLED) {
         what->callbacks = self->callbacks;
         self->callbacks = NULL;
+        what->source = self->source;
+        what->old[2] = self->channel;
+        what->old[3] = self->pool;
+        pyc_store(self->source, NULL);
+        self->channel = self->pool = NULL;
     }
     atomic_store(&self->state, what->to);
     return old;
@@ -186,14 +223,14 @@ move(pyc_future *self, uint32_t from, change *what, uint32_t *old)
         }
         pyc_lock_give(&self->guard);
     } while (stale);
-    drop_old(what);
     int rc = IN(*old) & from ? tell(self, what, entered) : 0;
     if (entered) {
         rc = pyc_future_leave(self) < 0 ? -1 : rc;
     }
     if (what->to != PYC_RUNNING) {
-        wake(self);
+        wake(self, what->source);
     }
+    drop_old(what);
     return rc;
 }
 
@@ -228,10 +265,10 @@ pyc_future_call(pyc_future *self, PyObject *callback)
     return 0;
 }
 
-/* Steals the list. Calls all, whatever one of them raises, since others wait
+/* Calls all, whatever one of them raises, since others wait
  * for theirs; then -1 with the first exception that is no Exception. */
-static int
-call_all(pyc_future *self, PyObject *callbacks)
+int
+pyc_future_call_all(pyc_future *self, PyObject *callbacks)
 {
     if (callbacks == NULL) {
         return 0;
@@ -304,7 +341,8 @@ pyc_future_begin(pyc_future *self)
 }
 
 int
-pyc_future_finish(pyc_future *self, PyObject *value, int failed)
+pyc_future_end(pyc_future *self, PyObject *value, int failed,
+               PyObject **callbacks)
 {
     uint32_t old, from = IN(PYC_PENDING) | IN(PYC_RUNNING);
     change end = {.to = PYC_FINISHED};
@@ -316,10 +354,19 @@ pyc_future_finish(pyc_future *self, PyObject *value, int failed)
         rc = -1;
     }
     if (rc < 0) {
-        Py_XDECREF(end.callbacks);
-        return -1;
+        Py_CLEAR(end.callbacks);
     }
-    return call_all(self, end.callbacks);
+    *callbacks = end.callbacks;
+    return rc;
+}
+
+int
+pyc_future_finish(pyc_future *self, PyObject *value, int failed)
+{
+    PyObject *callbacks;
+    return pyc_future_end(self, value, failed, &callbacks) < 0
+               ? -1
+               : pyc_future_call_all(self, callbacks);
 }
 
 int
@@ -334,7 +381,7 @@ pyc_future_cancel(pyc_future *self)
     if (old == PYC_RUNNING || old == PYC_FINISHED) {
         return 0;
     }
-    return call_all(self, cancel.callbacks) < 0 ? -1 : 1;
+    return pyc_future_call_all(self, cancel.callbacks) < 0 ? -1 : 1;
 }
 
 void
@@ -365,8 +412,11 @@ pyc_future_add_callback(pyc_future *self, PyObject *callback)
 void
 pyc_future_force(pyc_future *self, uint32_t state)
 {
+    PyObject *channel;
+    pyc_source *source = pyc_future_source(self, &channel);
     atomic_store(&self->state, state);
-    wake(self);
+    wake(self, source);
+    Py_XDECREF(channel);
 }
 
 /* Whether somebody who holds the Condition is still setting the outcome: wait
@@ -382,6 +432,8 @@ int
 pyc_future_wait(pyc_future *self, int64_t deadline)
 {
     int rc = 0;
+    PyObject *channel;
+    pyc_source *source = pyc_future_source(self, &channel);
     /* Before the state is looked at: who ends the Future looks at the two in
      * the opposite order, so one of us sees the other. */
     atomic_fetch_add(&self->sleepers, 1);
@@ -391,15 +443,14 @@ pyc_future_wait(pyc_future *self, int64_t deadline)
             rc = state >= PYC_CANCELLED;
             break;
         }
-        Py_BEGIN_ALLOW_THREADS
-        rc = pyc_futex_wait(&self->state, state, deadline);
-        Py_END_ALLOW_THREADS
+        rc = pyc_drive(source, &self->state, state, deadline);
         pyc_hurry_end(self->module);
-        if (PyErr_CheckSignals() < 0) {
+        if (rc == -ECANCELED || PyErr_CheckSignals() < 0) {
             rc = -1;
             break;
         }
     }
     atomic_fetch_sub(&self->sleepers, 1);
+    Py_XDECREF(channel);
     return rc == 1 && settle(self) < 0 ? -1 : rc;
 }

@@ -9,6 +9,7 @@
 #include "py/state.h"
 
 #include "base/futex.h"
+#include "base/source.h"
 #include "py/lock.h"
 
 enum {
@@ -30,6 +31,9 @@ typedef struct {
     PyObject *callbacks;
     const void *queue;   /* in which its job was put, only to be compared */
     struct pyc_job *job; /* while it waits there; belongs to the queue */
+    pyc_source *source;  /* what brings the outcome; NULL: another thread */
+    PyObject *channel;   /* whose source it is; NULL when done, as the pool */
+    PyObject *pool;      /* which is asked to cancel */
     pyc_state *module;
     pyc_lock guard; /* of the lists, and of the state against them */
 } pyc_future;
@@ -49,7 +53,14 @@ pyc_future_done(pyc_future *self)
     return pyc_future_state(self) >= PYC_CANCELLED;
 }
 
-/* The state's name as concurrent.futures spells it, borrowed. */
+/* What brings the outcome of one that is not done, and in *channel a new
+ * reference to what it belongs to; else NULL. */
+pyc_source *pyc_future_source(pyc_future *self, PyObject **channel);
+
+/* The state that others are told: RUNNING, too, when the source says so. */
+uint32_t pyc_future_shown(pyc_future *self);
+
+/* The shown state's name as concurrent.futures spells it, borrowed. */
 const char *pyc_future_state_name(pyc_future *self);
 
 /* Moves the Future out of PENDING: 1 it runs now, 0 it was cancelled and the
@@ -60,8 +71,14 @@ int pyc_future_begin(pyc_future *self);
  * callbacks. -1 with InvalidStateError set when it is done already, or with
  * what a callback raised that is no Exception. */
 int pyc_future_finish(pyc_future *self, PyObject *value, int failed);
+/* The same in two steps: *callbacks is a list for the second, which takes it
+ * over, or NULL. */
+int pyc_future_end(pyc_future *self, PyObject *value, int failed,
+                   PyObject **callbacks);
+int pyc_future_call_all(pyc_future *self, PyObject *callbacks);
 
-/* 1 when it is cancelled now or was before, 0 when it runs or ran, -1. */
+/* 1 when it is cancelled now or was before, 0 when it runs or ran, -1. Asks no
+ * pool. */
 int pyc_future_cancel(pyc_future *self);
 
 /* Ends the Future in a forked child, where nobody else can be looking at it:

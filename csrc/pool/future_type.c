@@ -128,7 +128,7 @@ future_cancelled(PyObject *self, PyObject *Py_UNUSED(unused))
 static PyObject *
 future_running(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    return PyBool_FromLong(pyc_future_state(SELF) == PYC_RUNNING);
+    return PyBool_FromLong(pyc_future_shown(SELF) == PYC_RUNNING);
 }
 
 static PyObject *
@@ -197,7 +197,7 @@ future_repr(PyObject *self)
 {
     const char *name = strrchr(Py_TYPE(self)->tp_name, '.');
     name = name == NULL ? Py_TYPE(self)->tp_name : name + 1;
-    uint32_t state = pyc_future_state(SELF);
+    uint32_t state = pyc_future_shown(SELF);
     const char *verb = NULL;
     PyObject *outcome = NULL;
     if (state == PYC_FINISHED) {
@@ -326,6 +326,8 @@ future_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(SELF->condition);
     Py_VISIT(SELF->waiters);
     Py_VISIT(SELF->callbacks);
+    Py_VISIT(SELF->channel);
+    Py_VISIT(SELF->pool);
     return 0;
 }
 
@@ -337,6 +339,9 @@ future_clear(PyObject *self)
     Py_CLEAR(SELF->condition);
     Py_CLEAR(SELF->waiters);
     Py_CLEAR(SELF->callbacks);
+    pyc_store(SELF->source, NULL);
+    Py_CLEAR(SELF->channel);
+    Py_CLEAR(SELF->pool);
     return 0;
 }
 

@@ -2,6 +2,7 @@
 /* concurrent.futures.wait for Futures of ours alone: one object stands in the
  * `_waiters` of all, and no Condition is made. */
 #include "pool/wait.h"
+#include "pool/drive.h"
 #include "pool/queue.h"
 
 #include "sync/timeout.h"
@@ -13,6 +14,8 @@ typedef struct {
     _Atomic uint32_t woken;
     _Atomic Py_ssize_t pending; /* how many must still end */
     int first_exception;        /* an exception ends the wait */
+    pyc_source *source;         /* what its thread collects from, or NULL */
+    PyObject *channel;          /* whose that is */
 } waiter;
 
 static int
@@ -36,6 +39,20 @@ pyc_waiter_tell(PyObject *op, int failed)
         (failed && self->first_exception)) {
         atomic_store(&self->woken, 1);
         pyc_futex_wake(&self->woken, 1);
+        if (self->source != NULL) {
+            self->source->kick(self->source);
+        }
+    }
+}
+
+/* The thread collects from the source of the first that needs one. */
+static void
+choose_source(waiter *self, PyObject *futures)
+{
+    Py_ssize_t count = PyList_GET_SIZE(futures);
+    for (Py_ssize_t i = 0; self->source == NULL && i < count; i++) {
+        self->source = pyc_future_source(
+            (pyc_future *)PyList_GET_ITEM(futures, i), &self->channel);
     }
 }
 
@@ -87,10 +104,8 @@ sleep_until(waiter *self, int64_t deadline)
 {
     int rc = 0;
     while (!atomic_load(&self->woken) && rc != -ETIMEDOUT) {
-        Py_BEGIN_ALLOW_THREADS
-        rc = pyc_futex_wait(&self->woken, 0, deadline);
-        Py_END_ALLOW_THREADS
-        if (PyErr_CheckSignals() < 0) {
+        rc = pyc_drive(self->source, &self->woken, 0, deadline);
+        if (rc == -ECANCELED || PyErr_CheckSignals() < 0) {
             return -1;
         }
     }
@@ -126,6 +141,7 @@ wait_for(pyc_state *module, PyObject *futures, Py_ssize_t pending,
     }
     self->pending = pending;
     self->first_exception = first_exception;
+    choose_source(self, futures);
     int rc = 0;
     Py_ssize_t count = PyList_GET_SIZE(futures), put = 0;
     for (; rc == 0 && put < count; put++) {
@@ -264,6 +280,7 @@ static void
 waiter_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
+    Py_XDECREF(((waiter *)op)->channel);
     type->tp_free(op);
     Py_DECREF(type);
 }

@@ -95,6 +95,7 @@ extern struct PyModuleDef pyc_core_module;
     X(setdefault)                                                              \
     X(_new_condition)                                                          \
     X(remove)                                                                  \
+    X(source)                                                                  \
     X(submit)                                                                  \
     X(_start_worker)                                                           \
     X(__enter__)                                                               \

@@ -38,7 +38,8 @@ SUITES = {
         ],
     },
     "futures": {
-        "patch": "modules",
+        # Not queue and threading: a manager pickles their classes by name.
+        "patch": "modules,concurrent.futures,multiprocessing",
         "timeout": 120,
         "units": [FUTURES + unit for unit in (
             "test_thread_pool", "test_process_pool", "test_future", "test_init", "test_wait", "test_as_completed",

@@ -2,6 +2,7 @@
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import time
@@ -86,3 +87,15 @@ def in_time():
         assert time.monotonic() - start < seconds
 
     return in_time
+
+
+def channel_worker(channel, worker):
+    """What a process does that works for a channel."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while (job := channel.take(worker)) is not None:
+        try:
+            blob, args, kwargs = channel.load(job)
+            channel.reply(job[0], pickle.loads(blob)(*args, **kwargs))
+        except Exception as error:
+            channel.fail(job[0], error)
+        del job

@@ -12,8 +12,9 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
+from pyconc._ipc import Channel
 from pyconc.multiprocessing.queues import Queue
 from pyconc.multiprocessing.synchronize import BoundedSemaphore, Condition, Event, Lock, OwnerDied, RLock, Semaphore
 
@@ -382,6 +383,54 @@ class SetEvent(Scenario):
         assert shared.waiter.result() is True
 
 
+class TakeJob(Scenario):
+    """Of two workers the child is the first. Its task is known to be its, or is there for the second."""
+
+    def __init__(self, payload, value=None):
+        self.payload, self.value = payload, value
+
+    def make(self):
+        shared = Watched(Channel(2))
+        shared.futures = [Future() for _ in range(3)]
+        for number, future in enumerate(shared.futures):
+            assert shared.it.send(future, b"", (number, self.payload), {})
+        return shared
+
+    def operate(self, shared):
+        assert shared.it.load(shared.it.take(0))[1][0] == 0
+
+    def check(self, shared):
+        channel = shared.it
+        guilty = channel.bury(0)
+        assert guilty in (None, shared.futures[0])
+        left = [future for future in shared.futures if not future.done() and future is not guilty]
+        for future in left:
+            job = channel.take(1, timeout=30)
+            _, (number, payload), _ = channel.load(job)
+            assert shared.futures[number] is future and payload == self.payload
+            channel.reply(job[0], payload)
+        assert channel.collect() == len(left)
+        assert all(future.result(0) == self.payload for future in left)
+        assert channel.in_flight() == 0 and channel.worker(0)["pid"] == 0
+        assert channel.send(Future(), b"", (), {}) and channel.take(1, timeout=30)
+        return guilty
+
+
+class Reply(TakeJob):
+    """The result is there as a whole, or the task is known to be the dead one's."""
+
+    def prepare(self, shared):
+        shared.task = shared.it.take(0)[0]
+
+    def operate(self, shared):
+        shared.it.reply(shared.task, self.value)
+
+    def check(self, shared):
+        guilty = super().check(shared)
+        first = shared.futures[0]
+        assert not first.done() if guilty is first else first.result(0) == self.value
+
+
 SCENARIOS = {
     "lock_acquire": Acquire(Lock), "lock_release": Release(Lock),
     "rlock_acquire": Acquire(RLock),
@@ -392,6 +441,8 @@ SCENARIOS = {
     "queue_put_large": Put(b"x" * 100_000),
     "queue_get": Get(b"small"), "queue_get_large": Get(b"x" * 100_000),
     "event_set": SetEvent(),
+    "channel_take": TakeJob("small"), "channel_take_large": TakeJob(b"x" * 100_000),
+    "channel_reply": Reply("small", (1, "small")), "channel_reply_large": Reply("small", b"y" * 100_000),
 }
 
 

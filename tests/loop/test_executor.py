@@ -8,6 +8,7 @@ import time
 import pytest
 
 import pyconc
+from pyconc.concurrent.futures import Future
 
 
 def test_default_executor(either, no_leaked_threads):
@@ -277,3 +278,24 @@ def test_many_jobs(loop):
         await loop.shutdown_default_executor()
 
     loop.run_until_complete(main())
+
+
+def test_a_future_of_ours_wakes_the_loop_once_for_many(loop, monkeypatch):
+    """Of an executor that is none of our thread pools, as those of processes are."""
+    futures = [Future() for _ in range(5)]
+    wakes = []
+    wake = loop.call_soon_threadsafe
+    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *args: (wakes.append(args), wake(*args))[1])
+
+    class Executor(concurrent.futures.Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            return futures[fn(*args)]
+
+    async def main():
+        awaited = [loop.run_in_executor(Executor(), int, number) for number in range(5)]
+        for number, future in enumerate(futures):
+            future.set_result(number * 2)
+        return await asyncio.gather(*awaited)
+
+    assert loop.run_until_complete(main()) == [0, 2, 4, 6, 8]
+    assert len(wakes) == 1

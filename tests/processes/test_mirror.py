@@ -17,7 +17,7 @@ REPLACED = {
     "connection": {"Client", "Connection", "Listener", "Pipe", "wait"},
     "context": {"BaseContext", "DefaultContext", "ForkContext", "ForkServerContext", "SpawnContext"},
     "managers": {"SharedMemoryManager", "SyncManager"},
-    "pool": {"Pool", "ThreadPool"},
+    "pool": {"ApplyResult", "AsyncResult", "MapResult", "Pool", "ThreadPool"},
     "queues": {"JoinableQueue", "Queue", "SimpleQueue"},
     "shared_memory": {"ShareableList", "SharedMemory"},
     "sharedctypes": {"Array", "RawArray", "RawValue", "Synchronized", "SynchronizedArray", "SynchronizedBase",

@@ -6,13 +6,15 @@ from concurrent.futures import BrokenExecutor as BrokenExecutor
 from concurrent.futures import CancelledError as CancelledError
 from concurrent.futures import Executor as Executor
 from concurrent.futures import InvalidStateError as InvalidStateError
-from concurrent.futures import ProcessPoolExecutor as ProcessPoolExecutor
 from concurrent.futures import TimeoutError as TimeoutError
 from typing import Any
 
 from pyconc.concurrent.futures._base import Future as Future
 from pyconc.concurrent.futures._base import as_completed as as_completed
 from pyconc.concurrent.futures._base import wait as wait
+from pyconc.concurrent.futures.process import BrokenProcessPool as BrokenProcessPool
+from pyconc.concurrent.futures.process import ProcessPoolExecutor as ProcessPoolExecutor
+from pyconc.concurrent.futures.process import WorkerDied as WorkerDied
 from pyconc.concurrent.futures.thread import BrokenThreadPool as BrokenThreadPool
 from pyconc.concurrent.futures.thread import ThreadPoolExecutor as ThreadPoolExecutor
 
@@ -21,6 +23,7 @@ __all__ = [
     "FIRST_COMPLETED",
     "FIRST_EXCEPTION",
     "BrokenExecutor",
+    "BrokenProcessPool",
     "BrokenThreadPool",
     "CancelledError",
     "Executor",
@@ -29,6 +32,7 @@ __all__ = [
     "ProcessPoolExecutor",
     "ThreadPoolExecutor",
     "TimeoutError",
+    "WorkerDied",
     "as_completed",
     "wait",
 ]

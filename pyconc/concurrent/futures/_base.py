@@ -2,10 +2,9 @@
 """The Future of pyconc's executors."""
 import concurrent.futures
 import os
-import queue
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from concurrent.futures._base import DoneAndNotDoneFutures
 from concurrent.futures._base import as_completed as standard_as_completed  # also where ours has taken its place
 from concurrent.futures._base import wait as standard_wait
@@ -45,6 +44,24 @@ class Future(_core.FutureBase, concurrent.futures.Future):
 
     __slots__ = ()
     _new_condition = staticmethod(_Condition)
+
+
+class TaskFuture(_core.TaskFutureBase, Future):
+    """The Future of a call that another process runs. Who waits for it collects results meanwhile.
+
+    channel: whose `source` brings the outcome. pool: its cancel(future, running) is asked to cancel it.
+    """
+
+    __slots__ = ()
+
+    def cancel(self, *, running=False):
+        """Cancels the call: True if nobody will run it; False if it runs or has run.
+
+        running: also a call that runs: its worker is interrupted, then terminated, then killed, and replaced. True if
+        it was cancelled so, False if it had ended. Source: concurrent.futures.Future.cancel.
+        """
+        pool = self._pool
+        return super().cancel() if pool is None else pool.cancel(self, running)
 
 
 _process = object()     # another one in a forked child
@@ -97,26 +114,27 @@ def as_completed(fs, timeout=None):
     if not all(isinstance(future, _core.FutureBase) for future in pending):
         yield from standard_as_completed(pending, timeout)
         return
-    total, done = len(pending), queue.SimpleQueue()
+    total, done, arrived = len(pending), _core.Arrivals(), ()
+    tasks = deque(future for future in pending if isinstance(future, TaskFuture))
     ahead = OrderedDict.fromkeys(pending if end is None and _core.in_worker() else ())
     try:
         for future in pending:
             future.add_done_callback(done.put)
+        future = None   # keeps nothing
         while pending:
             left = None if end is None else max(0, end - time.monotonic())
-            if ahead and done.empty():
+            if ahead and not arrived and done.empty():
                 left = _help_first(ahead)
-            try:
-                future = done.get(timeout=left)
-            except queue.Empty:
+            while tasks and tasks[0].done():
+                tasks.popleft()
+            arrived = arrived or done.take(left, tasks[0] if tasks else None)[::-1]
+            if not arrived:
                 if end is None:
                     continue
                 raise TimeoutError(f"{len(pending)} (of {total}) futures unfinished") from None
-            del pending[future]
-            ahead.pop(future, None)
-            last = [future]
-            del future
-            yield last.pop()    # keeps nothing of it
+            del pending[arrived[-1]]
+            ahead.pop(arrived[-1], None)
+            yield arrived.pop()
             if _process is not process:     # a child's, where the jobs that the fork lost have ended without a callback
                 yield from as_completed(pending, None if end is None else end - time.monotonic())
                 return
