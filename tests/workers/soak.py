@@ -211,7 +211,7 @@ class Soak:
         """Once it holds still: resident bytes, descriptors, threads, children."""
         deadline = time.monotonic() + LIMIT
         while True:
-            jobs = [self.executor.submit(mishaps.square, 2) for _ in range(2 * WORKERS)]    # all at once: no worker too few
+            jobs = [self.executor.submit(mishaps.square, 2) for _ in range(2 * WORKERS)]   # all at once
             assert [job.result(LIMIT) for job in jobs] == [4] * len(jobs)
             assert self.pool.apply_async(add, (1, 1)).get(LIMIT) == 2
             gc.collect()
