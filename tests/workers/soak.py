@@ -196,7 +196,7 @@ class Soak:
     def round(self, seconds, seed):
         until = time.monotonic() + seconds
         jobs = [(self.submitter, f"{seed} {number}", until) for number in range(SUBMITTERS)]
-        jobs += [(self.loop, until), (self.kill, f"{seed} killer", until, min(1, seconds / 3))]
+        jobs += [(self.loop, until), (self.kill, f"{seed} killer", until, min(1, seconds / 4))]
         threads = [threading.Thread(target=self.guarded, args=job, daemon=True) for job in jobs]
         for thread in threads:
             thread.start()
@@ -211,7 +211,7 @@ class Soak:
         """Once it holds still: resident bytes, descriptors, threads, children."""
         deadline = time.monotonic() + LIMIT
         while True:
-            jobs = [self.executor.submit(mishaps.square, 2) for _ in range(2 * WORKERS)]  # at once: no worker too few
+            jobs = [self.executor.submit(mishaps.square, 2) for _ in range(2 * WORKERS)]   # all at once
             assert [job.result(LIMIT) for job in jobs] == [4] * len(jobs)
             assert self.pool.apply_async(add, (1, 1)).get(LIMIT) == 2
             gc.collect()
