@@ -163,11 +163,47 @@ pyc_channel_begun(pyc_channel *self, uint32_t worker)
     return found;
 }
 
+static bool
+is_large(PyObject *object)
+{
+    return (PyBytes_CheckExact(object) &&
+            PyBytes_GET_SIZE(object) >= PYC_BUFFER_LEAST) ||
+           (PyByteArray_CheckExact(object) &&
+            PyByteArray_GET_SIZE(object) >= PYC_BUFFER_LEAST);
+}
+
+/* The arguments with a PickleBuffer in place of each large bytes, which then
+ * goes beside the pickle. NULL with an exception set. */
+static PyObject *
+carry(PyObject *args, uint32_t *carried)
+{
+    Py_ssize_t n = PyTuple_CheckExact(args) ? PyTuple_GET_SIZE(args) : 0;
+    for (Py_ssize_t i = 0; i < n && i < 32; i++) {
+        *carried |= (uint32_t)is_large(PyTuple_GET_ITEM(args, i)) << i;
+    }
+    if (*carried == 0) {
+        return Py_NewRef(args);
+    }
+    PyObject *copy = PyTuple_New(n);
+    for (Py_ssize_t i = 0; copy != NULL && i < n; i++) {
+        PyObject *item = PyTuple_GET_ITEM(args, i);
+        item = i < 32 && (*carried >> i & 1) ? PyPickleBuffer_FromObject(item)
+                                             : Py_NewRef(item);
+        if (item == NULL) {
+            Py_CLEAR(copy);
+        }
+        else {
+            PyTuple_SET_ITEM(copy, i, item);
+        }
+    }
+    return copy;
+}
+
 /* A message of the call; *job keeps what it refers to. 0, or -1 with an
  * exception set. */
 static int
 message_of(pyc_channel *self, const pyc_call *call, pyc_flat *flat,
-           pyc_message *message, PyObject **job)
+           pyc_message *message, uint32_t *carried, PyObject **job)
 {
     flat->length = 0;
     pyc_flat_begin(flat, 3);
@@ -176,7 +212,12 @@ message_of(pyc_channel *self, const pyc_call *call, pyc_flat *flat,
         pyc_message_flat(flat, message);
         return 0;
     }
-    *job = PyTuple_Pack(3, call->blob, call->args, call->kwargs);
+    PyObject *args = carry(call->args, carried);
+    if (args == NULL) {
+        return -1;
+    }
+    *job = PyTuple_Pack(3, call->blob, args, call->kwargs);
+    Py_DECREF(args);
     return *job == NULL ? -1 : pyc_message_of(self->state, *job, message);
 }
 
@@ -189,7 +230,7 @@ put(pyc_channel *self, uint64_t task, const pyc_call *call)
     pyc_frame frame = {.task = task};
     pyc_message message = {0};
     PyObject *job = NULL;
-    int rc = message_of(self, call, &flat, &message, &job);
+    int rc = message_of(self, call, &flat, &message, &frame.carried, &job);
     if (rc == 0) {
         message.frame = &frame;
         pyc_lock_take(&self->lock);

@@ -130,6 +130,7 @@ void pyc_channel_wake(pyc_channel *self);
  */
 PyObject *pyc_channel_take(pyc_channel *self, uint32_t worker,
                            int64_t deadline);
+PyObject *pyc_channel_load(PyObject *self, PyObject *job);
 int pyc_channel_reply(pyc_channel *self, uint64_t task, PyObject *value,
                       bool failed);
 

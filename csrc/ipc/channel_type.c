@@ -300,22 +300,6 @@ channel_take(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
 }
 
 static PyObject *
-channel_load(PyObject *object, PyObject *job)
-{
-    if (!PyTuple_CheckExact(job) || PyTuple_GET_SIZE(job) != 3) {
-        PyErr_Format(PyExc_TypeError, "not a job of take(): %R", job);
-        return NULL;
-    }
-    PyObject *buffers = PyTuple_GET_ITEM(job, 2);
-    PyObject *data = PyTuple_GET_ITEM(job, 1);
-    if (PyTuple_CheckExact(data)) {
-        return Py_NewRef(data);
-    }
-    return pyc_unpack(as_channel(object)->state, data,
-                      buffers == Py_None ? NULL : buffers);
-}
-
-static PyObject *
 answer(PyObject *object, PyObject *const *args, Py_ssize_t nargs, bool failed)
 {
     if (nargs != 2) {
@@ -520,10 +504,11 @@ static PyMethodDef methods[] = {
      "futures()."},
     {"take", FAST(channel_take), FAST_FLAGS,
      "take($self, worker, timeout=None)\n--\n\n"
-     "In a worker, the next job: (task, data, buffers). None: there will be "
+     "In a worker, the next job: (task, data, buffers, flags). None: there "
+     "will be "
      "no more, since the\nchannel is closed, the worker is to retire or the "
      "parent is gone. Raises queue.Empty."},
-    {"load", channel_load, METH_O,
+    {"load", pyc_channel_load, METH_O,
      "load($self, job, /)\n--\n\n"
      "(blob, args, kwargs) of a job. Raises what unpickling them raises."},
     {"reply", FAST(channel_reply), METH_FASTCALL,

@@ -71,7 +71,7 @@ take_job(pyc_channel *self, uint32_t worker, pyc_taken *item)
     return rc;
 }
 
-/* (task, pickle or what it would be of, buffers). */
+/* (task, data, buffers, which arguments are buffers): for load(). */
 static PyObject *
 job_of(pyc_channel *self, uint32_t worker, pyc_taken *item)
 {
@@ -92,10 +92,13 @@ job_of(pyc_channel *self, uint32_t worker, pyc_taken *item)
         return NULL;
     }
     PyObject *number = PyLong_FromUnsignedLongLong(task);
-    PyObject *job = number == NULL
-                        ? NULL
-                        : PyTuple_Pack(3, number, data,
-                                       buffers == NULL ? Py_None : buffers);
+    PyObject *carried = PyLong_FromUnsignedLong(item->frame.carried);
+    PyObject *job =
+        number == NULL || carried == NULL
+            ? NULL
+            : PyTuple_Pack(4, number, data, buffers == NULL ? Py_None : buffers,
+                           carried);
+    Py_XDECREF(carried);
     Py_XDECREF(number);
     Py_DECREF(data);
     Py_XDECREF(buffers);
@@ -146,6 +149,81 @@ pyc_channel_take(pyc_channel *self, uint32_t worker, int64_t deadline)
             return NULL;
         }
     }
+}
+
+/* The argument that came as a buffer: a view of it where it is to be bytes, as
+ * that was read-only. */
+static PyObject *
+bytes_of(pyc_ipc *state, PyObject *object)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    PyObject *bytes = pyc_bytes_of(state, view.buf, view.len, !view.readonly);
+    PyBuffer_Release(&view);
+    return bytes;
+}
+
+static PyObject *
+args_of(pyc_ipc *state, PyObject *from, unsigned long carried)
+{
+    PyObject *args = PyTuple_New(PyTuple_GET_SIZE(from));
+    for (Py_ssize_t i = 0; args != NULL && i < PyTuple_GET_SIZE(from); i++) {
+        PyObject *item = PyTuple_GET_ITEM(from, i);
+        item = i < 32 && (carried >> i & 1) ? bytes_of(state, item)
+                                            : Py_NewRef(item);
+        if (item == NULL) {
+            Py_CLEAR(args);
+            break;
+        }
+        PyTuple_SET_ITEM(args, i, item);
+    }
+    return args;
+}
+
+/* Steals the call. */
+static PyObject *
+with_bytes(pyc_ipc *state, PyObject *call, unsigned long carried)
+{
+    PyObject *result = NULL;
+    PyObject *blob, *from, *kwargs;
+    if (!PyTuple_Check(call) ||
+        !PyArg_ParseTuple(call, "OO!O", &blob, &PyTuple_Type, &from, &kwargs)) {
+        PyErr_SetString(PyExc_ValueError, "not a call");
+        goto done;
+    }
+    PyObject *args = args_of(state, from, carried);
+    if (args != NULL) {
+        result = PyTuple_Pack(3, blob, args, kwargs);
+        Py_DECREF(args);
+    }
+done:
+    Py_DECREF(call);
+    return result;
+}
+
+PyObject *
+pyc_channel_load(PyObject *object, PyObject *job)
+{
+    if (!PyTuple_CheckExact(job) || PyTuple_GET_SIZE(job) != 4) {
+        PyErr_Format(PyExc_TypeError, "not a job of take(): %R", job);
+        return NULL;
+    }
+    PyObject *data = PyTuple_GET_ITEM(job, 1);
+    PyObject *buffers = PyTuple_GET_ITEM(job, 2);
+    unsigned long carried = PyLong_AsUnsignedLong(PyTuple_GET_ITEM(job, 3));
+    if (carried == (unsigned long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (PyTuple_CheckExact(data)) {
+        return Py_NewRef(data);
+    }
+    pyc_ipc *state = ((pyc_channel *)object)->state;
+    PyObject *call =
+        pyc_unpack(state, data, buffers == Py_None ? NULL : buffers);
+    return call == NULL || carried == 0 ? call
+                                        : with_bytes(state, call, carried);
 }
 
 /* The driver if there is one, or else the collector. */

@@ -31,7 +31,11 @@ enum {
 typedef struct {
     uint64_t task;
     uint32_t worker;
-    uint32_t failed; /* the item is an exception */
+    union {
+        uint32_t failed;  /* of a result: the item is an exception */
+        uint32_t carried; /* of a call: a bit for each of the first arguments
+                             that is a large bytes or bytearray */
+    };
 } pyc_frame;
 
 /* What a record may have after its parts. */
@@ -118,6 +122,9 @@ int pyc_queue_take(pyc_queue *queue, pyc_ring_cursor *cursor, pyc_taken *item);
 void pyc_queue_hold(pyc_queue *queue, pyc_taken *item);
 /* The item of a record that was taken, whose memory is freed. */
 PyObject *pyc_queue_finish(pyc_queue *queue, pyc_taken *item);
+/* A bytes or bytearray of that; NULL with an exception set. */
+PyObject *pyc_bytes_of(pyc_ipc *state, const void *data, Py_ssize_t size,
+                       bool is_array);
 /* The item is not wanted. */
 void pyc_queue_discard(pyc_queue *queue, pyc_taken *item);
 /* The item's pickle and its buffers, as pyc_unpack() takes them: views of the

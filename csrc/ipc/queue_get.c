@@ -5,10 +5,13 @@
 #include "ipc/sleep.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 #define RELEASE_LEAST                                                          \
-    (256 << 10)                /* bytes that are worth letting others run      \
-                                */
+    (256 << 10) /* bytes that are worth letting others run                     \
+                 */
+#define LARGE_PAGE ((uintptr_t)2 << 20)
+#define COPIES_BEFORE 4
 #define BATCH_MOST 256         /* items that are taken at once */
 #define BATCH_WEIGHT (1 << 20) /* about their bytes */
 
@@ -207,26 +210,49 @@ take_one(pyc_queue *queue, pyc_taken *item)
     return rc;
 }
 
+/* Fresh memory costs more than the copy into it, as it comes a page at a time:
+ * large pages cost half of that. The first ones may have to be put together by
+ * the kernel, which takes longer than it saves to who copies once. */
+static void
+ask_for_large_pages(pyc_ipc *state, char *memory, size_t size)
+{
+    uintptr_t start = ((uintptr_t)memory + LARGE_PAGE - 1) & ~(LARGE_PAGE - 1);
+    uintptr_t end = ((uintptr_t)memory + size) & ~(LARGE_PAGE - 1);
+    if (size >= 2 * LARGE_PAGE && start < end &&
+        atomic_fetch_add(&state->large_copies, 1) >= COPIES_BEFORE) {
+        madvise((void *)start, end - start, MADV_HUGEPAGE);
+    }
+}
+
+PyObject *
+pyc_bytes_of(pyc_ipc *state, const void *data, Py_ssize_t size, bool is_array)
+{
+    PyObject *object = is_array ? PyByteArray_FromStringAndSize(NULL, size)
+                                : PyBytes_FromStringAndSize(NULL, size);
+    if (object == NULL) {
+        return NULL;
+    }
+    char *to =
+        is_array ? PyByteArray_AS_STRING(object) : PyBytes_AS_STRING(object);
+    if (size < RELEASE_LEAST) {
+        memcpy(to, data, (size_t)size);
+    }
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        ask_for_large_pages(state, to, (size_t)size);
+        memcpy(to, data, (size_t)size);
+        Py_END_ALLOW_THREADS
+    }
+    return object;
+}
+
 /* A large bytes or bytearray, copied out of its piece. */
 static PyObject *
 copy_out(pyc_queue *queue, pyc_taken *item)
 {
-    Py_ssize_t size = (Py_ssize_t)item->parts[0].length;
-    int is_array = item->record.kind == PYC_ITEM_BYTEARRAY;
-    PyObject *object = is_array ? PyByteArray_FromStringAndSize(NULL, size)
-                                : PyBytes_FromStringAndSize(NULL, size);
-    if (object != NULL) {
-        char *to = is_array ? PyByteArray_AS_STRING(object)
-                            : PyBytes_AS_STRING(object);
-        if (size < RELEASE_LEAST) {
-            memcpy(to, item->pieces[0] + 1, (size_t)size);
-        }
-        else {
-            Py_BEGIN_ALLOW_THREADS
-            memcpy(to, item->pieces[0] + 1, (size_t)size);
-            Py_END_ALLOW_THREADS
-        }
-    }
+    PyObject *object = pyc_bytes_of(queue->shared.state, item->pieces[0] + 1,
+                                    (Py_ssize_t)item->parts[0].length,
+                                    item->record.kind == PYC_ITEM_BYTEARRAY);
     for (uint32_t i = 0; i < item->record.parts; i++) {
         pyc_heap_free(&pyc_queue_shared(queue)->ring.heap, item->pieces[i]);
     }
