@@ -14,7 +14,7 @@ import random
 import pytest
 
 import pyconc.multiprocessing
-from pyconc.concurrent.futures.process import ProcessPoolExecutor
+from pyconc.concurrent.futures import ProcessPoolExecutor
 
 try:
     import numpy
@@ -31,7 +31,7 @@ EXECUTORS = {"standard": concurrent.futures.ProcessPoolExecutor, "pyconc": Proce
 MODULES = {"standard": multiprocessing, "pyconc": pyconc.multiprocessing}
 TASKS, ITEMS, AWAITED = 2000, 100_000, 2000
 both = pytest.mark.parametrize("way", EXECUTORS)
-all_four = pytest.mark.parametrize("kind, way", itertools.product(["executor", "Pool"], EXECUTORS))
+all_four = pytest.mark.parametrize("kind, way", [*itertools.product(["executor", "Pool"], EXECUTORS)])
 
 
 def nothing(*args):
