@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Whether it pays to look for a moment before sleeping: an object remembers, in
- * each process, how that went. On one CPU it never does, and two that answer
- * each other at once on two CPUs need not sleep at all. */
+/* Whether it pays to let others have the CPU, or to look for a moment, before
+ * sleeping: an object remembers, in each process, how that went. Two that
+ * answer each other at once need not sleep at all: on one CPU they hand it to
+ * each other, on two they look. */
 #ifndef PYC_IPC_LUCK_H
 #define PYC_IPC_LUCK_H
 
+#include "ipc/patience.h"
 #include "ipc/sleep.h"
 #include "ipc/word.h"
 
@@ -24,6 +26,7 @@ typedef struct {
     int luck;    /* below 0: not now */
     int skipped; /* waits since then */
     int again;   /* how many are to be skipped; 0: PYC_LUCK_AGAIN */
+    pyc_patience yielding;
 } pyc_luck;
 
 static inline void
@@ -72,21 +75,50 @@ pyc_luck_watch_long(pyc_luck *self, _Atomic uint32_t *word, uint32_t value)
     return changed;
 }
 
-/* Looks at a word for a moment: whether it has another value now. */
 static inline bool
-pyc_luck_watch(pyc_luck *self, _Atomic uint32_t *word, uint32_t value)
+pyc_luck_yield(pyc_luck *self, _Atomic uint32_t *word, uint32_t value)
+{
+    if (!pyc_patience_allows(&self->yielding)) {
+        return false;
+    }
+    bool cheap = pyc_yield(&self->yielding),
+         changed = pyc_word_look(word) != value;
+    pyc_patience_learn(&self->yielding, !cheap    ? PYC_DEAR
+                                        : changed ? PYC_READY
+                                                  : PYC_IN_VAIN);
+    return changed;
+}
+
+/* Looks at it for as long as a statement or two take. */
+static inline bool
+pyc_luck_watch_short(pyc_luck *self, _Atomic uint32_t *word, uint32_t value)
 {
     bool changed = false;
-    if (pyc_load(self->luck) < 0) {
-        return pyc_luck_tries_long(self) &&
-               pyc_luck_watch_long(self, word, value);
-    }
     for (int pauses = 1; !changed && pauses <= PYC_PAUSES; pauses *= 2) {
         pyc_pause(pauses);
         changed = pyc_word_look(word) != value;
     }
     pyc_luck_learn(self, changed);
     return changed;
+}
+
+/* Waits for a moment, first in the way that has worked: whether the word has
+ * another value now. */
+static inline bool
+pyc_luck_watch(pyc_luck *self, _Atomic uint32_t *word, uint32_t value)
+{
+    int luck = pyc_load(self->luck);
+    if (luck > 0) {
+        return pyc_luck_watch_short(self, word, value) ||
+               pyc_luck_yield(self, word, value);
+    }
+    /* Counts each wait, so that both look long in the same one. */
+    bool tries_long = luck < 0 && pyc_luck_tries_long(self);
+    if (pyc_luck_yield(self, word, value)) {
+        return true;
+    }
+    return luck < 0 ? tries_long && pyc_luck_watch_long(self, word, value)
+                    : pyc_luck_watch_short(self, word, value);
 }
 
 #endif

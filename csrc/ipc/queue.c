@@ -6,7 +6,6 @@
 #include "ipc/sleep.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 #include <time.h>
 
@@ -117,61 +116,53 @@ relax(void)
 #endif
 }
 
-/* How a way of waiting ended. */
-enum { READY, IN_VAIN, DEAR };
-
-static int
-look(pyc_queue *self, const pyc_queue_wish *wish)
+static bool
+look_for_long(pyc_queue *self, const pyc_queue_wish *wish)
 {
     int64_t end = pyc_clock_now() + SPIN_NS;
     do {
         for (int i = 0; i < 20; i++) {
             if (wish->is_ready(self, wish->what)) {
-                return READY;
+                return true;
             }
             relax();
         }
     } while (pyc_clock_now() < end);
-    return IN_VAIN;
-}
-
-/* Dear when something else wanted this CPU, which has it for milliseconds: a
- * sleeper that is woken has it back at once. */
-static int
-yield(pyc_queue *self, const pyc_queue_wish *wish)
-{
-    int64_t end = pyc_clock_now() + SPIN_NS;
-    sched_yield();
-    return pyc_clock_now() > end              ? DEAR
-           : wish->is_ready(self, wish->what) ? READY
-                                              : IN_VAIN;
+    return false;
 }
 
 static bool
-try(pyc_queue *self, const pyc_queue_wish *wish, pyc_patience *patience,
-    int (*way)(pyc_queue *, const pyc_queue_wish *))
+look(pyc_queue *self, const pyc_queue_wish *wish)
 {
-    uint32_t skip = pyc_load(patience->skip);
-    if (skip > 0) {
-        pyc_store(patience->skip, skip - 1);
+    pyc_patience *patience = &wish->patience->looking;
+    bool ready;
+    if (!pyc_patience_allows(patience)) {
         return false;
     }
-    int how;
     if (pyc_only_thread()) {
-        how = way(self, wish);
+        ready = look_for_long(self, wish);
     }
     else {
         Py_BEGIN_ALLOW_THREADS
-        how = way(self, wish);
+        ready = look_for_long(self, wish);
         Py_END_ALLOW_THREADS
     }
-    uint32_t failures = pyc_load(patience->failures);
-    failures = how == READY     ? 0
-               : how == IN_VAIN ? failures + (failures < 10)
-                                : 12;
-    pyc_store(patience->failures, failures);
-    pyc_store(patience->skip, (1u << failures) - 1);
-    return how == READY;
+    pyc_patience_learn(patience, ready ? PYC_READY : PYC_IN_VAIN);
+    return ready;
+}
+
+static bool
+yield(pyc_queue *self, const pyc_queue_wish *wish)
+{
+    pyc_patience *patience = &wish->patience->yielding;
+    if (!pyc_patience_allows(patience)) {
+        return false;
+    }
+    bool cheap = pyc_yield(patience), ready = wish->is_ready(self, wish->what);
+    pyc_patience_learn(patience, !cheap  ? PYC_DEAR
+                                 : ready ? PYC_READY
+                                         : PYC_IN_VAIN);
+    return ready;
 }
 
 int
@@ -180,8 +171,9 @@ pyc_queue_wait(pyc_queue *self, const pyc_queue_wish *wish, int64_t deadline)
     if (deadline == 0) {
         return 0;
     }
-    if (try(self, wish, &wish->patience->looking, look) ||
-        try(self, wish, &wish->patience->yielding, yield)) {
+    bool looks = pyc_load(wish->patience->looking.failures) == 0;
+    if ((looks && look(self, wish)) || yield(self, wish) ||
+        (!looks && look(self, wish))) {
         return 1;
     }
     uint32_t word = pyc_gate_announce(wish->gate);

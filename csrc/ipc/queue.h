@@ -7,6 +7,7 @@
 #include "ipc/bell.h"
 #include "ipc/gate.h"
 #include "ipc/mutex.h"
+#include "ipc/patience.h"
 #include "ipc/ring.h"
 #include "ipc/shared.h"
 
@@ -34,16 +35,10 @@ typedef struct {
     uint32_t simple; /* a SimpleQueue: other errors when it is closed */
 } pyc_queue_memory;
 
-/* Whether a way of waiting pays: not for a while when it was in vain the last
- * times, and for longer each time. */
+/* What may be done for a moment before a sleep: to let others have this CPU,
+ * and to look again and again, where they run on another one. */
 typedef struct {
-    uint32_t skip, failures;
-} pyc_patience;
-
-/* What may be done for a moment before a sleep: to look again and again, where
- * the others run on another CPU, and to let them have this one. */
-typedef struct {
-    pyc_patience looking, yielding;
+    pyc_patience yielding, looking;
 } pyc_patiences;
 
 typedef struct {

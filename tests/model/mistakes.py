@@ -30,6 +30,7 @@ MUTEX = "ipc/mutex.c"
 WORD, RING, RWLOCK, BARRIER = "ipc/word.h", "ipc/ring.c", "ipc/rwlock.c", "ipc/barrier.c"
 FEW_SPINS = Edit(MUTEX, "enum { SPINS = 100 };", "enum { SPINS = 1 };")
 NO_PAUSES = Edit("ipc/word.h", "#define PYC_PAUSES 64", "#define PYC_PAUSES 0")
+NO_YIELD = Edit("ipc/patience.h", "    return skip == 0;", "    return false;")  # it only adds a look
 ALL_SLEEP = "all sleep, though nobody was killed"
 BLOCK, TABLE, LAYOUT = "ipc/block.c", "ipc/table.c", "ipc/layout.h"
 SMALL_ARENA = (
@@ -102,8 +103,7 @@ MODELS = {
         Edit("ipc/heap.c", "#define SPLIT_LEAST 4096 ", "#define SPLIT_LEAST 64 "),
         Edit("ipc/heap.c", "#define LOOK_FIRST 32 ", "#define LOOK_FIRST 1 "),
         Edit("ipc/heap.c", "#define GROW_LEAST (UINT64_C(256) << 10)", "#define GROW_LEAST UINT64_C(64)"),
-        Edit("ipc/queue.c", "    if (try(self, wish, &wish->patience->looking, look) ||\n"
-                            "        try(self, wish, &wish->patience->yielding, yield)) {", "    if (false) {"),
+        NO_YIELD,
     ), beside=("ipc/queue.c", "ipc/ring.c", "ipc/heap.c", "ipc/gate.c", "ipc/mutex.c", "ipc/sleep.c"), broken=(
         Broken("puts_without_the_mutex", "two_to_one", "failed|lost|twice|all sleep", (
             Edit("ipc/queue_put.c", "    pyc_mutex_lock(self->queue->shared.block.arena, &memory->putting);\n", ""),
@@ -137,7 +137,7 @@ MODELS = {
             Edit("ipc/gate.c", "&word, (word + 2) | 1)) {", "&word, word | 1)) {"),
             Edit("ipc/gate.c", "return (word + 2) | 1;", "return word | 1;"))),
     )),
-    "barrier": Model((FEW_SPINS, NO_PAUSES), beside=("ipc/sleep.c", "ipc/mutex.c"), broken=(
+    "barrier": Model((FEW_SPINS, NO_PAUSES, NO_YIELD), beside=("ipc/sleep.c", "ipc/mutex.c"), broken=(
         Broken("wakes_one", "three", ALL_SLEEP, (
             Edit(BARRIER, "pyc_wake(&ROUNDS->word, INT32_MAX);", "pyc_wake(&ROUNDS->word, 1);"),)),
         Broken("does_not_look_for_the_dead", "kill", "all sleep after the slices", (
@@ -162,7 +162,7 @@ MODELS = {
         Broken("waits_for_dead_readers", "kill_readers", "all sleep after the slices", (
             Edit(RWLOCK, "        if (may_ask(self, end)) {\n            bury_readers(self);\n        }\n", ""),)),
     )),
-    "semaphore": Model((NO_PAUSES,), broken=(
+    "semaphore": Model((NO_PAUSES, NO_YIELD), broken=(
         Broken("gives_up_without_a_second_look", "counts_late", ALL_SLEEP, (
             Edit("ipc/semaphore.c", "    else if (pyc_count_leave(&MEMORY->word)) {",
                                     "    else if (pyc_count_value(&MEMORY->word) == 0) {\n"
@@ -183,7 +183,7 @@ MODELS = {
         Broken("leaves_the_dead_their_units", "owned_kill", "all sleep after the slices", (
             Edit("ipc/semaphore.c", "pyc_word_swap(&slots.units[at], owner, me)", "false"),)),
     )),
-    "event": Model((NO_PAUSES,), broken=(
+    "event": Model((NO_PAUSES, NO_YIELD), broken=(
         Broken("forgets_that_it_was_set", "late", "was set meanwhile", (
             Edit("ipc/flag.h", "return (now & PYC_SET) != 0 || ((now ^ before) & PYC_TIMES) != 0;",
                                "return (now & PYC_SET) != 0;"),)),
@@ -192,7 +192,7 @@ MODELS = {
         Broken("says_nothing_of_its_sleep", "set", ALL_SLEEP, (
             Edit("ipc/flag.h", "*expected = now | PYC_SLEEPERS;", "*expected = now;"),)),
     )),
-    "condition": Model((NO_PAUSES,
+    "condition": Model((NO_PAUSES, NO_YIELD,
                         Edit("ipc/seats.h", "#define PYC_SEATS 120", "#define PYC_SEATS 2")),
                        beside=("ipc/lock.c",), broken=(
         Broken("notifies_the_dead", "inherit", "all sleep after the slices|more hear", (
