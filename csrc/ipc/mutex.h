@@ -38,7 +38,7 @@ pyc_mutex_set(pyc_mutex *mutex, _Atomic uint32_t *field, uint32_t value)
     mutex->log[n].at = (int32_t)(field - (_Atomic uint32_t *)mutex);
     mutex->log[n].old = atomic_load_explicit(field, memory_order_relaxed);
     atomic_store_explicit(&mutex->logged, n + 1, memory_order_release);
-    atomic_thread_fence(memory_order_seq_cst); /* the log, then the field */
+    /* After the log: a release. */
     atomic_store_explicit(field, value, memory_order_release);
 }
 
