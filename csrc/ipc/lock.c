@@ -97,6 +97,17 @@ wait_for_word(pyc_ipc_lock *self, int64_t deadline, pyc_owner *died)
     return *died != 0;
 }
 
+/* The caller has the word, perhaps of one who died: who that was, or 0 when he
+ * died before he began anything, or after he ended. */
+static pyc_owner
+mark(pyc_lock_memory *memory, uint64_t who, pyc_owner died)
+{
+    bool had_begun =
+        atomic_load_explicit(&memory->who, memory_order_relaxed) != 0;
+    pyc_lock_mark(memory, who);
+    return had_begun ? died : 0;
+}
+
 int
 pyc_lock_wait(pyc_ipc_lock *self, uint64_t who, int64_t deadline)
 {
@@ -106,11 +117,7 @@ pyc_lock_wait(pyc_ipc_lock *self, uint64_t who, int64_t deadline)
     if (taken <= 0) {
         return taken;
     }
-    pyc_lock_memory *memory = PYC_LOCK_MEMORY(self);
-    if (atomic_load_explicit(&memory->who, memory_order_relaxed) == 0) {
-        died = 0; /* before it began anything, or after it ended */
-    }
-    pyc_lock_mark(memory, who);
+    died = mark(PYC_LOCK_MEMORY(self), who, died);
     if (died == 0 || pyc_owner_died((PyObject *)self, died, recover) == 0) {
         return 1;
     }
@@ -145,10 +152,7 @@ pyc_lock_retake(pyc_ipc_lock *self, uint64_t who, uint32_t depth)
             keep(&first);
         }
     }
-    if (atomic_load_explicit(&memory->who, memory_order_relaxed) == 0) {
-        died = 0; /* as above */
-    }
-    pyc_lock_mark(memory, who);
+    died = mark(memory, who, died);
     atomic_store_explicit(&memory->depth, depth, memory_order_relaxed);
     if (died != 0 && pyc_owner_died((PyObject *)self, died, recover) < 0) {
         keep(&first);
@@ -160,7 +164,7 @@ pyc_lock_retake(pyc_ipc_lock *self, uint64_t who, uint32_t depth)
     return 0;
 }
 
-/* The running task, as `who`; 0: none. */
+/* The running task; 0: none. */
 static uint64_t
 current_task(void)
 {
@@ -171,15 +175,15 @@ current_task(void)
         Py_DECREF(asyncio);
     }
     PyErr_Clear(); /* no loop runs in this thread */
-    uint64_t who = task == NULL || task == Py_None ? 0 : (uintptr_t)task | 1;
+    uint64_t here = task == NULL || task == Py_None ? 0 : (uintptr_t)task | 1;
     Py_XDECREF(task);
-    return who;
+    return here;
 }
 
 bool
 pyc_lock_is_held_here(pyc_ipc_lock *self, uint64_t *who)
 {
-    *who = pyc_thread();
+    *who = pyc_lock_who(self, pyc_thread());
     if (pyc_lock_is_mine(self, *who)) {
         return true;
     }
@@ -188,7 +192,7 @@ pyc_lock_is_held_here(pyc_ipc_lock *self, uint64_t *who)
     if ((holder & 1) == 0 || !pyc_lock_is_mine(self, holder)) {
         return false;
     }
-    *who = current_task();
+    *who = pyc_lock_who(self, current_task());
     return *who == holder;
 }
 
@@ -213,7 +217,7 @@ pyc_lock_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                  PyObject *kwnames)
 {
     pyc_lock_memory *memory = PYC_LOCK_MEMORY(self);
-    uint64_t who = pyc_thread();
+    uint64_t who = pyc_lock_who(SELF, pyc_thread());
     int64_t deadline;
     if (pyc_lock_deadline(args, nargs, kwnames, &deadline) < 0) {
         return NULL;
@@ -241,7 +245,7 @@ PyObject *
 pyc_lock_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     pyc_lock_memory *memory = PYC_LOCK_MEMORY(self);
-    uint64_t who = pyc_thread();
+    uint64_t who = pyc_lock_who(SELF, pyc_thread());
     if (PYC_LIKELY(
             pyc_word_try(&memory->word, pyc_arena_me(PYC_ARENA(self))))) {
         pyc_lock_mark(memory, who);
@@ -289,7 +293,8 @@ pyc_lock_holder(PyObject *self, PyObject *Py_UNUSED(ignored))
 PyObject *
 pyc_lock_is_of_thread(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(pyc_lock_is_mine(SELF, pyc_thread()));
+    return PyBool_FromLong(
+        pyc_lock_is_mine(SELF, pyc_lock_who(SELF, pyc_thread())));
 }
 
 PyObject *
@@ -312,7 +317,7 @@ pyc_lock_arm(PyObject *self, PyObject *Py_UNUSED(ignored))
 PyObject *
 pyc_lock_attempt(PyObject *self, PyObject *task)
 {
-    uint64_t who = (uintptr_t)task | 1;
+    uint64_t who = pyc_lock_who(SELF, (uintptr_t)task | 1);
     if (SELF->recursive && pyc_lock_again(SELF, who)) {
         Py_RETURN_TRUE;
     }

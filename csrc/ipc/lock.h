@@ -16,8 +16,8 @@ extern PyType_Spec pyc_rlock_spec;
 typedef struct {
     _Atomic uint32_t word;
     _Atomic uint32_t depth; /* of an RLock */
-    _Atomic uint64_t who;   /* in the owner's process: see pyc_thread(); 0 when
-                               nobody, or before the owner has said so */
+    _Atomic uint64_t who;   /* see pyc_lock_who(); 0 when nobody, or before the
+                               owner has said so */
     pyc_bells bells;
 } pyc_lock_memory;
 
@@ -29,12 +29,26 @@ typedef struct {
 
 #define PYC_LOCK_MEMORY(self) PYC_MEMORY(self, pyc_lock_memory)
 
-/* A thread of this process, as `who`. A task is its address with the lowest bit
- * set, which no thread's has. */
+/* The calling thread. A task is its address with the lowest bit set, which no
+ * thread's has. */
 static inline uint64_t
 pyc_thread(void)
 {
+#if __has_builtin(__builtin_thread_pointer)
+    return (uintptr_t)__builtin_thread_pointer();
+#else
     return (uint64_t)PyThread_get_thread_ident();
+#endif
+}
+
+/* What `who` is of a thread or task of this process. Its process is in it, as
+ * the word and `who` are read one after the other: meanwhile another process
+ * may have taken the lock, whose thread has the same address after a fork; and
+ * one who died leaves his. */
+static inline uint64_t
+pyc_lock_who(pyc_ipc_lock *self, uint64_t here)
+{
+    return here ^ (uint64_t)pyc_arena_me(PYC_ARENA(self)) << 34;
 }
 
 /* Whether it is the caller's, who is a thread or a task. */

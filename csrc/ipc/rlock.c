@@ -11,7 +11,7 @@ static int
 rlock_take(PyObject *self, int64_t deadline)
 {
     pyc_lock_memory *memory = PYC_LOCK_MEMORY(self);
-    uint64_t who = pyc_thread();
+    uint64_t who = pyc_lock_who(SELF, pyc_thread());
     if (PYC_LIKELY(
             pyc_word_try(&memory->word, pyc_arena_me(PYC_ARENA(self))))) {
         pyc_lock_mark(memory, who);
@@ -21,7 +21,7 @@ rlock_take(PyObject *self, int64_t deadline)
         (pyc_lock_is_held_here(SELF, &who) && pyc_lock_again(SELF, who))) {
         return 1;
     }
-    return pyc_lock_wait(SELF, pyc_thread(), deadline);
+    return pyc_lock_wait(SELF, pyc_lock_who(SELF, pyc_thread()), deadline);
 }
 
 PyObject *
@@ -46,7 +46,7 @@ PyObject *
 pyc_rlock_release(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     pyc_lock_memory *memory = PYC_LOCK_MEMORY(self);
-    uint64_t who = pyc_thread();
+    uint64_t who = pyc_lock_who(SELF, pyc_thread());
     if (PYC_UNLIKELY(!pyc_lock_is_mine(SELF, who) &&
                      !pyc_lock_is_held_here(SELF, &who))) {
         PyErr_SetString(

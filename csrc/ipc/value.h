@@ -45,7 +45,7 @@ pyc_value_take(pyc_value *self)
     if (PYC_LIKELY(lock != NULL)) {
         _Atomic uint32_t *word = &PYC_LOCK_MEMORY(lock)->word;
         if (pyc_word_look(word) != 0) {
-            if (pyc_lock_is_mine(lock, pyc_thread())) {
+            if (pyc_lock_is_mine(lock, pyc_lock_who(lock, pyc_thread()))) {
                 return PYC_HAD_IT;
             }
         }

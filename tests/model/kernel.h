@@ -53,10 +53,16 @@ pyc_futex_wake_shared(_Atomic uint32_t *word, int count)
 }
 
 #ifndef MODEL_REAL_TABLE
+/* Another process than the model's may be meant, where two of these are
+ * threads of one. */
+#    ifndef MODEL_OWNER
+#        define MODEL_OWNER ((pyc_owner)model_me + 1)
+#    endif
+
 pyc_owner
 pyc_arena_me(const pyc_arena *arena)
 {
-    return (pyc_owner)model_me + 1;
+    return MODEL_OWNER;
 }
 
 bool

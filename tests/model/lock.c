@@ -4,6 +4,8 @@
 #include "ipc/lock.c"
 #include "ipc/sleep.c"
 
+static pyc_owner owner(void);
+#define MODEL_OWNER owner()
 #include "kernel.h"
 #include "objects.h"
 
@@ -60,20 +62,37 @@ acquire_as_task(pyc_ipc_lock *lock, int64_t deadline)
 
 static bool is_task(void);
 
+/* 1 and 2 are threads of one process, in which one has the number that the
+ * thread of 0 has in its own. */
+static bool are_threads(void);
+
+static pyc_owner
+owner(void)
+{
+    return are_threads() && model_me == 2 ? 2 : (pyc_owner)model_me + 1;
+}
+
+static uint64_t
+who(void)
+{
+    return pyc_lock_who(&GHOST->lock[model_me],
+                        are_threads() && model_me == 1 ? 4 : 2);
+}
+
 /* Whether it was taken. */
 static bool
 acquire(int64_t deadline)
 {
     pyc_ipc_lock *lock = &GHOST->lock[model_me];
-    int taken = pyc_word_try(&MEMORY->lock.word, (pyc_owner)model_me + 1);
+    int taken = pyc_word_try(&MEMORY->lock.word, owner());
     if (taken) {
-        pyc_lock_mark(&MEMORY->lock, 2);
+        pyc_lock_mark(&MEMORY->lock, who());
     }
     else if (is_task()) {
         taken = acquire_as_task(lock, deadline);
     }
     else {
-        taken = pyc_lock_wait(lock, 2, deadline);
+        taken = pyc_lock_wait(lock, who(), deadline);
     }
     if (taken != 1 && taken != PYC_TAKEN_BUT) {
         return false;
@@ -148,6 +167,25 @@ is_task(void)
     return model_current()->run == tasks && model_me < 2;
 }
 
+/* 2 looks whether it has the lock, which it never takes. */
+static void
+threads(int me)
+{
+    if (me < 2) {
+        change_once(PYC_NO_DEADLINE);
+    }
+    else {
+        MODEL_CHECK(!pyc_lock_is_mine(&GHOST->lock[me], who()),
+                    "has what it never took");
+    }
+}
+
+static bool
+are_threads(void)
+{
+    return model_current()->run == threads;
+}
+
 /* One or two of them have little time. */
 static void
 impatient(int me)
@@ -187,6 +225,10 @@ static const model_scenario scenarios[] = {
              .run = mixed),
     SCENARIO(.name = "tasks", .processes = 3, .run = tasks),
     SCENARIO(.name = "tasks_kill", .processes = 3, .kills = 1, .run = tasks),
+    SCENARIO(.name = "threads", .processes = 3, .kills = 1, .run = threads,
+             .immortal = 6),
+    SCENARIO(.name = "threads_buffered", .processes = 3, .kills = 1,
+             .run = threads, .immortal = 6, .buffered = true),
     SCENARIO(.name = "buffered", .processes = 3, .run = once, .buffered = true),
     SCENARIO(.name = "kill_buffered", .processes = 3, .kills = 1, .run = once,
              .buffered = true),

@@ -217,6 +217,8 @@ MODELS = {
                        "uint32_t was = atomic_load(word);\n    atomic_store(word, 0);\n    return was;"),)),
         Broken("takes_from_the_living", "kill_early_slices", "two have the lock|nobody has died", (
             Edit("ipc/lock.c", "pyc_arena_owner_is_dead(PYC_ARENA(self), owner) &&", "true &&"),)),
+        Broken("takes_threads_of_two_processes_for_one", "threads", "has what it never took", (
+            Edit("ipc/lock.h", "return here ^ (uint64_t)pyc_arena_me(PYC_ARENA(self)) << 34;", "return here;"),)),
         Broken("tells_nobody", "kill", "nobody is told", (
             Edit("ipc/lock.c", "if (died == 0 || pyc_owner_died((PyObject *)self, died, recover) == 0) {",
                                "if (true) {"),)),
