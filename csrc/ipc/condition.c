@@ -27,7 +27,7 @@ is_notified(pyc_condition_wait *wait)
     if (wait->at < 0) {
         return atomic_load(&seats->calls) != wait->number;
     }
-    return (atomic_load(&seats->seats[wait->at].word) & PYC_NOTIFIED) != 0;
+    return pyc_seat_is_notified(atomic_load(&seats->seats[wait->at].word));
 }
 
 bool
@@ -137,10 +137,13 @@ pyc_condition_notify(pyc_condition *self, size_t count)
 {
     pyc_seats *seats = PYC_CONDITION_SEATS(self);
     pyc_seat *seat;
+    bool asleep;
     while (count > 0 && (seat = pyc_seats_first(seats)) != NULL) {
-        if (pyc_seats_notify(seats, seat)) {
+        if (pyc_seats_notify(seats, seat, &asleep)) {
             PYC_KILL_POINT("condition.notified");
-            move(seat, PYC_CONDITION_LOCK(self));
+            if (asleep) {
+                move(seat, PYC_CONDITION_LOCK(self));
+            }
             ring(self, &seat->bells);
             count--;
         }

@@ -25,6 +25,7 @@ typedef struct {
     uint32_t number; /* its own, or how many calls there had been */
     int32_t at;      /* its seat, -1: in the crowd */
     int32_t heir;    /* the seat of a dead one whose notification it got */
+    pyc_rest rest;   /* of a thread */
 } pyc_condition_wait;
 
 /* Takes a seat and lets go of the lock, which the caller has. */

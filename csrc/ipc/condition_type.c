@@ -38,7 +38,12 @@ sleep_in_seat(pyc_condition_wait *wait, int64_t deadline)
         pyc_luck_watch(&wait->condition->luck, word, expected);
     }
     while (!pyc_condition_heard(wait)) {
+        if (wait->at >= 0) {
+            pyc_seat_doze(&seats->seats[wait->at], me);
+            expected = me | PYC_ASLEEP;
+        }
         int end = pyc_sleep(word, expected, deadline);
+        wait->rest = end == PYC_SLICE_OVER ? PYC_SLEPT_A_SLICE : PYC_SLEPT;
         if (end == PYC_SLICE_OVER) {
             pyc_condition_look(wait);
         }
@@ -66,7 +71,8 @@ condition_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
     pyc_condition_begin(&wait);
     bool failed = sleep_in_seat(&wait, deadline) < 0;
     bool notified = pyc_condition_leave(&wait);
-    int rc = pyc_lock_retake(PYC_CONDITION_LOCK(SELF), wait.who, wait.depth);
+    int rc = pyc_lock_retake(PYC_CONDITION_LOCK(SELF), wait.who, wait.depth,
+                             wait.rest);
     pyc_condition_end(&wait, notified && failed);
     return rc < 0 ? NULL : PyBool_FromLong(notified);
 }

@@ -142,13 +142,21 @@ keep(PyObject **first)
 }
 
 int
-pyc_lock_retake(pyc_ipc_lock *self, uint64_t who, uint32_t depth)
+pyc_lock_retake(pyc_ipc_lock *self, uint64_t who, uint32_t depth, pyc_rest rest)
 {
     PyObject *first = pyc_take_exception(), *recover = self->shared.extra;
     pyc_lock_memory *memory = PYC_LOCK_MEMORY(self);
-    pyc_owner died = 0;
-    if (!spin(&memory->word, pyc_arena_me(PYC_ARENA(self)), PYC_SLEEPERS)) {
-        while (sleep_for_it(self, true, PYC_NO_DEADLINE, &died) < 0) {
+    pyc_owner me = pyc_arena_me(PYC_ARENA(self)), died = 0;
+    bool slept = rest != PYC_STAYED_AWAKE;
+    bool taken = spin(&memory->word, me, slept ? PYC_SLEEPERS : 0);
+    if (!taken && rest == PYC_SLEPT_A_SLICE) {
+        died = take_over(self, me);
+        taken = died != 0;
+    }
+    while (!taken) {
+        taken = sleep_for_it(self, slept, PYC_NO_DEADLINE, &died) > 0;
+        if (!taken) {
+            slept = true;
             keep(&first);
         }
     }

@@ -78,9 +78,15 @@ pyc_lock_mark(pyc_lock_memory *memory, uint64_t who)
 #define PYC_TAKEN_BUT (-2)
 int pyc_lock_wait(pyc_ipc_lock *self, uint64_t who, int64_t deadline);
 
+/* How somebody waited who takes a lock again. Who slept may have been moved to
+ * the lock's word, and have been woken there; who slept for a whole slice looks
+ * at once whether its owner is dead. */
+typedef enum { PYC_STAYED_AWAKE, PYC_SLEPT, PYC_SLEPT_A_SLICE } pyc_rest;
+
 /* Takes it again after wait() of a condition, come what may: 0, or -1 with an
  * exception set. One that is set already stays. */
-int pyc_lock_retake(pyc_ipc_lock *self, uint64_t who, uint32_t depth);
+int pyc_lock_retake(pyc_ipc_lock *self, uint64_t who, uint32_t depth,
+                    pyc_rest rest);
 
 /* Wakes those who were waiting for it when it was let go of. */
 void pyc_lock_wake(pyc_ipc_lock *self);

@@ -15,6 +15,7 @@
 
 #define PYC_WAITS 0x40000000u
 #define PYC_NOTIFIED 0x80000000u
+#define PYC_ASLEEP (PYC_WAITS | PYC_NOTIFIED) /* waits, and may sleep */
 
 typedef struct {
     _Atomic uint32_t word;
@@ -34,6 +35,19 @@ typedef struct {
     pyc_bells bells; /* of the crowd */
     pyc_seat seats[PYC_SEATS];
 } pyc_seats;
+
+static inline bool
+pyc_seat_is_notified(uint32_t word)
+{
+    return (word & PYC_ASLEEP) == PYC_NOTIFIED;
+}
+
+/* Says that its owner is going to sleep, unless it was notified. */
+static inline void
+pyc_seat_doze(pyc_seat *seat, pyc_owner me)
+{
+    pyc_word_swap(&seat->word, me | PYC_WAITS, me | PYC_ASLEEP);
+}
 
 /* Takes a seat, under the lock: which, or -1 when there is none. */
 static inline int32_t
@@ -62,7 +76,8 @@ pyc_seats_join(pyc_seats *self, pyc_owner me)
 static inline bool
 pyc_seats_leave(pyc_seat *seat, pyc_owner me)
 {
-    return pyc_word_swap(&seat->word, me | PYC_WAITS, 0);
+    return pyc_word_swap(&seat->word, me | PYC_WAITS, 0) ||
+           pyc_word_swap(&seat->word, me | PYC_ASLEEP, 0);
 }
 
 /* Has heard of the notification, and has the lock. */
@@ -92,16 +107,22 @@ pyc_seats_first(pyc_seats *self)
     return first;
 }
 
-/* Notifies one who waits, under the lock: false when it has just given up. */
+/* Notifies one who waits, under the lock: false when it has just given up.
+ * *asleep: whether it may sleep. */
 static inline bool
-pyc_seats_notify(pyc_seats *self, pyc_seat *seat)
+pyc_seats_notify(pyc_seats *self, pyc_seat *seat, bool *asleep)
 {
-    uint32_t word = pyc_word_look(&seat->word);
-    if ((word & PYC_WAITS) == 0) {
-        return false;
-    }
+    uint32_t word;
     atomic_store(&seat->number, pyc_word_look(&self->next));
-    return pyc_word_swap(&seat->word, word, (word ^ PYC_WAITS) | PYC_NOTIFIED);
+    do { /* once more when it has just gone to sleep */
+        word = pyc_word_look(&seat->word);
+        if ((word & PYC_WAITS) == 0) {
+            return false;
+        }
+        *asleep = (word & PYC_ASLEEP) == PYC_ASLEEP;
+    } while (
+        !pyc_word_swap(&seat->word, word, (word & PYC_OWNER) | PYC_NOTIFIED));
+    return true;
 }
 
 /* Whether one who came with the number `mine` waited already when a seat, whose
@@ -110,7 +131,7 @@ static inline bool
 pyc_seats_may_inherit(pyc_seat *seat, uint32_t word, uint32_t mine)
 {
     uint32_t later = pyc_word_look(&seat->number);
-    return (word & PYC_NOTIFIED) != 0 && later != mine &&
+    return pyc_seat_is_notified(word) && later != mine &&
            later - mine < PYC_SLEEPERS;
 }
 

@@ -198,6 +198,13 @@ MODELS = {
             Edit("ipc/condition_type.c", "            pyc_condition_look(wait);\n", ""),)),
         Broken("hides_from_whom_it_wakes", "both", ALL_SLEEP, (
             Edit("ipc/condition.c", "    pyc_word_ask(word);\n", ""),)),
+        Broken("says_nothing_of_its_sleep", "one", ALL_SLEEP, (
+            Edit("ipc/condition_type.c", "            pyc_seat_doze(&seats->seats[wait->at], me);\n"
+                                         "            expected = me | PYC_ASLEEP;\n", ""),)),
+        Broken("forgets_those_who_were_moved_too", "both", ALL_SLEEP, (
+            Edit("ipc/condition_type.c", "wait.who, wait.depth,\n                             wait.rest);",
+                                         "wait.who, wait.depth, 0);"),
+            Edit("ipc/lock.c", "bool slept = rest != PYC_STAYED_AWAKE;", "bool slept = false;"))),
         Broken("lets_go_before_it_has_a_seat", "one", ALL_SLEEP, (
             Edit("ipc/condition.c", "    wait->heir = -1;\n", "    wait->heir = -1;\n    pyc_lock_free(lock);\n"),
             Edit("ipc/condition.c", "                                     : &seats->seats[wait->at].number);\n"
