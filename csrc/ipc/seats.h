@@ -107,18 +107,22 @@ pyc_seats_first(pyc_seats *self)
     return first;
 }
 
-/* Notifies one who waits, under the lock: false when it has just given up, or
- * gone to sleep. *asleep: whether it may sleep. */
+/* Notifies one who waits, under the lock: false when it has just given up.
+ * *asleep: whether it may sleep. */
 static inline bool
 pyc_seats_notify(pyc_seats *self, pyc_seat *seat, bool *asleep)
 {
-    uint32_t word = pyc_word_look(&seat->word);
-    if ((word & PYC_WAITS) == 0) {
-        return false;
-    }
-    *asleep = (word & PYC_ASLEEP) == PYC_ASLEEP;
+    uint32_t word;
     atomic_store(&seat->number, pyc_word_look(&self->next));
-    return pyc_word_swap(&seat->word, word, (word & PYC_OWNER) | PYC_NOTIFIED);
+    do { /* once more when it has just gone to sleep */
+        word = pyc_word_look(&seat->word);
+        if ((word & PYC_WAITS) == 0) {
+            return false;
+        }
+        *asleep = (word & PYC_ASLEEP) == PYC_ASLEEP;
+    } while (
+        !pyc_word_swap(&seat->word, word, (word & PYC_OWNER) | PYC_NOTIFIED));
+    return true;
 }
 
 /* Whether one who came with the number `mine` waited already when a seat, whose
