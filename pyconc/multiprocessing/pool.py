@@ -6,6 +6,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import CancelledError
+from concurrent.futures._base import LOGGER
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from multiprocessing import TimeoutError as _TimeoutError
 from multiprocessing import pool as _standard
@@ -117,13 +118,21 @@ class ApplyResult(_standard.ApplyResult):
                 with lock:
                     left -= 1
                 if left == 0:
-                    self._end(whole)
+                    self._end_in_pool(whole)
 
             for future in futures:
                 future.add_done_callback(told)
             if not futures:
                 self._end(whole)
         return whole
+
+    def _end_in_pool(self, whole):
+        """Callbacks are not for the thread that asks for the call, which may hold locks that they want."""
+        pool = self._pool
+        if pool is not None and (self._callback or self._error_callback):
+            pool._engine.call(functools.partial(self._end, whole))
+        else:
+            self._end(whole)
 
     def _end(self, whole):
         pool = self._pool
@@ -132,6 +141,8 @@ class ApplyResult(_standard.ApplyResult):
             callback = self._callback if good else self._error_callback
             if callback and (pool is None or pool._state != TERMINATE):
                 callback(value)
+        except Exception:
+            LOGGER.exception("exception calling callback for %r", self)
         finally:
             self._callback = self._error_callback = None
             whole.set_result(value) if good else whole.set_exception(value)

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from concurrent.futures import CancelledError
 
 from pyconc import _ipc
@@ -15,7 +16,7 @@ from pyconc.workers.function import Functions
 from pyconc.workers.limits import Limits, cpu_sets
 from pyconc.workers.processes import Processes
 from pyconc.workers.stats import Totals, of_pool
-from pyconc.workers.supervisor import Bell, Collector, Supervisor, collect
+from pyconc.workers.supervisor import Bell, Collector, Supervisor, call, collect
 from pyconc.workers.waiting import Waiting
 
 OPEN, CLOSING, BROKEN, FORKED = "open", "closing", "broken", "forked"
@@ -86,6 +87,7 @@ class WorkerPool:
         self._interrupted = None        # when Ctrl-C came
         self._lock = threading.RLock()  # of all of these; Python code of the program runs in it when a call is pickled
         self._bell = Bell()
+        self._asked = deque()   # functions that the supervisor is to call; None: it has ended
         self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe)
         self.supervisor = None
         self._collector = None
@@ -215,6 +217,21 @@ class WorkerPool:
     def _has_work(self):
         return bool(self._waiting or self._channel.in_flight() or self._holds)
 
+    def call(self, function):
+        """Has function() called in a thread of the pool: here and now, if this is one or there is none."""
+        with self._lock:
+            later = self._asked is not None and self.supervisor is not None and not self.is_mine()
+            if later:
+                self._asked.append(function)
+        if later:
+            self._bell.ring()
+        else:
+            call(function)
+
+    def _call_asked(self):
+        while self._asked:
+            call(self._asked.popleft())
+
     # Processes.
 
     def start(self):
@@ -273,6 +290,7 @@ class WorkerPool:
 
     def tend(self):
         """For the supervisor: sees to all that has happened. Whether the pool is over."""
+        self._call_asked()
         with self._lock:
             ended = [worker for worker in self._processes if worker.has_ended()]
         for worker in ended:
@@ -532,12 +550,17 @@ class WorkerPool:
 
     def end(self):
         """For the supervisor: the last it does."""
+        with self._lock:
+            asked, self._asked = self._asked, None
+        for function in asked:
+            call(function)
         self._collector.stop()
 
     def after_fork(self):
         """In a forked child: the pool and its processes are the parent's."""
         self.state = FORKED
         self._lock = threading.RLock()
+        self._asked = None
         self.supervisor = self._collector = None
 
 

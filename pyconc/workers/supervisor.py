@@ -48,7 +48,19 @@ def collect(channel):
         try:
             return channel.collect()
         except BaseException:
-            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+            _report()
+
+
+def call(function):
+    """Calls what may be the program's."""
+    try:
+        function()
+    except BaseException:
+        _report()
+
+
+def _report():
+    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
 class Supervisor(threading.Thread):

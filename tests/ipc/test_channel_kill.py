@@ -93,7 +93,7 @@ def test_workers_are_killed(counts, pause):
     number_of = {future: i for i, future in enumerate(futures)}
     end = time.monotonic() + 120
     try:
-        while (to_send or channel.in_flight()) and time.monotonic() < end:
+        while (to_send or channel.in_flight() or workers.kills < 60) and time.monotonic() < end:
             until = time.monotonic() + numbers.random() * pause
             while time.monotonic() < until:
                 while to_send and channel.send(to_send[-1][0], *to_send[-1][1]):
