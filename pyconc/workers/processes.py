@@ -63,10 +63,10 @@ class WorkerProcess:
                     popen.returncode = _UNKNOWN     # somebody has waited for it before, or SIGCHLD is ignored
         return self.process.exitcode is not None
 
-    def interrupt(self):
-        """SIGINT, as Ctrl-C is."""
+    def signal(self, number):
+        """Sends it one."""
         try:
-            os.kill(self.process.pid, signal.SIGINT)
+            os.kill(self.process.pid, number)
         except ProcessLookupError:
             pass    # it has ended meanwhile
 
