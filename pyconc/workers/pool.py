@@ -23,6 +23,7 @@ OPEN, CLOSING, BROKEN, FORKED = "open", "closing", "broken", "forked"
 _FAILED_STARTS = 3      # in a row
 _GRACE = 5.0            # seconds from SIGTERM to SIGKILL
 _SOON = 0.01
+_HEARD = 1.0            # seconds after which the program's own handler has run, also on a busy machine
 _pools = weakref.WeakSet()
 _exiting = False
 
@@ -495,7 +496,7 @@ class WorkerPool:
             if self.state is OPEN:
                 self.state = CLOSING
         if interrupted:
-            self._interrupted = time.monotonic() - 0.05
+            self._interrupted = time.monotonic() - _HEARD
         if cancel:
             self._cancels = True
             self._cancel_all()
@@ -570,9 +571,9 @@ def _at_exit():
     pools = [pool for pool in _pools if not pool._daemon]
     # What nobody has caught when the program ended.
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
-    for pool in pools:
-        pool.close(interrupted, interrupted)
     try:
+        for pool in pools:
+            pool.close(interrupted, interrupted)
         for pool in pools:
             pool.join()
     except KeyboardInterrupt:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The worker processes of a pool: starting them, seeing which have ended, and ending them."""
 import os
-import signal
 import time
 
 from pyconc.workers.memo import Memo
