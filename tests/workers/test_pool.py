@@ -500,6 +500,25 @@ def test_submitting_at_exit():
     assert run(program) == (0, "cannot schedule new futures after interpreter shutdown\n", "")
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_function_that_workers_do_not_have(method, tmp_path):
+    """The error says why that may be."""
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(f"""
+        from pyconc.concurrent.futures import ProcessPoolExecutor
+        from pyconc.multiprocessing import get_context
+        if __name__ == "__main__":
+            with ProcessPoolExecutor(1, get_context({method!r})) as pool:
+                pool.submit(abs, 1).result()
+                def late():
+                    pass
+                error = pool.submit(late).exception(50)
+                print(type(error).__name__, error.__notes__)
+    """))
+    done = subprocess.run([sys.executable, program], text=True, capture_output=True, timeout=LIMIT)
+    assert done.stdout.startswith("AttributeError") and "top level of a module" in done.stdout, done.stderr
+
+
 def test_no_main_guard(tmp_path):
     """The error of the program says what is missing."""
     program = tmp_path / "program.py"
