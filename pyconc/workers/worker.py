@@ -9,7 +9,7 @@ from pyconc.workers.remote import ByValue, Raised
 
 _CACHED_MOST = 256
 _OF_MAIN = "main__' "    # of <module '__main__' ...>, or '__mp_main__'
-_NOT_THERE = ("The worker processes do not have it: it was defined after they had started, or where they do not come by: "
+_NOT_THERE = ("Worker processes do not have it: it was defined after they had started, or where they do not come by: "
               "in an interactive session, or below `if __name__ == \"__main__\":`. Define it at the top level of a "
               "module.")
 
