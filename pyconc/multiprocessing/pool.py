@@ -111,7 +111,8 @@ class ApplyResult(_standard.ApplyResult):
         mine = Future()
         whole = self.__dict__.setdefault("_whole", mine)
         if whole is mine:
-            futures, lock, left = self._futures, threading.Lock(), len(self._futures)
+            futures, lock = self._futures, threading.Lock()     # another thread may let go of them
+            left = len(futures)
 
             def told(_):
                 nonlocal left

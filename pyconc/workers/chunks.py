@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from itertools import islice
 
 from pyconc import _core
@@ -135,9 +136,13 @@ class Map:
         self._flying = set()
         self._asked = deque()
         self._lock = threading.Lock()
+        self._telling = threading.RLock()
+        self._is_cancelled = False
         self._holds = room is None
+        self._releases = []         # what is to be called once
         if self._holds:
             pool.hold()
+            self._releases.append(pool.release)
 
     def fill(self, *, wait=False):
         """Sends as much as there is room for, unless another thread is at it; wait: until it is not."""
@@ -150,14 +155,15 @@ class Map:
                 self._lock.release()
 
     def _fill(self):
-        while self._rows is not None and len(self._flying) < self._most and self._room != 0:
+        # Another thread may stop it at any moment.
+        while (source := self._rows) is not None and len(self._flying) < self._most and self._room != 0:
             try:
-                row = self._rows.first()
+                row = source.first()
             except StopIteration:
                 self.stop()
                 return
-            size = self._size.next(self._rows.left(), row)
-            rows = self._rows.take(size if self._room is None else min(size, self._room))
+            size = self._size.next(source.left(), row)
+            rows = source.take(size if self._room is None else min(size, self._room))
             try:
                 future = self._pool.submit(self._function, (rows,), {}, self._options,
                                            held=self._holds and self._has_begun)
@@ -178,6 +184,8 @@ class Map:
         future.add_done_callback(self._told)
         if self._arrivals is not None:
             future.add_done_callback(self._arrivals.put)
+        if self._is_cancelled:
+            future.cancel()
 
     def _failed(self, error):
         """What is to be told in its turn: nothing comes after it."""
@@ -202,10 +210,14 @@ class Map:
             if results:
                 self._size.told(len(results), seconds, weight)
             if self._progress is not None:
-                self._done += len(results)
-                self._progress(self._done, self._total)
+                self._tell(len(results))
         if self._room is None:
             self.fill()
+
+    def _tell(self, count):
+        with self._telling:
+            self._done += count
+            self._progress(self._done, self._total)
 
     def take(self, future):
         """Its results, which are about to be given out."""
@@ -220,12 +232,13 @@ class Map:
     def stop(self):
         """Sends nothing more."""
         self._rows = None
-        if self._holds:
-            self._holds = False
-            self._pool.release()
+        while self._releases:
+            with suppress(IndexError):      # another thread does
+                self._releases.pop()()
 
     def cancel(self):
         """Nobody wants what is left."""
+        self._is_cancelled = True
         self.stop()
         for future in list(self.queue):
             future.cancel()

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
 """Ends calls that have begun: that take too long, that nobody wants any more, or whose process has too much memory."""
-import os
 import signal
 import threading
 import time
@@ -105,7 +104,7 @@ class Deadlines:
             worker = workers.get(number)
             if worker is not None and worker.process.is_alive():
                 worker.is_doomed = worker.is_doomed or step > 0
-                os.kill(worker.process.pid, _SIGNALS[step])
+                worker.signal(_SIGNALS[step])
 
     def _is_running(self, future, step):
         """The number of the worker that still runs it, and that runs nothing else from now on if it is to be killed."""

@@ -8,7 +8,7 @@ _repr = reprlib.Repr()
 _repr.maxlist = _repr.maxtuple = _repr.maxdict = _repr.maxset = 4
 _repr.maxlevel = 2
 _repr.maxstring = _repr.maxother = 40
-_PLAIN = (int, float, complex, str, bytes, bool, type(None), list, tuple, dict, set, frozenset)
+_PLAIN = (int, float, complex, str, bytes, bool, type(None), range, list, tuple, dict, set, frozenset)
 
 MAIN_GUARD = ("Under the start methods 'spawn' and 'forkserver' each worker imports the program's main module first: "
               "what that does at its top level must stand under `if __name__ == \"__main__\":`, and what workers call "
@@ -41,12 +41,19 @@ def _died(kind, args, facts):
 
 
 def _short(value):
-    """Some characters of what it is; calls nothing of the program's own."""
+    """Some characters of what it is, whatever it says of itself."""
+    try:
+        return _described(value)
+    except Exception:
+        return f"<{type(value).__qualname__}>"
+
+
+def _described(value):
     if type(value) in _PLAIN:
         if type(value) in (list, tuple, dict, set, frozenset) and len(value) > 4:
             return f"<{type(value).__name__} of {len(value)}>"
         if type(value) in (list, tuple):
-            inside = ", ".join(map(_short, value)) + ("," if type(value) is tuple and len(value) == 1 else "")
+            inside = ", ".join(map(_described, value)) + ("," if type(value) is tuple and len(value) == 1 else "")
             return f"[{inside}]" if type(value) is list else f"({inside})"
         if type(value) in (dict, set, frozenset):
             return f"<{type(value).__name__} of {len(value)}>"

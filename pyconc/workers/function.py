@@ -14,8 +14,11 @@ _UNPICKLABLE = (pickle.PicklingError, AttributeError, TypeError, RecursionError)
 def qualified_name(fn):
     """module.qualname, as far as it has those."""
     fn = fn.fn if type(fn) is Rows else fn
-    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    module = getattr(fn, "__module__", None)
+    try:
+        name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+        module = getattr(fn, "__module__", None)
+    except Exception:   # of the program's own __getattr__()
+        name, module = type(fn).__qualname__, type(fn).__module__
     return f"{module}.{name}" if module not in (None, "builtins") else name
 
 
@@ -58,6 +61,11 @@ def _blob_of_rows(rows):
     return None if blob is None else pickle.dumps(Rows(Loaded(blob), rows.star))
 
 
+def _only_call(rows, row):
+    """The arguments of the call that is a task of its own."""
+    return row if rows.star and type(row) in (tuple, list) else (row,)
+
+
 class Functions:
     """What a pool knows of functions that it has sent.
 
@@ -67,7 +75,7 @@ class Functions:
     def __init__(self, imports_main):
         self._imports_main = imports_main
         self._blobs = {}
-        self._names = {}    # {blob: name}
+        self._known = {}    # {blob: function}
         self._call = pickle.dumps(call)
         self._call_all = pickle.dumps(call_all)
 
@@ -94,10 +102,10 @@ class Functions:
             blob = None     # it will raise again, for the call
         if len(self._blobs) >= _CACHED_MOST:
             self._blobs.clear()
-            self._names.clear()
+            self._known.clear()
         self._blobs[fn] = blob or b""
         if blob:
-            self._names[blob] = qualified_name(fn)
+            self._known[blob] = fn
         return blob
 
     def _whole(self, fn, args, kwargs):
@@ -118,7 +126,10 @@ class Functions:
                 fn, args, kwargs = pickle.loads(args[0].data)
             except Exception:
                 return "a function", (), {}
-            return qualified_name(fn), args, kwargs
-        if blob == self._call:
-            return qualified_name(args[0]), args[1:], kwargs
-        return self._names.get(blob, "a function"), args, kwargs
+        elif blob == self._call:
+            fn, *args = args
+        else:
+            fn = self._known.get(blob)
+        if type(fn) is Rows and len(args[0]) == 1:
+            args = _only_call(fn, *args[0])
+        return "a function" if fn is None else qualified_name(fn), args, kwargs

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The engine of process pools: calls go in, Futures come out, and processes come and go in between."""
 import os
+import signal
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ OPEN, CLOSING, BROKEN, FORKED = "open", "closing", "broken", "forked"
 _FAILED_STARTS = 3      # in a row
 _GRACE = 5.0            # seconds from SIGTERM to SIGKILL
 _SOON = 0.01
+_HEARD = 1.0            # seconds after which the program's own handler has run, also on a busy machine
 _pools = weakref.WeakSet()
 _exiting = False
 
@@ -164,8 +166,14 @@ class WorkerPool:
         future.set_exception(error)
         return True
 
+    def _check_that_it_goes_on(self):
+        """With the lock: else what is put off would wait for ever."""
+        if self.state is BROKEN or self._is_closed:
+            self._refuse()
+
     def _put_off(self, future, call, *, first=False):
         with self._lock:
+            self._check_that_it_goes_on()
             self._waiting.add(future, call, _priority(future), first=first)
         self._refill()
 
@@ -187,6 +195,7 @@ class WorkerPool:
         """From the first call on that has a priority: takes back what is less urgent and has not begun."""
         priority = _priority(future)
         with self._lock:
+            self._check_that_it_goes_on()
             self._is_ordered = True
             taken = []
             for other in self._channel.futures():
@@ -200,6 +209,8 @@ class WorkerPool:
 
     def cancel(self, future, running=False):
         """What Future.cancel() asks: whether the call will never be run."""
+        if self.state is FORKED:
+            return future.cancelled()
         with self._lock:
             was_there = self._waiting.remove(future) or self._channel.revoke(future)
         runs = running and not was_there and self._channel.is_running(future)
@@ -323,8 +334,11 @@ class WorkerPool:
             if futures:
                 futures[-1].add_done_callback(self._bell.ring)
             return False
-        self._is_ending = False
-        self._is_closed = True
+        with self._lock:
+            self._is_ending = self._has_work()      # a call that came at the last moment
+            if self._is_ending:
+                return False
+            self._is_closed = True
         self._channel.close()
         return not len(self._processes)
 
@@ -343,7 +357,7 @@ class WorkerPool:
             record = self._channel.worker(worker.number)
             if record["task"] and now - record["running"] > self._interrupted and now >= worker.spared_until:
                 worker.spared_until = now + 1.0     # it may be about to begin, or have something to put in order
-                worker.interrupt()
+                worker.signal(signal.SIGINT)
 
     def _retire_idle(self):
         for worker in self._processes:
@@ -383,6 +397,8 @@ class WorkerPool:
 
     def stats(self):
         """A PoolStats."""
+        if self.state is FORKED:
+            self._refuse()
         with self._lock:
             return of_pool(self._channel, list(self._processes), len(self._waiting), self._ended)
 
@@ -419,7 +435,10 @@ class WorkerPool:
                                    else options.retry)
         if left > 0 and self.state in (OPEN, CLOSING):
             future._retry_left = left - 1
-            self._put_off(future, call, first=True)
+            try:
+                self._put_off(future, call, first=True)
+            except Exception as error:      # the pool was ended meanwhile
+                self._fail(future, error)
         elif self.replaces:
             if self._has_work():
                 self._replace()
@@ -489,11 +508,13 @@ class WorkerPool:
     def close(self, cancel=False, interrupted=False):
         """Takes no more calls. cancel: cancels those that no process has begun. interrupted: after Ctrl-C, which the
         processes got as well."""
+        if self.state is FORKED:
+            return
         with self._lock:
             if self.state is OPEN:
                 self.state = CLOSING
         if interrupted:
-            self._interrupted = time.monotonic() - 0.05
+            self._interrupted = time.monotonic() - _HEARD
         if cancel:
             self._cancels = True
             self._cancel_all()
@@ -516,6 +537,8 @@ class WorkerPool:
 
         grace: seconds after which SIGKILL comes for those that SIGTERM has not ended; None: it does not.
         """
+        if self.state is FORKED:
+            self._refuse()
         self.close()
         with self._lock:
             if self.state is CLOSING:
@@ -571,10 +594,17 @@ def _at_exit():
     pools = [pool for pool in _pools if not pool._daemon]
     # What nobody has caught when the program ended.
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
-    for pool in pools:
-        pool.close(interrupted, interrupted)
-    for pool in pools:
-        pool.join()
+    try:
+        for pool in pools:
+            pool.close(interrupted, interrupted)
+        for pool in pools:
+            pool.join()
+    except KeyboardInterrupt:
+        for pool in pools:
+            pool.close(cancel=True, interrupted=True)
+        for pool in pools:
+            pool.join()
+        raise
 
 
 def _after_fork_in_child():

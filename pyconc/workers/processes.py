@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The worker processes of a pool: starting them, seeing which have ended, and ending them."""
 import os
-import signal
 import time
 
 from pyconc.workers.memo import Memo
@@ -63,10 +62,10 @@ class WorkerProcess:
                     popen.returncode = _UNKNOWN     # somebody has waited for it before, or SIGCHLD is ignored
         return self.process.exitcode is not None
 
-    def interrupt(self):
-        """SIGINT, as Ctrl-C is."""
+    def signal(self, number):
+        """Sends it one."""
         try:
-            os.kill(self.process.pid, signal.SIGINT)
+            os.kill(self.process.pid, number)
         except ProcessLookupError:
             pass    # it has ended meanwhile
 

@@ -8,6 +8,10 @@ from multiprocessing.process import parent_process
 from pyconc.workers.remote import ByValue, Raised
 
 _CACHED_MOST = 256
+_OF_MAIN = "main__' "    # of <module '__main__' ...>, or '__mp_main__'
+_NOT_THERE = ("Worker processes do not have it: it was defined after they had started, or where they do not come by: "
+              "in an interactive session, or below `if __name__ == \"__main__\":`. Define it at the top level of a "
+              "module.")
 
 
 def work(channel, number, memo, initializer, initargs, max_tasks, finalizer, limits=None):
@@ -109,6 +113,8 @@ class Worker:
             blob, args, kwargs = channel.load(job)
             fn = self._functions.get(blob) or self._learn(blob)
         except Exception as error:
+            if isinstance(error, AttributeError) and _OF_MAIN in str(error):
+                error.add_note(_NOT_THERE)
             channel.fail(task, Raised(error))
             return
         try:

@@ -12,7 +12,8 @@ import pytest
 
 from pyconc.concurrent.futures import ProcessPoolExecutor
 from pyconc.workers import chunks
-from pyconc.workers.chunks import AutoSize, Iterated, Listed
+from pyconc.workers.chunks import AutoSize, FixedSize, Iterated, Listed, Map
+from pyconc.workers.pool import Options
 
 LONG = 60
 
@@ -240,3 +241,57 @@ def test_arguments_one_after_the_other():
     assert rows.take(2) == [0, 1] and rows.take(9) == [2, 3, 4]
     with pytest.raises(StopIteration):
         rows.first()
+
+
+class OnePool:
+    """A pool in which something happens while it is given a call."""
+
+    size = 1
+
+    def __init__(self, meanwhile):
+        self.meanwhile = meanwhile
+        self.futures = []
+        self.holds = 0
+
+    def hold(self):
+        self.holds += 1
+
+    def release(self):
+        self.holds -= 1
+
+    def submit(self, function, args, kwargs, options=None, held=False):
+        self.meanwhile()
+        self.futures.append(concurrent.futures.Future())
+        return self.futures[-1]
+
+
+def test_nobody_wants_what_is_being_sent():
+    """Another thread closes the iterator at that moment."""
+    pool = OnePool(lambda: calls.cancel())
+    calls = Map(pool, square, Listed([1, 2, 3]), FixedSize(1), 10, None, None, None)
+    calls.fill()
+    calls.cancel()
+    assert [future.cancelled() for future in pool.futures] == [True]
+    assert pool.holds == 0
+
+
+def test_progress_loses_nothing_among_threads():
+    """Those that end calls and the one that takes results tell it at the same time."""
+    told, inside = [], threading.Lock()
+
+    def progress(done, total):
+        assert inside.acquire(blocking=False)
+        time.sleep(0.001)
+        told.append(done)
+        inside.release()
+
+    pool = OnePool(lambda: None)
+    calls = Map(pool, square, Listed(list(range(40))), FixedSize(1), 40, None, Options(progress=progress), None)
+    calls.fill()
+    threads = [threading.Thread(target=lambda some: [future.set_result(([1], None, 0.1, 1)) for future in some],
+                                args=(pool.futures[start::4],)) for start in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == list(range(1, 41))

@@ -20,6 +20,9 @@ import pytest
 
 from pyconc import multiprocessing
 from pyconc.concurrent.futures import ProcessPoolExecutor, WorkerDied, as_completed, wait
+from pyconc.workers.memo import Memo
+from pyconc.workers.pool import WorkerPool
+from pyconc.workers.processes import WorkerProcess
 
 HERE = Path(__file__).parent
 LIMIT = 60
@@ -221,6 +224,44 @@ def test_the_death_of_the_guilty_is_described(fork):
         assert type(again) is WorkerDied and again.pid == error.pid and str(again) == str(error)
 
 
+class Shapeless:
+    """What says nothing of itself."""
+
+    @property
+    def shape(self):
+        raise ValueError("there is none")
+
+    def __getattr__(self, name):
+        raise RuntimeError(f"there is no {name}")
+
+    def __call__(self):
+        jobs.die()
+
+
+ENDLESS = [1]
+ENDLESS.append(ENDLESS)
+
+
+@pytest.mark.parametrize("call", [
+    lambda: (jobs.die_with, 10 ** 5000), lambda: (jobs.die_with, Shapeless()), lambda: (jobs.die_with, ENDLESS),
+    lambda: (Shapeless(),)])
+def test_the_death_of_a_call_that_cannot_be_described(fork, call):
+    """It fails all the same, and the pool goes on."""
+    with ProcessPoolExecutor(1, fork, on_worker_death="replace") as pool:
+        assert isinstance(pool.submit(*call()).exception(LIMIT), WorkerDied)
+        assert pool.submit(jobs.double, 1).result(LIMIT) == 2
+
+
+def test_the_death_of_one_call_of_a_map_is_described(fork):
+    with ProcessPoolExecutor(1, fork, on_worker_death="replace") as pool:
+        with pytest.raises(WorkerDied, match=r"while it ran jobs.leave\(7\)"):
+            list(pool.map(jobs.leave, [7]))
+        with pytest.raises(WorkerDied, match=r"while it ran jobs.leave\(range\(7, 9\)\)"), fork.Pool(1) as other:
+            other.map(jobs.leave, range(7, 9), chunksize=2)
+        with pytest.raises(WorkerDied, match=r"while it ran jobs.die_with\(1, 2\)"):
+            list(pool.map(jobs.die_with, [1], [2]))
+
+
 def test_a_crash_says_where(fork):
     with ProcessPoolExecutor(1, fork) as pool:
         import ctypes
@@ -419,6 +460,28 @@ def test_exit_of_the_interpreter_lets_all_be_done(context, tmp_path):
     assert len((tmp_path / "done").read_text().split()) == 20
 
 
+def test_a_call_that_comes_while_the_pool_breaks(fork, monkeypatch):
+    """And for which there was no room before: it does not wait for who will never come."""
+    told, event = fork.Queue(), fork.Event()
+    with ProcessPoolExecutor(1, fork) as pool:
+        first = pool.submit(jobs.tell_and_wait, told, event)
+        told.get(timeout=LIMIT)
+        while not pool._pool._waiting:
+            pool.submit(jobs.double, 1)
+        put_off = WorkerPool._put_off
+
+        def late(engine, *arguments, **more):
+            engine.break_down("It breaks meanwhile.")
+            put_off(engine, *arguments, **more)
+
+        monkeypatch.setattr(WorkerPool, "_put_off", late)
+        with pytest.raises(BrokenProcessPool, match="meanwhile"):
+            pool.submit(jobs.double, 1)
+        with pytest.raises(BrokenProcessPool, match="meanwhile"):
+            pool.options(priority=1).submit(jobs.double, 1)
+        assert isinstance(first.exception(LIMIT), BrokenProcessPool)
+
+
 def test_submitting_at_exit():
     program = """
         import atexit, jobs
@@ -435,6 +498,25 @@ def test_submitting_at_exit():
         pool.submit(jobs.double, 1).result()
     """
     assert run(program) == (0, "cannot schedule new futures after interpreter shutdown\n", "")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_function_that_workers_do_not_have(method, tmp_path):
+    """The error says why that may be."""
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(f"""
+        from pyconc.concurrent.futures import ProcessPoolExecutor
+        from pyconc.multiprocessing import get_context
+        if __name__ == "__main__":
+            with ProcessPoolExecutor(1, get_context({method!r})) as pool:
+                pool.submit(abs, 1).result()
+                def late():
+                    pass
+                error = pool.submit(late).exception(50)
+                print(type(error).__name__, error.__notes__)
+    """))
+    done = subprocess.run([sys.executable, program], text=True, capture_output=True, timeout=LIMIT)
+    assert done.stdout.startswith("AttributeError") and "top level of a module" in done.stdout, done.stderr
 
 
 def test_no_main_guard(tmp_path):
@@ -499,6 +581,38 @@ def test_ctrl_c_ends_a_program_once(context):
     assert error.count("KeyboardInterrupt") == 1 and error.count("Traceback") <= 2, error
 
 
+def test_ctrl_c_at_exit_ends_a_program(fork):
+    """Which waits for its calls by then: those that have not begun never will."""
+    program = """
+        import jobs, os, signal, sys, threading, time
+        from pyconc.concurrent.futures import ProcessPoolExecutor
+        from pyconc.multiprocessing import get_context
+        context = get_context("fork")
+        told = context.Queue()
+        pool = ProcessPoolExecutor(2, context)
+        futures = [pool.submit(jobs.tell_and_sleep, told) for _ in range(20)]
+        told.get(), told.get()
+
+        def interrupt():
+            frame = None
+            while frame is None or (frame.f_code.co_name, frame.f_back.f_code.co_name) != ("join", "_at_exit"):
+                frame = frame.f_back if frame else sys._current_frames()[threading.main_thread().ident]
+                frame = frame if frame.f_back else time.sleep(0.01)
+            os.killpg(0, signal.SIGINT)
+        threading.Thread(target=interrupt, daemon=True).start()
+        print("ready", flush=True)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(HERE)},
+                               start_new_session=True)
+    try:
+        out, error = process.communicate(timeout=LIMIT)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert out == "ready\n" and error.count("\nKeyboardInterrupt") == 1, error
+
+
 def test_a_forked_child_has_no_pool(fork, in_child):
     """It is told so, at once; the parent's goes on."""
     told, event = fork.Queue(), fork.Event()
@@ -508,6 +622,12 @@ def test_a_forked_child_has_no_pool(fork, in_child):
         assert in_child(lambda: pool.submit(jobs.double, 1)) == (
             "RuntimeError: this process pool belongs to the process that forked this one: make one here")
         assert in_child(future.result) == "RuntimeError: this call's result goes to the process that forked this one"
+
+        assert in_child(future.cancel) == "False"
+        assert in_child(lambda: future.cancel(running=True)) == "False"
+        assert in_child(lambda: pool.shutdown(cancel_futures=True)) == "None"
+        for end in (pool.kill_workers, pool.terminate_workers, pool.stats):
+            assert in_child(end).startswith("RuntimeError: this process pool belongs to the process that forked")
 
         def own():
             pool.shutdown()
@@ -545,3 +665,20 @@ def test_wrong_arguments(arguments, error):
     with pytest.raises(error) as caught:
         ProcessPoolExecutor(**arguments)
     assert repr(next(iter(arguments.values()))) in str(caught.value)
+
+
+@pytest.mark.parametrize("name, value, error", [
+    ("priority", "high", TypeError), ("priority", None, TypeError), ("retry", -1, ValueError),
+    ("retry", 1.5, TypeError), ("progress", 5, TypeError)])
+def test_wrong_options(fork, name, value, error):
+    with ProcessPoolExecutor(1, fork) as pool, pytest.raises(error, match=f"{name} .*{value!r}"):
+        pool.options(**{name: value})
+
+
+def test_a_signal_for_a_process_that_has_ended(fork):
+    process = fork.Process()
+    process.start()
+    process.join()
+    worker = WorkerProcess(0, process, Memo())
+    worker.signal(signal.SIGTERM)
+    worker.close()

@@ -40,6 +40,13 @@ def _positive(name, value):
         raise ValueError(f"{name} must be >= 1, not {value!r}")
 
 
+def _retries(value):
+    if not isinstance(value, int):
+        raise TypeError(f"retry must be an integer, not {value!r}")
+    if value < 0:
+        raise ValueError(f"retry must be 0 or more, not {value!r}")
+
+
 def _seconds(name, value):
     if value is not None and not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
@@ -106,10 +113,7 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
             _positive("max_tasks_per_child", max_tasks_per_child)
         if on_worker_death not in _DEATHS:
             raise ValueError(f"on_worker_death must be one of {_DEATHS}, not {on_worker_death!r}")
-        if not isinstance(retry, int):
-            raise TypeError(f"retry must be an integer, not {retry!r}")
-        if retry < 0:
-            raise ValueError(f"retry must be 0 or more, not {retry!r}")
+        _retries(retry)
         if idle_timeout is not None and idle_timeout < 0:
             raise ValueError(f"idle_timeout must be None or 0 or more seconds, not {idle_timeout!r}")
         _seconds("timeout", timeout)
@@ -156,7 +160,13 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
         has so long, and "auto" makes each call one. progress: map() calls it with (calls done, calls in all or None)
         whenever a task has ended, as pyconc.workers.progress.bar() can be.
         """
+        if not isinstance(priority, int | float):
+            raise TypeError(f"priority must be a number, not {priority!r}")
+        if retry is not None:
+            _retries(retry)
         _seconds("timeout", timeout)
+        if progress is not None and not callable(progress):
+            raise TypeError(f"progress must be a callable, not {progress!r}")
         return _WithOptions(self, Options(priority, retry, timeout, progress))
 
     def map(self, fn, *iterables, timeout=None, chunksize="auto", buffersize=None, ordered=True):
