@@ -6,6 +6,7 @@ import os
 import pickle
 import queue as standard
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -332,6 +333,42 @@ def test_an_interrupt_while_a_result_is_loaded():
     with pytest.raises(KeyboardInterrupt):
         channel.collect()
     assert (first.result(0), second.result(0)) == ("loaded", 2)
+
+
+class Leaving:
+    def __reduce__(self):
+        return sys.exit, ()
+
+
+def test_what_a_result_raises_each_time_is_its_own():
+    """A program that waits for something else does not end by it."""
+    channel = Channel(1)
+    first, second = send(channel, echo, 1), send(channel, echo, 2)
+    for value in Leaving(), 2:
+        channel.reply(channel.take(0)[0], value)
+    assert channel.collect() == 2
+    assert isinstance(first.exception(0), SystemExit)
+    assert second.result(0) == 2
+
+
+def test_an_interrupt_while_a_call_is_described():
+    channel = Channel(1)
+    channel.describe = lambda _: fail(KeyboardInterrupt())
+    future = send(channel, echo, 1)
+    channel.reply(channel.take(0)[0], Unloadable())
+    with pytest.raises(KeyboardInterrupt):
+        channel.collect()
+    assert isinstance(future.exception(0), ValueError)
+
+
+@pytest.mark.parametrize("text", [None, 5, b"bytes"])
+def test_a_description_that_is_no_text(text):
+    channel = Channel(1)
+    channel.describe = lambda _: text
+    future = send(channel, echo, 1)
+    channel.reply(channel.take(0)[0], Unloadable())
+    assert channel.collect() == 1
+    assert "unpickled." in future.exception(0).__notes__[0]
 
 
 def test_refill_fails(monkeypatch):
