@@ -332,9 +332,18 @@ trim(pyc_queue *queue)
     }
 }
 
+/* Whether there are results that had come before that number. */
+static bool
+is_before(pyc_queue *results, uint64_t number)
+{
+    pyc_ring *ring = &pyc_queue_shared(results)->ring;
+    return (int64_t)(number - pyc_ring_number(&ring->out)) > 0;
+}
+
 Py_ssize_t
 pyc_channel_collect(pyc_channel *self, bool calls)
 {
+    uint64_t end = pyc_ring_number(&pyc_queue_shared(self->results)->ring.in);
     batch all;
     Py_ssize_t ended = 0;
     int rc = 0;
@@ -344,7 +353,7 @@ pyc_channel_collect(pyc_channel *self, bool calls)
     if (calls && pyc_load(self->deferred) != NULL) {
         call_deferred(self, &all);
     }
-    while (!pyc_queue_is_empty(self->results) && all.error == NULL) {
+    while (is_before(self->results, end) && all.error == NULL) {
         all.n = 0;
         rc = take(self, &all);
         if (rc < 0) {

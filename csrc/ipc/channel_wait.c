@@ -58,6 +58,15 @@ drive(pyc_channel *self, const change *what, int64_t deadline)
         if (has_changed(what)) {
             return 0;
         }
+        if (!pyc_queue_is_empty(results)) {
+            if (PyErr_CheckSignals() < 0) {
+                return -ECANCELED;
+            }
+            if (pyc_clock_now() >= deadline) {
+                return -ETIMEDOUT;
+            }
+            continue;
+        }
         int rc = pyc_queue_wait(results, &wish, deadline);
         retract(gate);
         if (rc <= 0) {

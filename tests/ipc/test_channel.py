@@ -626,6 +626,29 @@ def test_a_wait_ends_in_time():
         future.result(0)
 
 
+@pytest.mark.parametrize("timeout", [60, 0])
+def test_a_wait_does_not_go_on_with_the_results_of_others(timeout):
+    """There may always be some more."""
+    channel, refills = Channel(1, slots=1), []
+    pool = Pool(channel)
+
+    def refill():
+        refills.append(1)
+        if len(refills) < 1000:
+            send(channel, echo, len(refills))
+            assert not channel.send(Future(), b"", (), {})
+            work(channel)
+
+    channel.refill = refill
+    future = TaskFuture(channel, pool)
+    send(channel, echo, 0, future=future)
+    assert not channel.send(Future(), b"", (), {})
+    work(channel)
+    waited_for = future if timeout else TaskFuture(channel, pool)
+    assert wait([waited_for], timeout).done == ({future} if timeout else set())
+    assert len(refills) < 10
+
+
 def test_several_threads_wait():
     """One collects for all; and when it leaves, the collector goes on."""
     channel = Channel(1)
