@@ -19,7 +19,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def wait_for_exits():
     """GCC's AddressSanitizer lets a thread that ends keep the allocator's lock through a fork: the child would hang."""
-    end = time.monotonic() + 0.2
+    end = time.monotonic() + 0.1
     while time.monotonic() < end:
         known = {thread.native_id for thread in threading.enumerate()}
         if set(map(int, native_threads())) <= known:

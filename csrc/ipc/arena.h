@@ -66,6 +66,9 @@ int pyc_block_receive(pyc_ipc *state, PyObject *sent, uint32_t kind,
 /* A pickle of a block that this process holds has arrived here. */
 void pyc_block_arrived(const pyc_block *block);
 
+/* No pickle of the block that is on its way will arrive. */
+void pyc_block_recall(const pyc_block *block);
+
 /* Whether a pickle of the block is on its way still. */
 bool pyc_block_is_sent(const pyc_block *block);
 /* Whether another living process holds it, or a pickle is on its way. */

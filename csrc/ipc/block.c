@@ -363,6 +363,13 @@ pyc_block_arrived(const pyc_block *block)
     }
 }
 
+void
+pyc_block_recall(const pyc_block *block)
+{
+    atomic_fetch_and(&pyc_header_at(block->arena, block->offset)->word,
+                     PYC_SENT_ONE - 1);
+}
+
 bool
 pyc_block_is_sent(const pyc_block *block)
 {

@@ -113,8 +113,9 @@ PyObject *pyc_channel_interrupt(PyObject *self, PyObject *future);
 PyObject *pyc_channel_interrupted(PyObject *self, PyObject *worker);
 PyObject *pyc_channel_ran(PyObject *self, PyObject *future);
 
-/* channel_collect.c: ends the Futures of all results there are: how many, or -1
- * with an exception of a callback that is no Exception. Callbacks are left to
+/* channel_collect.c: ends the Futures of all results there are, but not of
+ * those that come meanwhile, as there may always be some: how many, or -1 with
+ * an exception of a callback that is no Exception. Callbacks are left to
  * the collector, where that is possible, unless `calls`: a thread that waits
  * may hold a lock that they want. */
 Py_ssize_t pyc_channel_collect(pyc_channel *self, bool calls);

@@ -71,26 +71,46 @@ take(pyc_channel *self, batch *all)
     return rc < 0 ? -1 : 0;
 }
 
-/* Says in a note which call it is that has no result. */
+/* A failure of what is better to have, but not needed. */
 static void
-note_call(pyc_channel *self, PyObject *future, PyObject *error)
+forgive(batch *all)
+{
+    if (PyErr_Occurred() && !keep(all)) {
+        PyErr_Clear();
+    }
+}
+
+/* The text of the call; NULL: it is not known. */
+static PyObject *
+description(pyc_channel *self, batch *all, PyObject *future)
 {
     pyc_lock_take(&self->lock);
     PyObject *describe = Py_XNewRef(self->describe);
     pyc_lock_give(&self->lock);
-    PyObject *text = NULL, *noted = NULL;
-    if (describe != NULL) {
-        text = PyObject_CallOneArg(describe, future);
-        Py_DECREF(describe);
+    if (describe == NULL) {
+        return NULL;
     }
-    PyErr_Clear();
+    PyObject *text = PyObject_CallOneArg(describe, future);
+    Py_DECREF(describe);
+    forgive(all);
+    if (text != NULL && !PyUnicode_Check(text)) {
+        Py_CLEAR(text);
+    }
+    return text;
+}
+
+/* Says in a note which call it is that has no result. */
+static void
+note_call(pyc_channel *self, batch *all, PyObject *future, PyObject *error)
+{
+    PyObject *text = description(self, all, future), *noted = NULL;
     PyObject *note = PyUnicode_FromFormat(
         "It came while what a worker process sent was unpickled%s%V.",
         text == NULL ? "" : ": the result of ", text, "");
     if (note != NULL) {
         noted = PyObject_CallMethod(error, "add_note", "O", note);
     }
-    PyErr_Clear();
+    forgive(all);
     Py_XDECREF(noted);
     Py_XDECREF(note);
     Py_XDECREF(text);
@@ -99,7 +119,7 @@ note_call(pyc_channel *self, PyObject *future, PyObject *error)
 /* Why there is no result, or the exception that the result is. Steals the
  * value, NULL with an exception set. */
 static PyObject *
-exception_of(pyc_channel *self, PyObject *future, PyObject *value)
+exception_of(pyc_channel *self, batch *all, PyObject *future, PyObject *value)
 {
     if (value != NULL && PyExceptionInstance_Check(value)) {
         return value;
@@ -111,7 +131,7 @@ exception_of(pyc_channel *self, PyObject *future, PyObject *value)
         Py_DECREF(value);
     }
     PyObject *error = pyc_take_exception();
-    note_call(self, future, error);
+    note_call(self, all, future, error);
     return error;
 }
 
@@ -189,7 +209,7 @@ end_by_method(pyc_ipc *state, PyObject *future, PyObject *value, bool failed)
 }
 
 /* The value, or NULL with an exception set. What interrupts it once is for who
- * collects, and not for the Future. */
+ * collects, and not for the Future; what comes each time is the Future's. */
 static PyObject *
 value_of(pyc_channel *self, batch *all, pyc_taken *taken)
 {
@@ -200,9 +220,14 @@ value_of(pyc_channel *self, batch *all, pyc_taken *taken)
     if (pyc_queue_unfold(self->results, taken, &data, &buffers) < 0) {
         return NULL;
     }
+    bool was_interrupted = all->error != NULL;
     PyObject *value = pyc_unpack(self->state, data, buffers);
     if (value == NULL && keep(all)) {
         value = pyc_unpack(self->state, data, buffers);
+        if (value == NULL && !was_interrupted &&
+            PyErr_ExceptionMatches((PyObject *)Py_TYPE(all->error))) {
+            Py_CLEAR(all->error);
+        }
     }
     Py_DECREF(data);
     Py_XDECREF(buffers);
@@ -223,7 +248,7 @@ finish(pyc_channel *self, batch *all, arrival *one)
     PyObject *value = value_of(self, all, &one->taken);
     if (value == NULL || failed) {
         failed = true;
-        value = exception_of(self, future, value);
+        value = exception_of(self, all, future, value);
     }
     int rc = end_quickly(self, all, future, value, failed);
     if (rc == 0) {
@@ -307,9 +332,18 @@ trim(pyc_queue *queue)
     }
 }
 
+/* Whether there are results that had come before that number. */
+static bool
+is_before(pyc_queue *results, uint64_t number)
+{
+    pyc_ring *ring = &pyc_queue_shared(results)->ring;
+    return (int64_t)(number - pyc_ring_number(&ring->out)) > 0;
+}
+
 Py_ssize_t
 pyc_channel_collect(pyc_channel *self, bool calls)
 {
+    uint64_t end = pyc_ring_number(&pyc_queue_shared(self->results)->ring.in);
     batch all;
     Py_ssize_t ended = 0;
     int rc = 0;
@@ -319,7 +353,7 @@ pyc_channel_collect(pyc_channel *self, bool calls)
     if (calls && pyc_load(self->deferred) != NULL) {
         call_deferred(self, &all);
     }
-    while (!pyc_queue_is_empty(self->results) && all.error == NULL) {
+    while (is_before(self->results, end) && all.error == NULL) {
         all.n = 0;
         rc = take(self, &all);
         if (rc < 0) {

@@ -282,6 +282,19 @@ channel_stop(PyObject *object, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
+channel_recall(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    pyc_channel *self = as_channel(object);
+    if (check_parent(self) < 0) {
+        return NULL;
+    }
+    pyc_block_recall(&self->jobs->shared.block);
+    pyc_block_recall(&self->results->shared.block);
+    pyc_block_recall(&((pyc_shared *)self->segment)->block);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 channel_take(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
              PyObject *kwnames)
 {
@@ -502,6 +515,10 @@ static PyMethodDef methods[] = {
      "stop($self, /)\n--\n\n"
      "close(), and drop all jobs that no worker has begun: they stay in "
      "futures()."},
+    {"recall", channel_recall, METH_NOARGS,
+     "recall($self, /)\n--\n\n"
+     "No process that was sent the channel and has not received it will: those "
+     "have ended. Otherwise\nits memory stays for them."},
     {"take", FAST(channel_take), FAST_FLAGS,
      "take($self, worker, timeout=None)\n--\n\n"
      "In a worker, the next job: (task, data, buffers, flags). None: there "

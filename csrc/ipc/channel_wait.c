@@ -58,6 +58,15 @@ drive(pyc_channel *self, const change *what, int64_t deadline)
         if (has_changed(what)) {
             return 0;
         }
+        if (!pyc_queue_is_empty(results)) {
+            if (PyErr_CheckSignals() < 0) {
+                return -ECANCELED;
+            }
+            if (pyc_clock_now() >= deadline) {
+                return -ETIMEDOUT;
+            }
+            continue;
+        }
         int rc = pyc_queue_wait(results, &wish, deadline);
         retract(gate);
         if (rc <= 0) {
@@ -133,6 +142,9 @@ static int
 source_is_running(pyc_source *source, void *future)
 {
     pyc_channel *self = channel_of(source);
+    if (self->pid != self->state->pid) {
+        return 0; /* nor is the lock to be had for sure after a fork */
+    }
     uint64_t task = pyc_channel_find(self, future);
     return task != 0 && pyc_channel_is_running(self, task);
 }
@@ -158,7 +170,7 @@ pyc_channel_watch(pyc_channel *self, int64_t deadline)
         Py_END_ALLOW_THREADS
     }
     retract(gate);
-    atomic_store(&self->called, 0);
+    atomic_exchange(&self->called, 0); /* what was left before it is seen */
     if (rc != 0 && PyErr_CheckSignals() < 0) {
         return -1;
     }

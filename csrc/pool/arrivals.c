@@ -11,7 +11,7 @@
 typedef struct {
     PyObject_HEAD
     _Atomic uint32_t any; /* whether some have come since take() */
-    PyObject *list;       /* those, or NULL */
+    PyObject *list;       /* those */
     pyc_source *source;   /* what the thread collects from, and */
     PyObject *channel;    /* what that belongs to, while it waits */
     pyc_state *module;
@@ -30,6 +30,10 @@ arrivals_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     arrivals *self = (arrivals *)type->tp_alloc(type, 0);
     if (self != NULL) {
         self->module = module;
+        self->list = PyList_New(0);
+        if (self->list == NULL) {
+            Py_CLEAR(self);
+        }
     }
     return (PyObject *)self;
 }
@@ -38,17 +42,13 @@ static PyObject *
 arrivals_put(PyObject *op, PyObject *future)
 {
     arrivals *self = (arrivals *)op;
-    int rc = -1;
-    PyObject *channel;
-    pyc_source *source;
     pyc_lock_take(&self->guard);
-    if (self->list != NULL || (self->list = PyList_New(0)) != NULL) {
-        rc = PyList_Append(self->list, future);
-    }
-    source = self->source;
-    channel = Py_XNewRef(self->channel);
+    int rc = self->list == NULL ? 0 : PyList_Append(self->list, future);
+    uint32_t any = atomic_exchange(&self->any, 1);
+    pyc_source *source = self->source;
+    PyObject *channel = Py_XNewRef(self->channel);
     pyc_lock_give(&self->guard);
-    if (atomic_exchange(&self->any, 1) == 0) {
+    if (!any) {
         pyc_futex_wake(&self->any, 1);
         if (source != NULL) {
             source->kick(source);
@@ -120,13 +120,16 @@ arrivals_take(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
             return NULL;
         }
     }
-    PyObject *list;
+    PyObject *list, *fresh = PyList_New(0);
+    if (fresh == NULL) {
+        return NULL;
+    }
     pyc_lock_take(&self->guard);
     list = self->list;
-    self->list = NULL;
+    self->list = fresh;
     atomic_store(&self->any, 0);
     pyc_lock_give(&self->guard);
-    return list == NULL ? PyList_New(0) : list;
+    return list;
 }
 
 static PyObject *

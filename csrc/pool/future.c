@@ -131,7 +131,7 @@ apply(pyc_future *self, uint32_t from, change *what)
     }
     if (what->to == PYC_FINISHED || what->to == PYC_CANCELLED) {
         what->callbacks = self->callbacks;
-        self->callbacks = NULL;
+        pyc_store(self->callbacks, NULL);
         what->source = self->source;
         what->old[2] = self->channel;
         what->old[3] = self->pool;
@@ -394,18 +394,41 @@ pyc_future_abandon(pyc_future *self, PyObject *exception)
 }
 
 int
-pyc_future_add_callback(pyc_future *self, PyObject *callback)
+pyc_future_make_list(pyc_future *self, PyObject **list)
 {
-    int rc = -1;
-    pyc_lock_take(&self->guard);
-    if (pyc_future_done(self)) {
-        rc = 0;
+    if (pyc_load(*list) != NULL) {
+        return 0;
     }
-    else if (self->callbacks != NULL ||
-             (self->callbacks = PyList_New(0)) != NULL) {
-        rc = PyList_Append(self->callbacks, callback) < 0 ? -1 : 1;
+    PyObject *fresh = PyList_New(0);
+    if (fresh == NULL) {
+        return -1;
+    }
+    pyc_lock_take(&self->guard);
+    if (*list == NULL) {
+        pyc_store(*list, fresh);
+        fresh = NULL;
     }
     pyc_lock_give(&self->guard);
+    Py_XDECREF(fresh);
+    return 0;
+}
+
+int
+pyc_future_add_callback(pyc_future *self, PyObject *callback)
+{
+    int rc, missing;
+    do {
+        if (pyc_future_make_list(self, &self->callbacks) < 0) {
+            return -1;
+        }
+        pyc_lock_take(&self->guard);
+        rc = pyc_future_done(self) ? 0 : 1;
+        missing = rc && self->callbacks == NULL; /* it has ended meanwhile */
+        if (rc && !missing) {
+            rc = PyList_Append(self->callbacks, callback) < 0 ? -1 : 1;
+        }
+        pyc_lock_give(&self->guard);
+    } while (missing);
     return rc;
 }
 

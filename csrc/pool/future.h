@@ -85,6 +85,10 @@ int pyc_future_cancel(pyc_future *self);
  * calls nothing. */
 void pyc_future_abandon(pyc_future *self, PyObject *exception);
 
+/* Makes one of the two lists if there is none. 0, or -1 with an exception set.
+ * Without the guard: the garbage collector may run anything in it. */
+int pyc_future_make_list(pyc_future *self, PyObject **list);
+
 /* 1 when `callback` will be called with the Future, 0 when it is done
  * already, -1 with an exception set. */
 int pyc_future_add_callback(pyc_future *self, PyObject *callback);

@@ -244,13 +244,12 @@ static PyObject *
 future_get_list(PyObject *self, void *closure)
 {
     PyObject **slot = (PyObject **)((char *)self + (intptr_t)closure);
-    PyObject *list;
-    pyc_lock_take(&SELF->guard);
-    if (*slot == NULL) {
-        *slot = PyList_New(0);
+    PyObject *list = NULL;
+    while (list == NULL && pyc_future_make_list(SELF, slot) == 0) {
+        pyc_lock_take(&SELF->guard);
+        list = Py_XNewRef(*slot);
+        pyc_lock_give(&SELF->guard);
     }
-    list = Py_XNewRef(*slot);
-    pyc_lock_give(&SELF->guard);
     return list;
 }
 

@@ -23,14 +23,16 @@ is_task(PyObject *op)
 static bool
 are_ours(pyc_future *self, PyObject *callbacks)
 {
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(callbacks); i++) {
+    bool ours = true;
+    /* as_completed() may take its own off the list meanwhile. */
+    PYC_BEGIN_CRITICAL_SECTION(callbacks);
+    for (Py_ssize_t i = 0; ours && i < PyList_GET_SIZE(callbacks); i++) {
         PyObject *callback = PyList_GET_ITEM(callbacks, i);
-        if (Py_TYPE(callback) != self->module->bridge_type &&
-            !pyc_arrivals_is_put(callback)) {
-            return false;
-        }
+        ours = Py_TYPE(callback) == self->module->bridge_type ||
+               pyc_arrivals_is_put(callback);
     }
-    return true;
+    PYC_END_CRITICAL_SECTION();
+    return ours;
 }
 
 static int

@@ -62,15 +62,13 @@ static int
 install(waiter *self, pyc_future *future)
 {
     int rc = 0, over;
+    if (pyc_future_make_list(future, &future->waiters) < 0) {
+        return -1;
+    }
     pyc_lock_take(&future->guard);
     over = is_over(future);
-    if (!over && future->waiters == NULL) {
-        future->waiters = PyList_New(0);
-    }
     if (!over) {
-        rc = future->waiters == NULL
-                 ? -1
-                 : PyList_Append(future->waiters, (PyObject *)self);
+        rc = PyList_Append(future->waiters, (PyObject *)self);
     }
     pyc_lock_give(&future->guard);
     if (over) {

@@ -79,6 +79,7 @@ class WorkerPool:
         self._holds = 0
         self._cancels = False           # what was submitted, and would be by who has called hold()
         self._is_ordered = False        # calls have priorities
+        self._refills = False
         self._is_full = False           # all processes are there
         self._is_ending = False         # nothing is left but what has ended for the program
         self._is_closed = False         # the channel takes no more
@@ -180,16 +181,30 @@ class WorkerPool:
     def _refill(self, _=None):
         """Sends what waits while there is room. Where calls have priorities, not much more than is run."""
         with self._lock:
-            while self._waiting and self.state is not BROKEN and self._has_room():
-                future, call = self._waiting.first()
-                if not self._sends(future, call):
-                    return
-                self._waiting.remove(future)
-                if self._is_ordered:
-                    future.add_done_callback(self._refill)
+            if self._refills:   # what a call's pickling does, or a finalizer, has come here again
+                return
+            self._refills = True
+            try:
+                self._send_waiting()
+            finally:
+                self._refills = False
+
+    def _send_waiting(self):
+        while self._waiting and self.state is not BROKEN and self._has_room():
+            future, call = self._waiting.first()
+            if not self._sends(future, call):
+                return
+            self._waiting.remove(future)
+            if self._is_ordered:
+                future.add_done_callback(self._refill)
 
     def _has_room(self):
         return not self._is_ordered or sum(not future.done() for future in self._channel.futures()) < 2 * self.size
+
+    def _send_more(self):
+        """Where no result has come that would make room."""
+        if self._waiting:
+            self._refill()
 
     def _put_in_order(self, future, call):
         """From the first call on that has a priority: takes back what is less urgent and has not begun."""
@@ -212,7 +227,10 @@ class WorkerPool:
         if self.state is FORKED:
             return future.cancelled()
         with self._lock:
-            was_there = self._waiting.remove(future) or self._channel.revoke(future)
+            was_there = self._waiting.remove(future)
+            if not was_there and self._channel.revoke(future):
+                was_there = True
+                self._send_more()
         runs = running and not was_there and self._channel.is_running(future)
         if (not was_there and not runs) or not Future.cancel(future):
             return future.cancelled()
@@ -394,6 +412,7 @@ class WorkerPool:
             self._lost(guilty, call, self._obituary(worker, record, output, call))
         elif exitcode != 0 or not record["pid"]:
             self._died_idle(worker, record, output)
+        self._send_more()
 
     def stats(self):
         """A PoolStats."""
@@ -522,7 +541,7 @@ class WorkerPool:
 
     def _cancel_all(self):
         with self._lock:
-            futures = [*self._channel.futures(), *self._waiting]
+            futures = [*self._waiting, *self._channel.futures()]    # or the latter would make room for the former
         for future in futures:
             future.cancel()
 
@@ -577,6 +596,8 @@ class WorkerPool:
             asked, self._asked = self._asked, None
         for function in asked:
             call(function)
+        if not len(self._processes):
+            self._channel.recall()
         self._collector.stop()
 
     def after_fork(self):

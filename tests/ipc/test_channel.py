@@ -6,6 +6,7 @@ import os
 import pickle
 import queue as standard
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -334,6 +335,42 @@ def test_an_interrupt_while_a_result_is_loaded():
     assert (first.result(0), second.result(0)) == ("loaded", 2)
 
 
+class Leaving:
+    def __reduce__(self):
+        return sys.exit, ()
+
+
+def test_what_a_result_raises_each_time_is_its_own():
+    """A program that waits for something else does not end by it."""
+    channel = Channel(1)
+    first, second = send(channel, echo, 1), send(channel, echo, 2)
+    for value in Leaving(), 2:
+        channel.reply(channel.take(0)[0], value)
+    assert channel.collect() == 2
+    assert isinstance(first.exception(0), SystemExit)
+    assert second.result(0) == 2
+
+
+def test_an_interrupt_while_a_call_is_described():
+    channel = Channel(1)
+    channel.describe = lambda _: fail(KeyboardInterrupt())
+    future = send(channel, echo, 1)
+    channel.reply(channel.take(0)[0], Unloadable())
+    with pytest.raises(KeyboardInterrupt):
+        channel.collect()
+    assert isinstance(future.exception(0), ValueError)
+
+
+@pytest.mark.parametrize("text", [None, 5, b"bytes"])
+def test_a_description_that_is_no_text(text):
+    channel = Channel(1)
+    channel.describe = lambda _: text
+    future = send(channel, echo, 1)
+    channel.reply(channel.take(0)[0], Unloadable())
+    assert channel.collect() == 1
+    assert "unpickled." in future.exception(0).__notes__[0]
+
+
 def test_refill_fails(monkeypatch):
     """What it was to send is sent by the next."""
     channel, unraisable = Channel(1, slots=1), []
@@ -587,6 +624,29 @@ def test_a_wait_ends_in_time():
         future.result(0.05)
     with pytest.raises(TimeoutError):
         future.result(0)
+
+
+@pytest.mark.parametrize("timeout", [60, 0])
+def test_a_wait_does_not_go_on_with_the_results_of_others(timeout):
+    """There may always be some more."""
+    channel, refills = Channel(1, slots=1), []
+    pool = Pool(channel)
+
+    def refill():
+        refills.append(1)
+        if len(refills) < 1000:
+            send(channel, echo, len(refills))
+            assert not channel.send(Future(), b"", (), {})
+            work(channel)
+
+    channel.refill = refill
+    future = TaskFuture(channel, pool)
+    send(channel, echo, 0, future=future)
+    assert not channel.send(Future(), b"", (), {})
+    work(channel)
+    waited_for = future if timeout else TaskFuture(channel, pool)
+    assert wait([waited_for], timeout).done == ({future} if timeout else set())
+    assert len(refills) < 10
 
 
 def test_several_threads_wait():

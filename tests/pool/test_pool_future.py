@@ -514,3 +514,48 @@ def test_no_leak(no_leaked_objects):
     no_leaked_objects(once, 50)
     with asyncio.Runner() as runner:
         no_leaked_objects(lambda: runner.run(use()), 50)
+
+
+class Ends:
+    """Ends a Future when it is collected as garbage."""
+
+    def __init__(self, future):
+        self.future = future
+        self.cycle = self
+
+    def __del__(self):
+        self.future.set_result(1)
+
+
+@pytest.fixture
+def collects_next():
+    """collects_next(): the garbage collector runs at the next object that it is told of, where it runs at once."""
+    spare, thresholds = [], gc.get_threshold()
+    gc.disable()
+
+    def start():
+        spare.extend([] for _ in range(200))    # or lists come from those that were freed
+        gc.set_threshold(1, 1000, 1000)
+        gc.enable()
+
+    gc.collect()
+    yield start
+    gc.set_threshold(*thresholds)
+    gc.enable()
+
+
+def test_a_future_that_ends_while_a_callback_is_added(collects_next):
+    called, future = [], Future()
+    add, callback = future.add_done_callback, called.append
+    Ends(future)
+    collects_next()
+    add(callback)
+    gc.collect()
+    assert called == [future]
+
+
+def test_a_future_that_ends_while_it_is_waited_for(collects_next):
+    future = Future()
+    Ends(future)
+    collects_next()
+    assert wait([future], 30).done == {future}

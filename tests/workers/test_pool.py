@@ -1,5 +1,6 @@
 """ProcessPoolExecutor from its first worker to its last: starting, sharing out, cancelling, running again, ending."""
 import asyncio
+import contextlib
 import functools
 import gc
 import os
@@ -18,7 +19,7 @@ import jobs
 import psutil
 import pytest
 
-from pyconc import multiprocessing
+from pyconc import _ipc, multiprocessing
 from pyconc.concurrent.futures import ProcessPoolExecutor, WorkerDied, as_completed, wait
 from pyconc.workers.memo import Memo
 from pyconc.workers.pool import WorkerPool
@@ -60,6 +61,15 @@ def run(program, *args):
     done = subprocess.run([sys.executable, "-X", "dev", "-c", textwrap.dedent(program), *args], env=environment,
                           text=True, capture_output=True, timeout=LIMIT)
     return done.returncode, done.stdout, done.stderr
+
+
+def memories():
+    """How many descriptors of shared memory of ours this process has."""
+    names = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            names.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return sum("memfd:pyconc" in name for name in names)
 
 
 # Calls.
@@ -682,3 +692,52 @@ def test_a_signal_for_a_process_that_has_ended(fork):
     worker = WorkerProcess(0, process, Memo())
     worker.signal(signal.SIGTERM)
     worker.close()
+
+
+# What nobody else would do.
+
+def test_calls_are_sent_in_place_of_those_that_were_cancelled(fork):
+    """No result comes that would make room."""
+    goes_on = fork.Event()
+    with ProcessPoolExecutor(1, fork, initializer=goes_on.wait) as pool:
+        futures = [pool.submit(jobs.double, number) for number in range(1100)]
+        assert all(future.cancel() for future in futures[:1050])
+        goes_on.set()
+        assert [future.result(LIMIT) for future in futures[1050:]] == list(range(2100, 2200, 2))
+
+
+def test_cancelled_calls_make_no_room_for_others_that_are_to_be_cancelled(fork, tmp_path):
+    goes_on, path = fork.Event(), tmp_path / "ran"
+    pool = ProcessPoolExecutor(1, fork, initializer=goes_on.wait)
+    futures = [pool.submit(jobs.note, path, number) for number in range(1100)]
+    pool.shutdown(wait=False, cancel_futures=True)
+    goes_on.set()
+    pool.shutdown()
+    assert all(future.cancelled() for future in futures)
+    assert not path.exists()
+
+
+def test_a_call_is_sent_in_place_of_one_whose_worker_died(fork, monkeypatch):
+    channel = _ipc.Channel
+    monkeypatch.setattr(_ipc, "Channel", lambda workers: channel(workers, slots=1))
+    with ProcessPoolExecutor(1, fork, on_worker_death="replace") as pool:
+        dies, lives = pool.submit(jobs.die), pool.submit(jobs.double, 2)
+        assert type(dies.exception(LIMIT)) is WorkerDied
+        assert lives.result(LIMIT) == 4
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_memory_is_given_back_that_a_worker_has_not_taken_over(method):
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(1, context) as pool:
+        pool.submit(jobs.double, 1).result(LIMIT)
+    del pool
+    gc.collect()
+    before = memories()
+    with ProcessPoolExecutor(1, context, on_worker_death="replace") as pool:
+        future = pool.submit(jobs.double, 2)
+        os.kill(next(iter(pool._processes)), signal.SIGKILL)
+        assert future.result(LIMIT) == 4
+    del pool, future
+    gc.collect()
+    assert memories() == before
