@@ -61,6 +61,7 @@ class WorkerPool:
                  retry=0, idle_timeout=None, daemon=None, timeout=None, grace=3.0, max_memory=None, cpus=None):
         self.state = OPEN
         self.broken = None      # why
+        self._cause = None      # an exception
         self.size = size
         self.replaces = replaces
         self._retry = retry
@@ -143,7 +144,7 @@ class WorkerPool:
         if self.state is FORKED:
             raise RuntimeError("this process pool belongs to the process that forked this one: make one here")
         if self.broken is not None:
-            raise BrokenProcessPool(self.broken)
+            raise BrokenProcessPool(self.broken) from self._cause
         if self.state is not OPEN and not _exiting:
             raise RuntimeError("cannot schedule new futures after shutdown")
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
@@ -503,6 +504,7 @@ class WorkerPool:
         with self._lock:
             if self.state is BROKEN:
                 return
+            self._cause = _RemoteTraceback(f"\n'''\n{cause}'''") if isinstance(cause, str) else cause
             self.broken = message
             self.state = BROKEN
             self._kill_at = time.monotonic() + _GRACE
@@ -515,10 +517,7 @@ class WorkerPool:
         for future in futures:
             self._channel.revoke(future)    # or the channel keeps it, and what its exception's traceback holds
             error = BrokenProcessPool(message) if facts is None else WorkerDied(message, **facts)
-            if isinstance(cause, str):
-                error.__cause__ = _RemoteTraceback(f"\n'''\n{cause}'''")
-            else:
-                error.__cause__ = cause
+            error.__cause__ = self._cause
             self._fail(future, error)
         self._bell.ring()
 

@@ -177,8 +177,9 @@ def test_an_initializer_that_fails(context):
         with pytest.raises(BrokenProcessPool, match="initializer failed") as caught:
             pool.submit(jobs.double, 1).result(LIMIT)
         assert "LookupError: for the initializer" in str(caught.value.__cause__)
-        with pytest.raises(BrokenProcessPool, match="initializer failed"):
+        with pytest.raises(BrokenProcessPool, match="initializer failed") as caught:
             pool.submit(jobs.double, 1)
+        assert "LookupError: for the initializer" in str(caught.value.__cause__)
 
 
 @pytest.mark.parametrize("deaths", ["break", "replace"])
