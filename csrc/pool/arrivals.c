@@ -6,8 +6,6 @@
 
 #include "sync/timeout.h"
 
-#include <errno.h>
-
 typedef struct {
     PyObject_HEAD
     _Atomic uint32_t any; /* whether some have come since take() */
@@ -85,21 +83,6 @@ choose(arrivals *self, PyObject *future)
     Py_XDECREF(old);
 }
 
-/* Sleeps until some have come: 0, also when the deadline has passed; -1 with an
- * exception set. */
-static int
-wait_for_some(arrivals *self, int64_t deadline)
-{
-    int rc = 0;
-    while (!atomic_load(&self->any) && rc != -ETIMEDOUT) {
-        rc = pyc_drive(self->source, &self->any, 0, deadline);
-        if (rc == -ECANCELED || PyErr_CheckSignals() < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
 static PyObject *
 arrivals_take(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -114,7 +97,7 @@ arrivals_take(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     }
     if (!atomic_load(&self->any)) {
         choose(self, args[1]);
-        int rc = wait_for_some(self, deadline);
+        int rc = pyc_drive_until_set(self->source, &self->any, deadline);
         choose(self, Py_None);
         if (rc < 0) {
             return NULL;

@@ -7,8 +7,6 @@
 
 #include "sync/timeout.h"
 
-#include <errno.h>
-
 typedef struct {
     PyObject_HEAD
     _Atomic uint32_t woken;
@@ -96,20 +94,6 @@ uninstall(pyc_state *module, waiter *self, pyc_future *future)
     }
 }
 
-/* Sleeps until told; -1 when a signal handler raised. */
-static int
-sleep_until(waiter *self, int64_t deadline)
-{
-    int rc = 0;
-    while (!atomic_load(&self->woken) && rc != -ETIMEDOUT) {
-        rc = pyc_drive(self->source, &self->woken, 0, deadline);
-        if (rc == -ECANCELED || PyErr_CheckSignals() < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
 /* Those of the list that are over, as a set. */
 static PyObject *
 collect(PyObject *futures, int *failed)
@@ -146,7 +130,7 @@ wait_for(pyc_state *module, PyObject *futures, Py_ssize_t pending,
         rc = install(self, (pyc_future *)PyList_GET_ITEM(futures, put));
     }
     if (rc == 0) {
-        rc = sleep_until(self, deadline);
+        rc = pyc_drive_until_set(self->source, &self->woken, deadline);
     }
     while (--put >= 0) {
         uninstall(module, self, (pyc_future *)PyList_GET_ITEM(futures, put));

@@ -244,24 +244,22 @@ class Map:
             future.cancel()
 
 
+def _has_more(calls):
+    if not calls.queue:
+        calls.fill(wait=True)
+    return bool(calls.queue)
+
+
 def _in_order(calls, end):
     queue = calls.queue
-    while True:
-        if not queue:
-            calls.fill(wait=True)
-            if not queue:
-                return
+    while _has_more(calls):
         queue[0].exception(None if end is None else end - time.monotonic())
         yield calls.take(queue.popleft())
 
 
 def _as_they_come(calls, arrivals, end):
     queue = calls.queue
-    while True:
-        if not queue:
-            calls.fill(wait=True)
-            if not queue:
-                return
+    while _has_more(calls):
         arrived = arrivals.take(None if end is None else max(0, end - time.monotonic()), queue[0])
         if not arrived and end is not None and time.monotonic() >= end:
             raise TimeoutError

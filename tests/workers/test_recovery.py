@@ -27,7 +27,7 @@ METHODS = ["fork", "forkserver", "spawn"]
 
 
 def all_started(pids):
-    """Waits until both workers have answered: memory stays for one that is killed before it has taken it over."""
+    """Waits until both workers have answered, so that it is known which one a job can kill."""
     deadline = time.monotonic() + LIMIT
     while len(set(pids())) < 2:
         assert time.monotonic() < deadline
