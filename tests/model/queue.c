@@ -204,7 +204,7 @@ static bool
 get(int64_t deadline)
 {
     for (;;) {
-        taken item = {0};
+        pyc_taken item = {0};
         uint32_t was_shut = atomic_load(&MEMORY->queue.shut);
         int rc = take_one(ME, &item);
         MODEL_CHECK(rc >= 0, "get() failed");
