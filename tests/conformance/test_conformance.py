@@ -35,6 +35,11 @@ def test_broken_loop_loses():
     assert status == 1, output
 
 
+def test_a_suite_without_a_test_is_no_success():
+    status, output = run("asyncio", "--only", "no_such_test")
+    assert status == 1 and "asyncio: no test that passes" in output, output
+
+
 def test_a_crash_is_seen_without_the_standard_library_beside_it():
     only = "test_waitfor.*test_wait_for_race_condition$"
     status, output = run("asyncio", "--impl", "crashing", "--alone", "--only", only)
