@@ -108,9 +108,9 @@ MODELS = {
             Edit("ipc/queue_put.c", "    pyc_mutex_lock(self->queue->shared.block.arena, &memory->putting);\n", ""),
             Edit("ipc/queue_put.c", "    pyc_mutex_unlock(&memory->putting);\n", ""))),
         Broken("gets_without_the_mutex", "one_to_two", "twice", (
-            Edit("ipc/queue_get.c", "    pyc_ring_load(&memory->ring.out, &cursor);\n    int rc = take_next",
+            Edit("ipc/queue_get.c", "    pyc_ring_load(&memory->ring.out, &cursor);\n    int rc = pyc_queue_take",
                                     "    pyc_mutex_unlock(&memory->getting);\n"
-                                    "    pyc_ring_load(&memory->ring.out, &cursor);\n    int rc = take_next"),)),
+                                    "    pyc_ring_load(&memory->ring.out, &cursor);\n    int rc = pyc_queue_take"),)),
         Broken("changes_an_end_in_place", "kill_consumer", "failed|twice|lost|fault", (
             Edit(RING, "(LOAD(end->word) & 1) ^ 1", "LOAD(end->word) & 1"),)),
         Broken("commits_before_the_rest", "kill_buffered", "failed|twice|lost|fault|all sleep", (
@@ -122,7 +122,7 @@ MODELS = {
         Broken("reclaims_what_is_needed", "one_to_one_chunks", "failed|twice|lost|fault|needed", (
             Edit(RING, "(number <= out.first || number >= in.first)", "true"),)),
         Broken("tells_no_getter", "one_to_one", ALL_SLEEP, (
-            Edit("ipc/queue_put.c", "        tell_getters(self->queue, self->done - before);\n", ""),)),
+            Edit("ipc/queue_put.c", "        pyc_queue_tell_getters(self->queue, self->done - before);\n", ""),)),
         Broken("tells_no_putter", "one_to_one_small", ALL_SLEEP, (
             Edit("ipc/queue_get.c", "    pyc_gate_open(&memory->space, memory->max_bytes == 0 ? count : INT32_MAX);\n",
                                     ""),)),
