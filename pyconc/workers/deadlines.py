@@ -74,7 +74,7 @@ class Deadlines:
 
     def _look_at_memory(self, future, pid, large):
         """A call that has too much for a moment may be about to end."""
-        memory = private_memory(pid)
+        memory = private_memory(pid, above=self._memory)
         if memory <= self._memory:
             return
         now = time.monotonic()

@@ -53,10 +53,18 @@ def resident_memory(pid):
     return int(fields[1]) * _PAGE if fields else 0
 
 
-def private_memory(pid="self"):
-    """Bytes of memory that a process has for itself, without what it shares; 0 when there is no such process."""
+def private_memory(pid="self", above=0):
+    """Bytes of memory that a process has for itself; 0 when there is no such process, or it has no more than `above`.
+
+    Not what it shares, nor what is still as it was in the process that forked it. Counting that walks through all of
+    its memory, so less than `above` is not counted.
+    """
     fields = _read(f"/proc/{pid}/statm").split()
-    return (int(fields[1]) - int(fields[2])) * _PAGE if fields else 0
+    most = (int(fields[1]) - int(fields[2])) * _PAGE if fields else 0
+    if most <= above:
+        return 0
+    lines = _read(f"/proc/{pid}/smaps_rollup").splitlines()
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_")) or most
 
 
 def cpu_sets(cpus):
@@ -93,4 +101,4 @@ class Limits:
     @property
     def exceeded(self):
         """In the worker: a function that says whether it has too much memory; None where that is no matter."""
-        return None if self.memory is None else lambda: private_memory() > self.memory
+        return None if self.memory is None else lambda: private_memory(above=self.memory) > self.memory

@@ -56,7 +56,13 @@ def test_memory():
     data = b"x" * (64 << 20)
     assert 60 << 20 < private_memory() - before < 80 << 20
     assert resident_memory(os.getpid()) >= private_memory(os.getpid()) > len(data)
+    assert private_memory(os.getpid(), above=1 << 40) == 0
     assert private_memory(1 << 30) == resident_memory(1 << 30) == 0
+
+
+def test_what_a_forked_process_has_not_touched_is_not_its_own(in_child):
+    data = b"x" * (256 << 20)
+    assert int(in_child(lambda: private_memory(above=1 << 20))) < 128 << 20 < len(data)
 
 
 @pytest.mark.parametrize("cpus, sets", [
