@@ -50,19 +50,12 @@ limit(PyObject *value, const char *name, uint64_t *number)
     return 0;
 }
 
+/* Without limits, whatever the arguments: what a derived class is called with
+ * is for its __init__() to know. */
 static PyObject *
-queue_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+queue_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
+          PyObject *Py_UNUSED(kwargs))
 {
-    static char *names[] = {"maxsize", "max_bytes", "simple", NULL};
-    PyObject *maxsize = NULL, *max_bytes = NULL;
-    uint64_t items = 0, bytes = 0;
-    int simple = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$Op", names, &maxsize,
-                                     &max_bytes, &simple) ||
-        limit(maxsize, "maxsize", &items) < 0 ||
-        limit(max_bytes, "max_bytes", &bytes) < 0) {
-        return NULL;
-    }
     pyc_queue *self = (pyc_queue *)pyc_shared_new(
         type, sizeof(pyc_queue_memory), PYC_KIND_QUEUE);
     if (self == NULL) {
@@ -81,10 +74,30 @@ queue_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return NULL;
     }
-    pyc_queue_shared(self)->simple = (uint32_t)simple;
-    pyc_queue_shared(self)->maxsize = items;
-    pyc_queue_shared(self)->max_bytes = bytes;
+    pyc_queue_shared(self)->simple = 0;
+    pyc_queue_shared(self)->maxsize = 0;
+    pyc_queue_shared(self)->max_bytes = 0;
     return (PyObject *)self;
+}
+
+static int
+queue_init(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"maxsize", "max_bytes", "simple", NULL};
+    PyObject *maxsize = NULL, *max_bytes = NULL;
+    uint64_t items = 0, bytes = 0;
+    int simple = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$Op", names, &maxsize,
+                                     &max_bytes, &simple) ||
+        limit(maxsize, "maxsize", &items) < 0 ||
+        limit(max_bytes, "max_bytes", &bytes) < 0) {
+        return -1;
+    }
+    pyc_queue_memory *memory = pyc_queue_shared(as_queue(self));
+    memory->simple = (uint32_t)simple;
+    memory->maxsize = items;
+    memory->max_bytes = bytes;
+    return 0;
 }
 
 static void
@@ -210,8 +223,14 @@ queue_put(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
 }
 
 static PyObject *
-queue_put_nowait(PyObject *self, PyObject *item)
+queue_put_nowait(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames)
 {
+    static const pyc_signature signature = {"put_nowait", {"obj", NULL}, 1};
+    PyObject *item = NULL;
+    if (pyc_arguments(&signature, args, nargs, kwnames, &item) < 0) {
+        return NULL;
+    }
     return put_one(self, item, 0);
 }
 
@@ -468,8 +487,8 @@ static PyMethodDef methods[] = {
     {"put", FAST(queue_put), FAST_FLAGS,
      "put($self, obj, block=True, timeout=None)\n--\n\n"
      "Put an item into the queue, which is pickled here and now."},
-    {"put_nowait", queue_put_nowait, METH_O,
-     "put_nowait($self, obj, /)\n--\n\nput(obj, False)."},
+    {"put_nowait", FAST(queue_put_nowait), FAST_FLAGS,
+     "put_nowait($self, obj)\n--\n\nput(obj, False)."},
     {"put_many", FAST(queue_put_many), FAST_FLAGS,
      "put_many($self, items, block=True, timeout=None)\n--\n\n"
      "Put all items into the queue, in their order. Full(n): only the first n "
@@ -516,15 +535,12 @@ PyDoc_STRVAR(queue_doc,
              "Queue(maxsize=0, *, max_bytes=None, simple=False)\n--\n\n"
              "A queue for processes, in shared memory that grows with it.");
 
-static PyType_Slot slots[] = {{Py_tp_new, queue_new},
-                              {Py_tp_doc, (void *)queue_doc},
-                              {Py_tp_methods, methods},
-                              {Py_tp_getset, members},
-                              {Py_tp_traverse, queue_traverse},
-                              {Py_tp_clear, queue_clear},
-                              {Py_tp_members, pyc_shared_members},
-                              {Py_tp_dealloc, queue_dealloc},
-                              {0, NULL}};
+static PyType_Slot slots[] = {
+    {Py_tp_new, queue_new},         {Py_tp_init, queue_init},
+    {Py_tp_doc, (void *)queue_doc}, {Py_tp_methods, methods},
+    {Py_tp_getset, members},        {Py_tp_traverse, queue_traverse},
+    {Py_tp_clear, queue_clear},     {Py_tp_members, pyc_shared_members},
+    {Py_tp_dealloc, queue_dealloc}, {0, NULL}};
 
 PyType_Spec pyc_queue_spec = {
     .name = "pyconc._ipc.Queue",

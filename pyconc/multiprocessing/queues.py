@@ -30,8 +30,32 @@ class Queue(_ipc.Queue):
     an array in shared memory, which is copied once, by put().
     """
 
-    def __new__(cls, maxsize=0, *, max_bytes=None, ctx=None):
-        return super().__new__(cls, maxsize, max_bytes=max_bytes)
+    def __init__(self, maxsize=0, *, max_bytes=None, ctx=None):
+        super().__init__(maxsize, max_bytes=max_bytes)
+
+    # For derived classes, which find here what they find in the standard library's.
+
+    def __init_subclass__(cls, **kwargs):
+        """A put() or get() of its own is called by put_nowait() and get_nowait(), too."""
+        super().__init_subclass__(**kwargs)
+        own = vars(cls)
+        if "put" in own and "put_nowait" not in own:
+            cls.put_nowait = _put_nowait
+        if "get" in own and "get_nowait" not in own:
+            cls.get_nowait = _get_nowait
+
+    def __reduce__(self):
+        reduced = super().__reduce__()
+        if type(self).__setstate__ is Queue.__setstate__:
+            return reduced
+        return *reduced, self.__getstate__()
+
+    def __getstate__(self):
+        """Nothing: a class that has more adds it."""
+        return ()
+
+    def __setstate__(self, state):
+        """Nothing."""
 
     async def put_async(self, obj, timeout=None):
         """put() for a coroutine."""
@@ -75,6 +99,16 @@ class Queue(_ipc.Queue):
         """Nothing: there is no thread."""
 
 
+def _put_nowait(self, obj):
+    """put(obj, False)."""
+    return self.put(obj, False)
+
+
+def _get_nowait(self):
+    """get(False)."""
+    return self.get(False)
+
+
 class JoinableQueue(Queue):
     """A Queue that knows which of its items have been worked on. Source: multiprocessing.JoinableQueue."""
 
@@ -93,8 +127,8 @@ class JoinableQueue(Queue):
 class SimpleQueue(Queue):
     """A Queue without limits. Source: multiprocessing.SimpleQueue."""
 
-    def __new__(cls, *, ctx=None):
-        return _ipc.Queue.__new__(cls, simple=True)
+    def __init__(self, *, ctx=None):
+        _ipc.Queue.__init__(self, simple=True)
 
 
 def __getattr__(name):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from pyconc.multiprocessing.queues import JoinableQueue, Queue, SimpleQueue
+from pyconc.multiprocessing.sharedctypes import Value
 from pyconc.queue import ShutDown
 
 STARTS = ["fork", "spawn", "forkserver"]
@@ -605,3 +606,117 @@ HOOKS = """
 def test_what_runs_around_a_fork_may_let_go_of_objects():
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(HOOKS)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+# Classes of one's own, as programs derive them from the standard library's.
+
+class Counted(Queue):
+    """As one does where qsize() is not to be had."""
+
+    def __init__(self, name, *args, **kwargs):
+        super().__init__(*args, ctx=multiprocessing.get_context(), **kwargs)
+        self.name = name
+        self.size = Value("i", 0)
+
+    def __getstate__(self):
+        return (*super().__getstate__(), self.name, self.size)
+
+    def __setstate__(self, state):
+        *rest, self.name, self.size = state
+        super().__setstate__(tuple(rest))
+
+    def put(self, *args, **kwargs):
+        super().put(*args, **kwargs)
+        with self.size.get_lock():
+            self.size.value += 1
+
+    def get(self, *args, **kwargs):
+        item = super().get(*args, **kwargs)
+        with self.size.get_lock():
+            self.size.value -= 1
+        return item
+
+    def qsize(self):
+        return self.size.value
+
+
+def put_two(queue):
+    queue.put(queue.name)
+    queue.put_nowait(2)
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_class_with_a_constructor_and_a_state_of_its_own(start):
+    queue = Counted("numbers", 2)
+    child = multiprocessing.get_context(start).Process(target=put_two, args=(queue,))
+    child.start()
+    child.join()
+    assert queue.qsize() == 2
+    assert queue.full()
+    assert queue.get() == "numbers"
+    assert queue.get_nowait() == 2
+    assert queue.qsize() == 0
+
+
+def test_a_state_that_is_a_dict_with_the_class_s():
+    class Named(JoinableQueue):
+        def __getstate__(self):
+            return {"parent": super().__getstate__(), "name": self.name}
+
+        def __setstate__(self, state):
+            super().__setstate__(state["parent"])
+            self.arrived = state["name"]
+
+    queue = Named()
+    queue.name = "a name"
+    rebuild, args, state = queue.__reduce__()
+    same = rebuild(*args)
+    same.__setstate__(state)
+    assert same is queue
+    assert same.arrived == "a name"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_class_that_passes_nothing_on(kind):
+    class Silent(kind):
+        def __init__(self, anything, *, at_all):
+            pass
+
+    queue = Silent(1, at_all=2)
+    queue.put(3)
+    assert queue.get() == 3
+    assert (queue.maxsize, queue.max_bytes) == (0, 0)
+
+
+def test_a_subclass_of_simple_queue_is_a_simple_queue():
+    class Mine(SimpleQueue):
+        def __init__(self):
+            super().__init__(ctx=None)
+
+    queue = Mine()
+    queue.close()
+    with pytest.raises(OSError, match="handle is closed"):
+        queue.put(1)
+
+
+def test_methods_without_waiting_that_a_class_has_itself_stay():
+    class Mine(Queue):
+        def put(self, obj, block=True, timeout=None):
+            super().put(("put", obj), block, timeout)
+
+        def put_nowait(self, obj):
+            super().put_nowait(("put_nowait", obj))
+
+    queue = Mine()
+    queue.put_nowait(1)
+    assert queue.get() == ("put_nowait", 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_put_nowait_takes_its_item_by_name(kind):
+    queue = kind()
+    queue.put_nowait(obj=1)
+    assert queue.get_nowait() == 1
+    for args, kwargs in [((), {}), ((1, 2), {}), ((), {"item": 1}), ((1,), {"obj": 1})]:
+        with pytest.raises(TypeError):
+            queue.put_nowait(*args, **kwargs)
