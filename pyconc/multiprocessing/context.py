@@ -128,7 +128,7 @@ class DefaultContext(BaseContext, _standard.DefaultContext):
 
     def get_context(self, method=None):
         """The context of a start method: that which is set, by default."""
-        return super().get_context(method or _shared.get_context()._name)
+        return super().get_context(_shared.get_context()._name if method is None else method)
 
     def set_start_method(self, method, force=False):
         """Sets the start method; RuntimeError if it has been set or used before, unless forced."""

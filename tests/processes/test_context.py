@@ -30,10 +30,11 @@ def test_is_one_of_the_standard_librarys(context):
     assert context.get_context("spawn") is mp.get_context("spawn")
 
 
-def test_unknown_start_method():
+@pytest.mark.parametrize("method", ["thread", ""])
+def test_unknown_start_method(method):
     for context in (mp, mp.get_context("fork")):
-        with pytest.raises(ValueError, match="cannot find context for 'thread'"):
-            context.get_context("thread")
+        with pytest.raises(ValueError, match=f"cannot find context for '{method}'"):
+            context.get_context(method)
 
 
 @pytest.mark.parametrize("name", MAKERS)
