@@ -45,12 +45,13 @@ def _tell_tracker(command, name):
     (resource_tracker.register if command == "REGISTER" else resource_tracker.unregister)(name, "shared_memory")
 
 
-_naming = threading.RLock()
+_naming = threading.RLock()     # kept during a fork: no name is given, and no memory without one comes or goes
 _nameless = weakref.WeakSet()
 
 
 def _before_fork():
     """Parent and child must know the same name."""
+    _naming.acquire()
     for memory in list(_nameless):
         try:
             memory._give_name()
@@ -58,12 +59,16 @@ def _before_fork():
             pass
 
 
+def _after_fork_in_parent():
+    _naming.release()
+
+
 def _after_fork_in_child():
     global _naming
     _naming = threading.RLock()
 
 
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 class SharedMemory(_ipc.SharedMemory):
@@ -107,12 +112,14 @@ class SharedMemory(_ipc.SharedMemory):
             if self._path is not None:  # else it is needed to give it one
                 os.close(fd)
         self._size = self._buf.nbytes
+        if self._path is None:      # only now: a fork of another thread gives all of them their names
+            with _naming:
+                _nameless.add(self)
 
     def _open_nameless(self):
         """The descriptor of memory that gets its name later, where there is such a thing."""
         try:
             self._fd = os.open(_FOLDER, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, self._mode)
-            _nameless.add(self)
             return self._fd
         except OSError:
             pass
@@ -145,7 +152,7 @@ class SharedMemory(_ipc.SharedMemory):
 
     def _give_name(self):
         with _naming:
-            while self._path is None:
+            while self._path is None and (self._fd >= 0 or self._unlinked):
                 path = _make_filename()
                 if self._unlinked:
                     self._path = path
@@ -158,6 +165,11 @@ class SharedMemory(_ipc.SharedMemory):
                     os.link(f"/proc/self/fd/{self._fd}", _FOLDER + path, src_dir_fd=self._fd, follow_symlinks=True)
                 except FileExistsError:
                     continue
+                except OSError:
+                    if self._tracking is not False:
+                        _tell_tracker("UNREGISTER", path)
+                        self._registered_by = None
+                    raise
                 self._path = path
                 os.close(self._fd)
                 self._fd = -1
@@ -173,8 +185,10 @@ class SharedMemory(_ipc.SharedMemory):
         except (OSError, BufferError):  # the views keep the memory for themselves
             pass
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            with _naming:
+                os.close(self._fd)
+                self._fd = -1
+                _nameless.discard(self)
 
     def __reduce__(self):
         return self.__class__, (self.name, False, self.size)

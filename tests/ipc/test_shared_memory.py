@@ -293,6 +293,52 @@ def test_parent_and_child_agree_on_it():
     memory.unlink()
 
 
+def test_a_fork_while_it_is_created():
+    class Interrupted(SharedMemory):
+        def _map(self, fd, size):
+            child = os.fork()   # as another thread might
+            if child == 0:
+                os._exit(0)
+            os.waitpid(child, 0)
+            return super()._map(fd, size)
+
+    memory = Interrupted(create=True, size=10)
+    memory.buf[0] = 5
+    assert links_of(memory) == 0
+    memory.close()
+    memory.unlink()
+
+
+def test_a_fork_names_none_that_another_thread_drops():
+    memory = SharedMemory(create=True, size=10)
+    memory.__del__()        # it is not gone from the set of those without a name yet
+    told = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared_memory, "_tell_tracker", lambda *words: told.append(words))
+        shared_memory._before_fork()
+        shared_memory._after_fork_in_parent()
+    assert told == []
+    assert memory._path is None
+
+
+def test_the_tracker_forgets_a_name_that_could_not_be_given(monkeypatch):
+    memory = SharedMemory(create=True, size=10)
+    told = []
+
+    def link(*args, **kwargs):
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(shared_memory, "_tell_tracker", lambda command, name: told.append((command, name)))
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(PermissionError):
+        memory.name  # noqa: B018
+    (first, name), (second, same) = told
+    assert (first, second) == ("REGISTER", "UNREGISTER") and name == same
+    memory.close()
+    memory.unlink()
+    assert len(told) == 2
+
+
 def test_where_memory_cannot_be_without_one(monkeypatch):
     monkeypatch.setattr(os, "O_TMPFILE", 1 << 30)
     memory = SharedMemory(create=True, size=10)
