@@ -14,8 +14,8 @@ from time import monotonic
 from pyconc import _ipc
 
 NOT_YET = object()
-# Seconds after which who waits looks by itself: a process may die between a change and its ring. The first of many
-# looks for all.
+# Seconds after which who waits looks by itself: a process may die between a change and its ring. One of many looks for
+# all.
 SLICE = 0.04
 SLICE_OF_OTHERS = 1.0
 
@@ -26,26 +26,32 @@ class _Waiters:
     def __init__(self):
         self.lock = threading.Lock()
         self.by_key = {}
+        self.lookers = {}   # the future, of those with a key, whose coroutine looks for all
         self.loops = {}     # loop: how many of its coroutines wait
 
-    def add(self, key, future):
-        """Whether it is the first."""
+    def add(self, key, future, first):
+        """Whether it is the one that looks for all. `first`: it has waited longest."""
         loop = future.get_loop()
         with self.lock:
             queue = self.by_key.setdefault(key, deque())
-            queue.append(future)
-            first = len(queue) == 1
+            (queue.appendleft if first else queue.append)(future)
+            looks = self.lookers.setdefault(key, future) is future
             count = self.loops[loop] = self.loops.get(loop, 0) + 1
         if count == 1:
             loop.add_reader(_ipc.bell(), self.answer)
-        return first
+        return looks
 
     def remove(self, key, future):
+        """Whether it was the one that had waited longest, and is not there because of a wake()."""
         loop = future.get_loop()
         with self.lock:
+            if self.lookers.get(key) is future:
+                del self.lookers[key]
             queue = self.by_key.get(key)
+            first = False
             if queue is not None:
                 if future in queue:
+                    first = queue[0] is future
                     queue.remove(future)
                 if not queue:
                     del self.by_key[key]
@@ -55,6 +61,7 @@ class _Waiters:
                 del self.loops[loop]
         if last and not loop.is_closed():
             loop.remove_reader(_ipc.bell())
+        return first
 
     def wake(self, key):
         """The one that has waited longest; when it gets what it waits for, it wakes the next."""
@@ -106,12 +113,12 @@ def _over(future):
         future.set_result(None)
 
 
-async def _turn(waiters, key, end):
-    """Waits until it is this one's turn to look again, or for a slice."""
+async def _turn(waiters, key, end, first):
+    """Waits until it is this one's turn to look again, or for a slice: whether it is the first one still."""
     from asyncio import get_running_loop
     loop = get_running_loop()
     future = loop.create_future()
-    pause = SLICE if waiters.add(key, future) else SLICE_OF_OTHERS
+    pause = SLICE if waiters.add(key, future, first) else SLICE_OF_OTHERS
     if end is not None:
         pause = max(min(pause, end - monotonic()), 0)
     timer = loop.call_later(pause, _over, future)
@@ -122,7 +129,7 @@ async def _turn(waiters, key, end):
         waiters.wake(key)       # it may have been this one's turn
         raise
     else:
-        waiters.remove(key, future)
+        return waiters.remove(key, future)
     finally:
         timer.cancel()
 
@@ -138,6 +145,7 @@ async def until(attempt, shared, timeout=None):
         return result
     waiters = _waiters
     end = None if timeout is None else monotonic() + timeout
+    first = False
     while True:
         key = shared.arm()
         try:
@@ -149,5 +157,6 @@ async def until(attempt, shared, timeout=None):
             waiters.wake(key)
             return result
         if end is not None and monotonic() >= end:
+            waiters.wake(key)       # it may have been the one that looks for all
             return NOT_YET
-        await _turn(waiters, key, end)
+        first = await _turn(waiters, key, end, first)

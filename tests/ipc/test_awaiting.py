@@ -115,6 +115,83 @@ def test_all_hear_of_a_shutdown():
     in_time(main())
 
 
+class Silent:
+    """What nobody rings for: its waiters hear of a change by looking."""
+
+    def __init__(self):
+        self.value = awaiting.NOT_YET
+        self.looked = []
+
+    def arm(self):
+        return 2**63    # no key of the arena
+
+    def wait(self, name, timeout=None):
+        def look():
+            self.looked.append(name)
+            return self.value
+
+        return awaiting.until(look, self, timeout)
+
+    async def let_look(self, times=5):
+        before = len(self.looked)
+        while len(self.looked) < before + times:
+            await asyncio.sleep(0.001)
+
+
+def test_somebody_goes_on_looking_for_all(monkeypatch):
+    monkeypatch.setattr(awaiting, "SLICE", 0.001)
+    silent = Silent()
+
+    async def main():
+        tasks = await begin(*(silent.wait(name) for name in "abc"))
+        await silent.let_look()
+        silent.value = "seen"
+        assert await asyncio.gather(*tasks) == ["seen"] * 3
+
+    in_time(main())
+
+
+def test_who_looks_keeps_its_place(monkeypatch):
+    monkeypatch.setattr(awaiting, "SLICE", 0.001)
+    silent = Silent()
+    order = []
+
+    async def wait(name):
+        await silent.wait(name)
+        order.append(name)
+
+    async def main():
+        tasks = await begin(*map(wait, "abc"))
+        await silent.let_look()
+        silent.value = "seen"
+        awaiting._waiters.wake(silent.arm())
+        await asyncio.gather(*tasks)
+
+    in_time(main())
+    assert order == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("leave", ["times out", "is cancelled"])
+def test_another_looks_when_the_one_that_did_leaves(monkeypatch, leave):
+    monkeypatch.setattr(awaiting, "SLICE", 0.001)
+    silent = Silent()
+
+    async def main():
+        first, other = await begin(silent.wait("first", 0.05 if leave == "times out" else None), silent.wait("other"))
+        await silent.let_look()
+        if leave == "times out":
+            assert await first is awaiting.NOT_YET
+        else:
+            first.cancel()
+            await asyncio.wait([first])
+        await silent.let_look()
+        assert set(silent.looked[-5:]) == {"other"}
+        silent.value = "seen"
+        assert await other == "seen"
+
+    in_time(main())
+
+
 def test_nobody_imports_asyncio_who_does_not_await():
     """Nor what else the standard library's modules of the same names need: a worker begins as quickly as it can."""
     program = """
