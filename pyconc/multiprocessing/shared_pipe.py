@@ -99,7 +99,7 @@ class SharedConnection:
         """The next item, if there is one; EOFError if there will be none."""
         self._check_readable()
         if self._held:
-            return self._held.pop()
+            return self._held.pop(0)
         alone = False
         while True:
             try:
