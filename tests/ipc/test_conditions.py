@@ -291,6 +291,32 @@ def test_one_that_comes_later_gets_nothing_of_the_dead(child):
     assert condition._waiting() == 0
 
 
+def test_the_dead_take_no_seats_from_the_living(child, in_time):
+    """Notifications would go to them, one by one, and to nobody else."""
+    condition = Condition()
+
+    def wait():
+        with condition:
+            condition.wait()
+
+    def fill(c):
+        threads = [threading.Thread(target=wait) for _ in range(120)]
+        for one in threads:
+            one.start()
+        reaches(condition._waiting, 120)
+        c.tell()
+        signal.pause()
+
+    dead = child(fill)
+    dead.wait_told()
+    dead.kill()
+    living = waiter(child, condition)
+    with in_time():
+        with condition:
+            condition.notify()
+        assert living.result()[2] is True
+
+
 def test_a_notifier_waits_for_nobody(child, in_time):
     """The standard one waits for ever for a waiter that was killed."""
     condition = Condition()
