@@ -25,8 +25,9 @@ check(PyObject *self, const char *message, uint64_t *who)
     return 0;
 }
 
-/* 1: notified; 0: too late; -1: an exception of a signal's handler. */
-static int
+/* Until it is notified or too late, or with an exception of a signal's handler
+ * set. */
+static void
 sleep_in_seat(pyc_condition_wait *wait, int64_t deadline)
 {
     pyc_owner me = pyc_arena_me(PYC_ARENA(wait->condition));
@@ -48,10 +49,9 @@ sleep_in_seat(pyc_condition_wait *wait, int64_t deadline)
             pyc_condition_look(wait);
         }
         else if (end == PYC_TOO_LATE || end == PYC_INTERRUPTED) {
-            return end == PYC_TOO_LATE ? 0 : -1;
+            return;
         }
     }
-    return 1;
 }
 
 static PyObject *
@@ -69,11 +69,12 @@ condition_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     pyc_condition_begin(&wait);
-    bool failed = sleep_in_seat(&wait, deadline) < 0;
+    sleep_in_seat(&wait, deadline);
     bool notified = pyc_condition_leave(&wait);
     int rc = pyc_lock_retake(PYC_CONDITION_LOCK(SELF), wait.who, wait.depth,
                              wait.rest);
-    pyc_condition_end(&wait, notified && failed);
+    /* Who is told of something else does not hear of the notification. */
+    pyc_condition_end(&wait, notified && rc < 0);
     return rc < 0 ? NULL : PyBool_FromLong(notified);
 }
 
@@ -319,7 +320,8 @@ PyDoc_STRVAR(wait_doc,
 "Lets go of the lock, waits up to timeout seconds (None: for ever) for\n"
 "notify(), and takes the lock back: whether it was notified. AssertionError\n"
 "unless the caller has the lock. OwnerDied, with the lock taken, when the\n"
-"process that had it meanwhile died. Source: multiprocessing.Condition.wait.");
+"process that had it meanwhile died. When it raises, a notification that it has\n"
+"had goes to another. Source: multiprocessing.Condition.wait.");
 PyDoc_STRVAR(notify_doc,
 "notify($self, /, n=1)\n--\n\n"
 "Wakes n of those who wait, who have waited longest; waits for none of them.\n"

@@ -415,6 +415,40 @@ def test_what_an_interrupted_one_was_notified_of_goes_to_another(asleep):
     assert got == [True] and main.is_alive()
 
 
+def test_nor_is_one_lost_that_is_interrupted_on_the_way_to_the_lock():
+    condition, got = Condition(), []
+
+    def handler(number, frame):
+        raise KeyError
+
+    def wait():
+        with condition:
+            got.append(condition.wait(30))
+
+    def notify():
+        reaches(condition._waiting, 1)
+        thread.start()
+        reaches(condition._waiting, 2)
+        with condition:
+            condition.notify()      # the main thread, which has waited longest
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.2)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    thread = threading.Thread(target=wait)
+    helper = threading.Thread(target=notify)
+    helper.start()
+    try:
+        with pytest.raises(KeyError), condition:
+            condition.wait()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    helper.join(30)
+    thread.join(60)
+    assert got == [True]
+
+
 # Coroutines.
 
 @over_both
