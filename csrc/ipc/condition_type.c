@@ -25,9 +25,8 @@ check(PyObject *self, const char *message, uint64_t *who)
     return 0;
 }
 
-/* Until it is notified or too late, or with an exception of a signal's handler
- * set. */
-static void
+/* 1: notified; 0: too late; -1: an exception of a signal's handler. */
+static int
 sleep_in_seat(pyc_condition_wait *wait, int64_t deadline)
 {
     pyc_owner me = pyc_arena_me(PYC_ARENA(wait->condition));
@@ -49,9 +48,10 @@ sleep_in_seat(pyc_condition_wait *wait, int64_t deadline)
             pyc_condition_look(wait);
         }
         else if (end == PYC_TOO_LATE || end == PYC_INTERRUPTED) {
-            return;
+            return end == PYC_TOO_LATE ? 0 : -1;
         }
     }
+    return 1;
 }
 
 static PyObject *
@@ -69,13 +69,13 @@ condition_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     pyc_condition_begin(&wait);
-    sleep_in_seat(&wait, deadline);
+    bool failed = sleep_in_seat(&wait, deadline) < 0;
     bool notified = pyc_condition_leave(&wait);
-    int rc = pyc_lock_retake(PYC_CONDITION_LOCK(SELF), wait.who, wait.depth,
-                             wait.rest);
-    /* Who is told of something else does not hear of the notification. */
-    pyc_condition_end(&wait, notified && rc < 0);
-    return rc < 0 ? NULL : PyBool_FromLong(notified);
+    failed |= pyc_lock_retake(PYC_CONDITION_LOCK(SELF), wait.who, wait.depth,
+                              wait.rest) < 0;
+    /* With an exception the caller does not hear of the notification. */
+    pyc_condition_end(&wait, notified && failed);
+    return failed ? NULL : PyBool_FromLong(notified);
 }
 
 static PyObject *
