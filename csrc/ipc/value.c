@@ -264,8 +264,7 @@ pyc_value_bind(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     int ours = is_rlock(SELF->state, lock);
-    if (ours < 0 ||
-        set_method(&SELF->acquire, lock, "acquire") < 0 ||
+    if (ours < 0 || set_method(&SELF->acquire, lock, "acquire") < 0 ||
         set_method(&SELF->release, lock, "release") < 0 ||
         bind_memory(SELF, memory, code, length) < 0) {
         return NULL;

@@ -16,8 +16,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from pyconc._ipc import Channel
 from pyconc.multiprocessing.queues import Queue
-from pyconc.multiprocessing.synchronize import (Barrier, BoundedSemaphore, Condition, Event, Lock, OwnerDied, RLock,
-                                                Semaphore)
+from pyconc.multiprocessing.synchronize import (
+    Barrier,
+    BoundedSemaphore,
+    Condition,
+    Event,
+    Lock,
+    OwnerDied,
+    RLock,
+    Semaphore,
+)
 
 TRACEME, PEEKTEXT, POKETEXT, PEEKUSER, POKEUSER, CONT, SINGLESTEP = 0, 1, 4, 3, 6, 7, 9
 RIP = 16 * 8    # in struct user

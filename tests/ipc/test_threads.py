@@ -98,7 +98,7 @@ def test_events_conditions_and_barriers_in_turn():
 
 
 def test_threads_that_make_and_drop_objects_do_not_keep_the_program_from_its_end():
-    """A thread that waits for the interpreter then has nothing that the main thread waits for, without the GIL either."""
+    """A thread that waits for the interpreter then has nothing that the main thread waits for; without a GIL, too."""
     program = textwrap.dedent("""
         import threading, time
         from pyconc.multiprocessing.synchronize import Event
