@@ -61,8 +61,9 @@ ringer_of(pyc_ipc *state)
     if (state->ringer < 0) {
         state->ringer = open_socket();
     }
+    int fd = state->ringer;
     pyc_guard_give(state);
-    return state->ringer;
+    return fd;
 }
 
 /* A queue that is full is told of by `missed`, before the last try: who empties

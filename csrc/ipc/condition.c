@@ -6,6 +6,56 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* One question for neighbours of the same process. */
+static bool
+is_dead(pyc_arena *arena, pyc_owner owner, pyc_owner *alive)
+{
+    if (owner == 0 || owner == *alive) {
+        return false;
+    }
+    if (pyc_arena_owner_is_dead(arena, owner)) {
+        return true;
+    }
+    *alive = owner;
+    return false;
+}
+
+/* Frees the seats of the dead, up to one whose notification is for who came
+ * with the number `mine`: that seat, or -1. */
+static int32_t
+bury_dead(pyc_condition *self, uint32_t mine)
+{
+    pyc_arena *arena = PYC_ARENA(self);
+    pyc_owner me = pyc_arena_me(arena), alive = me;
+    pyc_seats *seats = PYC_CONDITION_SEATS(self);
+    uint32_t used = pyc_word_look(&seats->used);
+    for (uint32_t at = 0; at < used && at < PYC_SEATS; at++) {
+        pyc_seat *seat = &seats->seats[at];
+        uint32_t word = pyc_word_look(&seat->word);
+        bool deserted = word == PYC_NOTIFIED;
+        if ((deserted || is_dead(arena, word & PYC_OWNER, &alive)) &&
+            pyc_seats_bury(seats, seat, word, mine, me)) {
+            return (int32_t)at;
+        }
+    }
+    return -1;
+}
+
+/* The dead keep nobody standing. */
+static int32_t
+join(pyc_condition *self)
+{
+    pyc_owner me = pyc_arena_me(PYC_ARENA(self));
+    pyc_seats *seats = PYC_CONDITION_SEATS(self);
+    int32_t at = pyc_seats_join(seats, me);
+    if (at < 0) {
+        /* Who only comes inherits nothing. */
+        bury_dead(self, pyc_word_look(&seats->next));
+        at = pyc_seats_join(seats, me);
+    }
+    return at;
+}
+
 void
 pyc_condition_begin(pyc_condition_wait *wait)
 {
@@ -14,7 +64,7 @@ pyc_condition_begin(pyc_condition_wait *wait)
     pyc_ipc_lock *lock = PYC_CONDITION_LOCK(self);
     wait->depth = pyc_word_look(&PYC_LOCK_MEMORY(lock)->depth);
     wait->heir = -1;
-    wait->at = pyc_seats_join(seats, pyc_arena_me(PYC_ARENA(self)));
+    wait->at = join(self);
     wait->number = pyc_word_look(wait->at < 0 ? &seats->calls
                                               : &seats->seats[wait->at].number);
     pyc_lock_free(lock);
@@ -36,39 +86,12 @@ pyc_condition_heard(pyc_condition_wait *wait)
     return wait->heir >= 0 || is_notified(wait);
 }
 
-/* One question for neighbours of the same process. */
-static bool
-is_dead(pyc_arena *arena, pyc_owner owner, pyc_owner *alive)
-{
-    if (owner == 0 || owner == *alive) {
-        return false;
-    }
-    if (pyc_arena_owner_is_dead(arena, owner)) {
-        return true;
-    }
-    *alive = owner;
-    return false;
-}
-
+/* The crowd hears every call and inherits nothing. */
 void
 pyc_condition_look(pyc_condition_wait *wait)
 {
-    pyc_arena *arena = PYC_ARENA(wait->condition);
-    pyc_owner me = pyc_arena_me(arena), alive = me;
-    pyc_seats *seats = PYC_CONDITION_SEATS(wait->condition);
-    uint32_t used = pyc_word_look(&seats->used);
-    if (wait->at < 0) {
-        return; /* the crowd hears every call and inherits nothing */
-    }
-    for (uint32_t at = 0; at < used && at < PYC_SEATS; at++) {
-        pyc_seat *seat = &seats->seats[at];
-        uint32_t word = pyc_word_look(&seat->word);
-        bool deserted = word == PYC_NOTIFIED;
-        if ((deserted || is_dead(arena, word & PYC_OWNER, &alive)) &&
-            pyc_seats_bury(seats, seat, word, wait->number, me)) {
-            wait->heir = (int32_t)at;
-            return;
-        }
+    if (wait->at >= 0) {
+        wait->heir = bury_dead(wait->condition, wait->number);
     }
 }
 

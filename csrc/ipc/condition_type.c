@@ -71,10 +71,11 @@ condition_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
     pyc_condition_begin(&wait);
     bool failed = sleep_in_seat(&wait, deadline) < 0;
     bool notified = pyc_condition_leave(&wait);
-    int rc = pyc_lock_retake(PYC_CONDITION_LOCK(SELF), wait.who, wait.depth,
-                             wait.rest);
+    failed |= pyc_lock_retake(PYC_CONDITION_LOCK(SELF), wait.who, wait.depth,
+                              wait.rest) < 0;
+    /* With an exception the caller does not hear of the notification. */
     pyc_condition_end(&wait, notified && failed);
-    return rc < 0 ? NULL : PyBool_FromLong(notified);
+    return failed ? NULL : PyBool_FromLong(notified);
 }
 
 static PyObject *
@@ -319,7 +320,8 @@ PyDoc_STRVAR(wait_doc,
 "Lets go of the lock, waits up to timeout seconds (None: for ever) for\n"
 "notify(), and takes the lock back: whether it was notified. AssertionError\n"
 "unless the caller has the lock. OwnerDied, with the lock taken, when the\n"
-"process that had it meanwhile died. Source: multiprocessing.Condition.wait.");
+"process that had it meanwhile died. When it raises, a notification that it has\n"
+"had goes to another. Source: multiprocessing.Condition.wait.");
 PyDoc_STRVAR(notify_doc,
 "notify($self, /, n=1)\n--\n\n"
 "Wakes n of those who wait, who have waited longest; waits for none of them.\n"

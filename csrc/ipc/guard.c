@@ -15,14 +15,16 @@ is_forking(pyc_ipc *state)
            PyThread_get_thread_ident();
 }
 
-/* Without the GIL, if the thread has it: who forks runs Python code with the
- * guard, and needs it. */
+/* Until it was free. Without the GIL, if the thread has it: who forks runs
+ * Python code with the guard, and needs it. At the interpreter's end a thread
+ * does not come back from waiting for the GIL, and must not have the guard. */
 static void
-wait_for(pyc_ipc *state)
+wait_until_free(pyc_ipc *state)
 {
     PyThreadState *thread =
         pyc_thread_state() == NULL ? NULL : PyEval_SaveThread();
     pthread_mutex_lock(&state->guard);
+    pthread_mutex_unlock(&state->guard);
     if (thread != NULL) {
         PyEval_RestoreThread(thread);
     }
@@ -39,8 +41,8 @@ pyc_guard_take(pyc_ipc *state)
             PyErr_WriteUnraisable(NULL);
         }
     }
-    if (pthread_mutex_trylock(&state->guard) != 0) {
-        wait_for(state);
+    while (pthread_mutex_trylock(&state->guard) != 0) {
+        wait_until_free(state);
     }
 }
 

@@ -77,7 +77,7 @@ struct pyc_arena {
     pyc_owner me;
     int place;
     int fd;
-    int child_place;     /* reserved while this process forks; 0: none */
+    int child_place;     /* reserved for the child of the newest fork */
     size_t held;         /* blocks this process has */
     uint32_t *held_here; /* by whom: its objects for each block */
     size_t hint;         /* the page where a block was free last */

@@ -59,6 +59,42 @@ pyc_memory_ask(size_t size)
     return rc;
 }
 
+/* How much is asked for at once, and the least: up to there, giving up the GIL
+ * takes longer than the pages. */
+#define PIECE ((size_t)16 << 20)
+#define SMALL ((size_t)64 << 10)
+
+int
+pyc_memory_fill(int fd, size_t size)
+{
+    size_t piece = PIECE;
+    for (size_t done = 0; done < size;) {
+        piece = Py_MIN(size - done, piece);
+        int err;
+        if (size <= SMALL) {
+            err = posix_fallocate(fd, (off_t)done, (off_t)piece);
+        }
+        else {
+            Py_BEGIN_ALLOW_THREADS
+            err = posix_fallocate(fd, (off_t)done, (off_t)piece);
+            Py_END_ALLOW_THREADS
+        }
+        if (err == 0) {
+            done += piece;
+            continue;
+        }
+        if (err != EINTR) {
+            return err;
+        }
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+        /* A signal has undone it: less is done before the next one. */
+        piece = piece > SMALL ? piece / 2 : piece;
+    }
+    return 0;
+}
+
 int
 pyc_memory_open(const char *name, size_t size, unsigned flags)
 {
@@ -71,7 +107,7 @@ pyc_memory_open(const char *name, size_t size, unsigned flags)
         err = errno;
     }
     else {
-        err = posix_fallocate(fd, 0, (off_t)size);
+        err = pyc_memory_fill(fd, size);
     }
     if (err == 0 &&
         (fchmod(fd, 0600) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) < 0)) {
@@ -83,9 +119,11 @@ pyc_memory_open(const char *name, size_t size, unsigned flags)
     if (fd >= 0) {
         close(fd);
     }
-    raise_os_error(err,
-                   PyUnicode_FromFormat("no shared memory of %zu bytes: %s",
-                                        size, strerror(err)));
+    if (err > 0) {
+        raise_os_error(err,
+                       PyUnicode_FromFormat("no shared memory of %zu bytes: %s",
+                                            size, strerror(err)));
+    }
     return -1;
 }
 

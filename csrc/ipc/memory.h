@@ -10,6 +10,11 @@
  * somebody afterwards. 0, or -1 with an OSError set. It runs Python code. */
 int pyc_memory_ask(size_t size);
 
+/* Memory for all of a file's `size` bytes, without the GIL, so that a lack of
+ * it is an error now and no SIGBUS later: 0; errno; or -1 with an exception of
+ * a signal's handler set. */
+int pyc_memory_fill(int fd, size_t size);
+
 /* A memfd of `size` bytes that can grow but not shrink, with all its memory
  * there already. `name` is what /proc/PID/maps shows, `flags` are of
  * memfd_create. The descriptor, or -1 with an OSError set. */

@@ -2,9 +2,9 @@
 /* A mutex in shared memory for a few lines of C, which undoes what its owner
  * had begun when that process was killed in the middle.
  *
- * The lines between lock and unlock call no Python, keep the GIL and change
- * shared fields of 32 bits only by pyc_mutex_set(), or else in an order in
- * which each single store leaves a sound state (and a last one decides). */
+ * The lines between lock and unlock call no Python and change shared fields of
+ * 32 bits only by pyc_mutex_set(), or else in an order in which each single
+ * store leaves a sound state (and a last one decides). */
 #ifndef PYC_IPC_MUTEX_H
 #define PYC_IPC_MUTEX_H
 

@@ -1,15 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "ipc/posix.h"
+#include "ipc/memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-
-/* How much is asked for at once: a signal undoes a piece and not all. */
-#define PIECE ((Py_ssize_t)16 << 20)
-/* Up to here giving up the GIL takes longer than the pages. */
-#define SMALL ((Py_ssize_t)64 << 10)
 
 static int
 mapping_getbuffer(PyObject *self, Py_buffer *view, int flags)
@@ -47,34 +42,16 @@ mapping_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-/* Pages for all of the file, so that a lack of memory is an error now and no
- * SIGBUS later. 0, or -1 with an exception set. */
+/* 0, or -1 with an exception set. */
 static int
 fill(int fd, Py_ssize_t size)
 {
-    for (Py_ssize_t done = 0; done < size;) {
-        Py_ssize_t piece = Py_MIN(size - done, PIECE);
-        int rc;
-        if (size <= SMALL) {
-            rc = posix_fallocate(fd, done, piece);
-        }
-        else {
-            Py_BEGIN_ALLOW_THREADS
-            rc = posix_fallocate(fd, done, piece);
-            Py_END_ALLOW_THREADS
-        }
-        if (rc == 0) {
-            done += piece;
-        }
-        else if (rc != EINTR || PyErr_CheckSignals() < 0) {
-            if (rc != EINTR) {
-                errno = rc;
-                PyErr_SetFromErrno(PyExc_OSError);
-            }
-            return -1;
-        }
+    int err = pyc_memory_fill(fd, (size_t)size);
+    if (err > 0) {
+        errno = err;
+        PyErr_SetFromErrno(PyExc_OSError);
     }
-    return 0;
+    return err == 0 ? 0 : -1;
 }
 
 static Py_ssize_t

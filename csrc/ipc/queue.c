@@ -40,7 +40,7 @@ live_bits(pyc_arena *arena)
 {
     uint64_t live = PYC_FOR_GOOD;
     pyc_table_reap(arena);
-    for (int i = 1; i < PYC_HOLDERS; i++) {
+    for (int i = 1; i <= PYC_HOLDERS; i++) {
         if (atomic_load(&pyc_arena_places(arena)[i].state) != 0) {
             live |= pyc_place_bit(i);
         }

@@ -54,7 +54,7 @@ pyc_rounds_come(pyc_rounds *self, pyc_owner me)
                  PYC_ROUND(PYC_ROUND_NUMBER(word), count + 1, PYC_FILLING));
 }
 
-/* One of this process's has gone again. */
+/* One of this process's has gone again, or, when it is killed here, has not. */
 static inline void
 pyc_rounds_go(pyc_rounds *self, pyc_owner me)
 {
@@ -63,13 +63,13 @@ pyc_rounds_go(pyc_rounds *self, pyc_owner me)
     uint32_t known = pyc_rounds_known(self);
     for (uint32_t at = 0; at < known && count < known; at++) {
         if (pyc_word_look(&self->inside[at]) == me) {
-            atomic_store(&self->inside[at],
-                         pyc_word_look(&self->inside[count]));
+            pyc_mutex_set(&self->mutex, &self->inside[at],
+                          pyc_word_look(&self->inside[count]));
             break;
         }
     }
-    atomic_store(&self->word,
-                 PYC_ROUND(PYC_ROUND_NUMBER(word), count, PYC_FILLING));
+    pyc_mutex_set(&self->mutex, &self->word,
+                  PYC_ROUND(PYC_ROUND_NUMBER(word), count, PYC_FILLING));
 }
 
 /* The last has come, who acts for all. */

@@ -31,7 +31,7 @@ typedef struct {
 
 /* How an attempt ends, besides the exceptions below 0. */
 enum { TOO_LATE, TAKEN };
-enum { FAILED = -1 };
+enum { FAILED = -1, INTERRUPTED = -3 };
 
 static pyc_slots
 readers(PyObject *self)
@@ -178,49 +178,73 @@ wait_for_readers(PyObject *self, int64_t deadline)
     }
 }
 
-/* A reader that found the writer dead, who had begun, writes first, for
- * `recover`; or stays one who writes, so that it can repair what is half
- * changed. */
+/* The caller has the word of one who had begun to write and died. Of readers
+ * none but such are left who look and leave at once. */
+static int
+inherit(PyObject *self, pyc_owner died)
+{
+    if (wait_for_readers(self, PYC_NO_DEADLINE) == TAKEN) {
+        return tell(self, died);
+    }
+    /* The next one who finds it dead is to be told. */
+    atomic_store(&MEMORY->word, died | PYC_SLEEPERS);
+    return INTERRUPTED;
+}
+
+/* A reader that found the writer dead writes first, for `recover`; or stays one
+ * who writes, so that it can repair what is half changed. */
 static int
 inherit_to_read(PyObject *self, pyc_owner died)
 {
-    int rc = wait_for_readers(self, PYC_NO_DEADLINE);
-    if (rc == TAKEN) {
-        rc = tell(self, died);
-    }
+    int rc = inherit(self, died);
     if (rc == TAKEN) {
         pyc_store(SELF->last, pyc_slots_take(readers(self), 0,
                                              pyc_arena_me(PYC_ARENA(self))));
     }
-    if (rc != PYC_TAKEN_BUT) {
+    if (rc == TAKEN || rc == FAILED) {
         free_word(self);
     }
     return rc;
+}
+
+/* What a reader sleeps on, and the value of it: the word, or, while there are
+ * too many readers, until one leaves; NULL: try again. */
+static _Atomic uint32_t *
+in_the_way_of_reading(PyObject *self, uint32_t *expected)
+{
+    *expected = pyc_word_ask(&MEMORY->word);
+    if (*expected != 0) {
+        return &MEMORY->word;
+    }
+    if (pyc_slots_free(readers(self)) > 0) {
+        return NULL;
+    }
+    *expected = pyc_slots_doze(&MEMORY->leave);
+    return &MEMORY->leave;
 }
 
 static int
 read_when_free(PyObject *self, int64_t deadline)
 {
     while (!try_to_read(self)) {
-        _Atomic uint32_t *word = &MEMORY->word;
-        uint32_t expected = pyc_word_ask(word);
-        if (expected == 0) {
-            if (!pyc_slots_free(readers(self))) {
-                word = &MEMORY->leave;
-                expected = pyc_slots_doze(word);
-            }
-            else {
-                continue;
-            }
+        uint32_t expected;
+        pyc_owner died = 0;
+        _Atomic uint32_t *word = in_the_way_of_reading(self, &expected);
+        if (word == NULL) {
+            continue;
         }
         int end = pyc_sleep(word, expected, deadline);
-        pyc_owner died;
-        if (may_ask(self, end) && take_over(self, &died)) {
-            if (died != 0) {
-                return inherit_to_read(self, died);
+        if (may_ask(self, end)) {
+            if (take_over(self, &died)) {
+                if (died != 0) {
+                    return inherit_to_read(self, died);
+                }
+                free_word(self);
+                continue;
             }
-            free_word(self);
-            continue;
+            if (word == &MEMORY->leave) {
+                bury_readers(self);
+            }
         }
         if (end == PYC_INTERRUPTED) {
             return FAILED;
@@ -256,17 +280,15 @@ wait_for_word(PyObject *self, int64_t deadline, pyc_owner *died)
     return TAKEN;
 }
 
-/* With the word: waits for readers, and writes. Of one who had begun to write
- * none but such are left who look and leave at once. */
+/* With the word: waits for readers, and writes. */
 static int
 begin_to_write(PyObject *self, pyc_owner died, int64_t deadline)
 {
-    int rc = wait_for_readers(self, died != 0 ? PYC_NO_DEADLINE : deadline);
+    int rc = died != 0 ? inherit(self, died) : wait_for_readers(self, deadline);
     if (rc == TAKEN) {
         atomic_store(&MEMORY->begun, 1);
-        rc = died != 0 ? tell(self, died) : TAKEN;
     }
-    if (rc != TAKEN && rc != PYC_TAKEN_BUT) {
+    else if (rc == FAILED || rc == TOO_LATE) {
         free_word(self);
     }
     return rc;
@@ -387,6 +409,13 @@ rwlock_arm(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
+rwlock_get_recover(PyObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *recover = SELF->shared.extra;
+    return Py_NewRef(recover == NULL ? Py_None : recover);
+}
+
+static PyObject *
 rwlock_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"recover", "ctx", NULL};
@@ -459,10 +488,16 @@ static PyMethodDef rwlock_methods[] = {
     {NULL},
 };
 
+static PyGetSetDef rwlock_getset[] = {
+    {"_recover", rwlock_get_recover, NULL, "As it was made with.", NULL},
+    {NULL},
+};
+
 static PyType_Slot rwlock_slots[] = {
     {Py_tp_doc, "What ReadWriteLock does in C."},
     {Py_tp_new, rwlock_new},
     {Py_tp_methods, rwlock_methods},
+    {Py_tp_getset, rwlock_getset},
     PYC_SHARED_SLOTS,
     {0, NULL},
 };

@@ -77,7 +77,7 @@ care_for_others(PyObject *self)
 {
     pyc_slots_doze(&MEMORY->word);
     if (pyc_slots_free(slots_of(MEMORY)) > 0 && pyc_slots_call(&MEMORY->word)) {
-        pyc_wake(&MEMORY->word, 1);
+        wake(self);
     }
 }
 
@@ -207,31 +207,6 @@ sleep_for_one(PyObject *self, int64_t deadline, pyc_owner *died)
     }
 }
 
-static void release(PyObject *self);
-
-static int
-wait_for_one(PyObject *self, int64_t deadline)
-{
-    pyc_owner died = 0;
-    int taken = 0;
-    if (deadline != 0) {
-        taken = spin(self) ? 1 : sleep_for_one(self, deadline, &died);
-    }
-    else if (take(self, false)) {
-        taken = 1;
-    }
-    else if (has_owners(MEMORY) && pyc_owner_may_ask(&SELF->looked)) {
-        died = take_over(self);
-        taken = died != 0;
-    }
-    if (died != 0 && SELF->shared.extra != NULL &&
-        pyc_owner_died(self, died, SELF->shared.extra) < 0) {
-        release(self);
-        return -1;
-    }
-    return taken;
-}
-
 static bool
 give(PyObject *self)
 {
@@ -252,11 +227,27 @@ give(PyObject *self)
     return true;
 }
 
-/* Gives a unit back that is there to be given. */
-static void
-release(PyObject *self)
+static int
+wait_for_one(PyObject *self, int64_t deadline)
 {
-    (void)give(self);
+    pyc_owner died = 0;
+    int taken = 0;
+    if (deadline != 0) {
+        taken = spin(self) ? 1 : sleep_for_one(self, deadline, &died);
+    }
+    else if (take(self, false)) {
+        taken = 1;
+    }
+    else if (has_owners(MEMORY) && pyc_owner_may_ask(&SELF->looked)) {
+        died = take_over(self);
+        taken = died != 0;
+    }
+    if (died != 0 && SELF->shared.extra != NULL &&
+        pyc_owner_died(self, died, SELF->shared.extra) < 0) {
+        give(self);
+        return -1;
+    }
+    return taken;
 }
 
 static PyObject *

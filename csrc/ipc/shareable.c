@@ -96,6 +96,25 @@ string_size(const char *format)
     return i > 0 && format[i] == 's' ? size : -1;
 }
 
+/* Of a copy: what is decoded is read more than once, and must not change. */
+static PyObject *
+load_text(const char *data, Py_ssize_t size)
+{
+    char few[256], *copy = few;
+    if (size > (Py_ssize_t)sizeof(few)) {
+        copy = PyMem_Malloc((size_t)size);
+        if (copy == NULL) {
+            return PyErr_NoMemory();
+        }
+    }
+    memcpy(copy, data, (size_t)size);
+    PyObject *text = PyUnicode_DecodeUTF8(copy, size, NULL);
+    if (copy != few) {
+        PyMem_Free(copy);
+    }
+    return text;
+}
+
 static PyObject *
 load_string(shareable *self, const item *of, Py_ssize_t size, char code)
 {
@@ -108,7 +127,7 @@ load_string(shareable *self, const item *of, Py_ssize_t size, char code)
             size--;
         }
     }
-    return code == TEXT_CODE ? PyUnicode_DecodeUTF8(of->data, size, NULL)
+    return code == TEXT_CODE ? load_text(of->data, size)
                              : PyBytes_FromStringAndSize(of->data, size);
 }
 

@@ -68,26 +68,38 @@ pyc_shared_descriptor(PyObject *self, PyObject *Py_UNUSED(ignored))
     return PyLong_FromLong(pyc_block_fd(&((pyc_shared *)self)->block));
 }
 
+/* Borrowed. Of threads that import it at once, the first one's stays. */
+static PyObject *
+reduce_of(pyc_ipc *state)
+{
+    PyObject *reduce = __atomic_load_n(&state->reduce, __ATOMIC_ACQUIRE);
+    if (reduce != NULL) {
+        return reduce;
+    }
+    PyObject *module = PyImport_ImportModule("pyconc.multiprocessing.handover");
+    if (module == NULL) {
+        return NULL;
+    }
+    PyObject *found = PyObject_GetAttrString(module, "reduce");
+    Py_DECREF(module);
+    if (found == NULL ||
+        __atomic_compare_exchange_n(&state->reduce, &reduce, found, false,
+                                    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        return found;
+    }
+    Py_DECREF(found);
+    return reduce;
+}
+
 PyObject *
 pyc_shared_reduce(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    pyc_ipc *state = pyc_ipc_of(self);
     PyObject *extra = ((pyc_shared *)self)->extra;
-    if (state->reduce == NULL) {
-        PyObject *module =
-            PyImport_ImportModule("pyconc.multiprocessing.handover");
-        if (module == NULL) {
-            return NULL;
-        }
-        PyObject *reduce = PyObject_GetAttrString(module, "reduce");
-        Py_DECREF(module);
-        if (reduce == NULL) {
-            return NULL;
-        }
-        Py_XSETREF(state->reduce, reduce);
-    }
-    return PyObject_CallFunctionObjArgs(state->reduce, self,
-                                        extra == NULL ? Py_None : extra, NULL);
+    PyObject *reduce = reduce_of(pyc_ipc_of(self));
+    return reduce == NULL
+               ? NULL
+               : PyObject_CallFunctionObjArgs(
+                     reduce, self, extra == NULL ? Py_None : extra, NULL);
 }
 
 int

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #define PAGE UINT64_C(4096)
+#define PIECE (UINT64_C(16) << 20) /* is asked for at once */
 
 static uint64_t
 end_of(pyc_store *self, uint32_t count)
@@ -91,11 +92,20 @@ pyc_store_at_slowly(pyc_store *self, uint64_t offset, uint64_t size)
 static int
 allocate(int fd, uint64_t start, uint64_t size)
 {
-    int rc;
-    do {
-        rc = fallocate(fd, 0, (off_t)start, (off_t)size);
-    } while (rc < 0 && errno == EINTR);
-    return rc < 0 ? -errno : 0;
+    uint64_t end = start + size, piece = PIECE;
+    while (start < end) {
+        piece = piece < end - start ? piece : end - start;
+        if (fallocate(fd, 0, (off_t)start, (off_t)piece) == 0) {
+            start += piece;
+        }
+        else if (errno != EINTR) {
+            return -errno;
+        }
+        else if (piece >= 2 * PAGE) {
+            piece /= 2; /* a signal has undone it */
+        }
+    }
+    return 0;
 }
 
 /* The file may be longer: somebody was killed here. */

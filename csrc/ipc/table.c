@@ -9,8 +9,10 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A reservation that no child has taken up after so long was for none: ns. */
+/* A reservation that no child has taken up after so long was for none: ns. A
+ * child may come to it after the death of its parent. */
 #define RESERVED_FOR INT64_C(600000000000)
+#define RESERVED_BY_DEAD_FOR INT64_C(10000000000)
 
 static uint32_t
 state_of(pyc_place *place)
@@ -82,12 +84,14 @@ is_dead(pyc_place *place, uint32_t state)
 {
     uint64_t start = atomic_load(&place->start);
     int pid = PYC_PLACE_PID(state);
+    int64_t age;
     switch (PYC_PLACE_STATUS(state)) {
     case PYC_PLACE_LIVE:
         return !pyc_process_is_alive(pid, start);
     case PYC_PLACE_RESERVED:
-        return pyc_clock_now() - (int64_t)start > RESERVED_FOR ||
-               !pyc_process_is_alive(pid, 0);
+        age = pyc_clock_now() - (int64_t)start;
+        return age > RESERVED_FOR ||
+               (age > RESERVED_BY_DEAD_FOR && !pyc_process_is_alive(pid, 0));
     default:
         return !pyc_process_is_alive(pid, 0);
     }

@@ -216,6 +216,14 @@ is_rlock(pyc_ipc *state, PyObject *lock)
 }
 
 static int
+set_method(PyObject **method, PyObject *of, const char *name)
+{
+    Py_XSETREF(*method, PyObject_GetAttrString(of, name));
+    return *method == NULL ? -1 : 0;
+}
+
+/* The last that may fail: with `at` set it is read and written. */
+static int
 bind_memory(pyc_value *self, PyObject *memory, const char *code,
             Py_ssize_t length)
 {
@@ -251,18 +259,14 @@ pyc_value_bind(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     }
     PyObject *obj = args[0], *lock = args[1], *memory = args[2];
     const char *code = PyUnicode_AsUTF8(args[3]);
-    Py_ssize_t length = PyLong_AsSsize_t(args[4]);
-    if (code == NULL || (length == -1 && PyErr_Occurred()) ||
-        bind_memory(SELF, memory, code, length) < 0) {
+    Py_ssize_t length = code == NULL ? -1 : PyLong_AsSsize_t(args[4]);
+    if (length == -1 && PyErr_Occurred()) {
         return NULL;
     }
     int ours = is_rlock(SELF->state, lock);
-    if (ours < 0) {
-        return NULL;
-    }
-    Py_XSETREF(SELF->acquire, PyObject_GetAttrString(lock, "acquire"));
-    Py_XSETREF(SELF->release, PyObject_GetAttrString(lock, "release"));
-    if (SELF->acquire == NULL || SELF->release == NULL) {
+    if (ours < 0 || set_method(&SELF->acquire, lock, "acquire") < 0 ||
+        set_method(&SELF->release, lock, "release") < 0 ||
+        bind_memory(SELF, memory, code, length) < 0) {
         return NULL;
     }
     SELF->length = length;

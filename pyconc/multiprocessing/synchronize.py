@@ -234,9 +234,8 @@ class Condition(_ipc.Condition):
     async def wait_async(self, timeout=None):
         """wait() as a coroutine of any asyncio loop, for who has the lock by `async with`.
 
-        Cancelled, it takes the lock back first; a notification that it has had by then goes to another.
+        Cancelled, it takes the lock back first. When it raises, a notification that it has had goes to another.
         """
-        from asyncio import CancelledError
         seat = _Seat(self, self._begin())
         failed = None
         try:
@@ -252,7 +251,7 @@ class Condition(_ipc.Condition):
             seat.desert()
             raise
         raised = failed or again
-        self._end(seat.wait, notified and (failed is not None or isinstance(again, CancelledError)))
+        self._end(seat.wait, notified and raised is not None)
         if raised is not None:
             raise raised
         return notified
@@ -374,12 +373,17 @@ class ReadWriteLock(_ipc.ReadWriteLock):
     @property
     def reader(self):
         """The lock, to read."""
-        return _Side(self.acquire_read, self.acquire_read_async, self.release_read, self.release_write)
+        return _Side(self.acquire_read, self.acquire_read_async, self.release_read, self._release_of_dead)
 
     @property
     def writer(self):
         """The lock, to write."""
-        return _Side(self.acquire_write, self.acquire_write_async, self.release_write, self.release_write)
+        return _Side(self.acquire_write, self.acquire_write_async, self.release_write, self._release_of_dead)
+
+    def _release_of_dead(self):
+        """After an OwnerDied, with which the lock is taken, unless it is recover='s own."""
+        if self._recover is None:
+            self.release_write()
 
     async def acquire_read_async(self, timeout=None):
         """acquire_read() as a coroutine of any asyncio loop."""

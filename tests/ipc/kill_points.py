@@ -16,7 +16,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from pyconc._ipc import Channel
 from pyconc.multiprocessing.queues import Queue
-from pyconc.multiprocessing.synchronize import BoundedSemaphore, Condition, Event, Lock, OwnerDied, RLock, Semaphore
+from pyconc.multiprocessing.synchronize import (
+    Barrier,
+    BoundedSemaphore,
+    Condition,
+    Event,
+    Lock,
+    OwnerDied,
+    RLock,
+    Semaphore,
+)
 
 TRACEME, PEEKTEXT, POKETEXT, PEEKUSER, POKEUSER, CONT, SINGLESTEP = 0, 1, 4, 3, 6, 7, 9
 RIP = 16 * 8    # in struct user
@@ -383,6 +392,40 @@ class SetEvent(Scenario):
         assert shared.waiter.result() is True
 
 
+class LeaveBarrier(Scenario):
+    """The child has not come after all, or breaks the barrier by its death."""
+
+    def make(self):
+        return Watched(Barrier(4))
+
+    def prepare(self, shared):
+        _, shared.round = shared.it._come()
+
+    def before(self, shared):
+        def wait(barrier):
+            try:
+                barrier.wait()
+            except threading.BrokenBarrierError:
+                return True
+
+        shared.wait(wait)
+        while shared.it.n_waiting < 2:
+            pass
+
+    def operate(self, shared):
+        shared.it._leave(shared.round)
+
+    def check(self, shared):
+        try:
+            index, _ = shared.it._come()
+        except threading.BrokenBarrierError:
+            index = None
+        assert index in (None, 1, 2)
+        if index == 1:
+            shared.it.abort()
+        assert shared.waiter.result() is True
+
+
 class TakeJob(Scenario):
     """Of two workers the child is the first. Its task is known to be its, or is there for the second."""
 
@@ -440,7 +483,7 @@ SCENARIOS = {
     "queue_put": Put(b"small"), "queue_put_for_waiter": PutForWaiter(b"small"),
     "queue_put_large": Put(b"x" * 100_000),
     "queue_get": Get(b"small"), "queue_get_large": Get(b"x" * 100_000),
-    "event_set": SetEvent(),
+    "event_set": SetEvent(), "barrier_leave": LeaveBarrier(),
     "channel_take": TakeJob("small"), "channel_take_large": TakeJob(b"x" * 100_000),
     "channel_reply": Reply("small", (1, "small")), "channel_reply_large": Reply("small", b"y" * 100_000),
 }

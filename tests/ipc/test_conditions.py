@@ -291,6 +291,32 @@ def test_one_that_comes_later_gets_nothing_of_the_dead(child):
     assert condition._waiting() == 0
 
 
+def test_the_dead_take_no_seats_from_the_living(child, in_time):
+    """Notifications would go to them, one by one, and to nobody else."""
+    condition = Condition()
+
+    def wait():
+        with condition:
+            condition.wait()
+
+    def fill(c):
+        threads = [threading.Thread(target=wait) for _ in range(120)]
+        for one in threads:
+            one.start()
+        reaches(condition._waiting, 120)
+        c.tell()
+        signal.pause()
+
+    dead = child(fill)
+    dead.wait_told()
+    dead.kill()
+    living = waiter(child, condition)
+    with in_time():
+        with condition:
+            condition.notify()
+        assert living.result()[2] is True
+
+
 def test_a_notifier_waits_for_nobody(child, in_time):
     """The standard one waits for ever for a waiter that was killed."""
     condition = Condition()
@@ -387,6 +413,40 @@ def test_what_an_interrupted_one_was_notified_of_goes_to_another(asleep):
     helper.join(30)
     thread.join(30)
     assert got == [True] and main.is_alive()
+
+
+def test_nor_is_one_lost_that_is_interrupted_on_the_way_to_the_lock():
+    condition, got = Condition(), []
+
+    def handler(number, frame):
+        raise KeyError
+
+    def wait():
+        with condition:
+            got.append(condition.wait(30))
+
+    def notify():
+        reaches(condition._waiting, 1)
+        thread.start()
+        reaches(condition._waiting, 2)
+        with condition:
+            condition.notify()      # the main thread, which has waited longest
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.2)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    thread = threading.Thread(target=wait)
+    helper = threading.Thread(target=notify)
+    helper.start()
+    try:
+        with pytest.raises(KeyError), condition:
+            condition.wait()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    helper.join(30)
+    thread.join(60)
+    assert got == [True]
 
 
 # Coroutines.

@@ -9,7 +9,7 @@ import pytest
 
 OPERATIONS = ["lock_acquire", "lock_release", "rlock_acquire", "semaphore_acquire", "semaphore_release",
               "bounded_acquire", "bounded_release", "condition_notify", "condition_wait", "queue_put",
-              "queue_put_for_waiter", "queue_put_large", "queue_get", "queue_get_large", "event_set",
+              "queue_put_for_waiter", "queue_put_large", "queue_get", "queue_get_large", "event_set", "barrier_leave",
               "channel_take", "channel_take_large", "channel_reply", "channel_reply_large"]
 # Of each operation's instructions, evenly chosen; 0: all of them, which takes two minutes.
 POINTS = os.environ.get("PYCONC_KILL_POINTS", "30")

@@ -190,6 +190,70 @@ def test_a_forked_child_keeps_what_its_parent_lets_go():
     assert queue.memory_size <= size + 2 * MIB
 
 
+# A process takes a view, forks and ends, with the child in its fork still for `pause` seconds; the child reads the view
+# after its memory could have been used again: "1" when it is as it was.
+HEIR = """
+    import os, pickle, signal, time
+    PAUSE = 0
+    os.register_at_fork(after_in_child=lambda: time.sleep(PAUSE))   # before pyconc's
+    from pyconc.multiprocessing.queues import Queue
+
+    SIZE = 1 << 20
+    kept = Queue()      # from now on each process that is forked has a place
+
+    class Buffer:
+        def __init__(self, fill):
+            self.data = fill * SIZE
+
+        def __reduce_ex__(self, protocol):
+            return memoryview, (pickle.PickleBuffer(self.data),)
+
+    def heir_reads(pause):
+        global PAUSE
+        queue = Queue()
+        queue.put(Buffer(b"a"))
+        (begun, begins), (go, goes), (result, says) = os.pipe(), os.pipe(), os.pipe()
+        owner = os.fork()
+        if owner == 0:
+            view = queue.get()
+            PAUSE = pause
+            if os.fork() == 0:
+                os.write(begins, b"1")
+                os.read(go, 1)
+                os.write(says, b"1" if bytes(view) == b"a" * SIZE else b"0")
+            elif not pause:
+                os.read(begun, 1)
+            os._exit(0)
+        os.waitpid(owner, 0)
+        for _ in range(12):
+            queue.put(Buffer(b"b"))
+        os.write(goes, b"1")
+        return os.read(result, 1).decode()
+"""
+
+
+def heirs_read(program):
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(HEIR) + textwrap.dedent(program)],
+                          capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("others", range(40, 47))
+def test_a_forked_child_has_what_its_dead_parent_had_whatever_its_place(others):
+    """In the table of processes, of which the first ones have a bit each."""
+    assert heirs_read(f"""
+        others = [os.fork() or signal.pause() for _ in range({others})]
+        print(heir_reads(0))
+        for other in others:
+            os.kill(other, signal.SIGKILL)
+        """) == "1"
+
+
+def test_a_forked_child_has_what_its_parent_had_who_died_at_once():
+    assert heirs_read("print(heir_reads(1))") == "1"
+
+
 def test_no_memory_is_an_error(tmp_path):
     """Under a limit of file sizes, which is met by what grows."""
     script = """

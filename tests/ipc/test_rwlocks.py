@@ -1,9 +1,11 @@
 """ReadWriteLock between processes, threads and coroutines, and when who has it dies."""
 import asyncio
+import mmap
 import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 
@@ -151,6 +153,66 @@ def test_it_recovers_alone(side, child, in_time):
     pid = killed(child, lambda: lock.acquire_write())
     with in_time(), getattr(lock, side):
         assert states == [(pid, False, False)]
+
+
+@pytest.mark.parametrize("side", ["reader", "writer"])
+def test_recovery_may_raise_what_it_was_told(side, child):
+    def recover(error):
+        raise error
+
+    lock = ReadWriteLock(recover=recover)
+    pid = killed(child, lambda: lock.acquire_write())
+    with pytest.raises(OwnerDied) as caught:
+        with getattr(lock, side):
+            raise AssertionError("not reached")
+    assert caught.value.pid == pid
+    assert lock.acquire_write(False) is True    # the lock is free: nobody let go of it twice
+
+
+def test_dead_readers_keep_no_reader_away(child, in_time):
+    """Though there were as many as there may be."""
+    lock = ReadWriteLock()
+    killed(child, lambda: [lock.acquire_read() for _ in range(900)])
+    with in_time():
+        assert lock.acquire_read() is True
+    lock.release_read()
+
+
+@pytest.mark.parametrize("side", ["read", "write"])
+def test_a_death_is_told_though_who_found_out_was_interrupted(side, child, meanwhile, in_time):
+    """While it waited for a reader that had only looked."""
+    lock = ReadWriteLock()
+    _, _, fd, block, _ = lock.send()
+    memory = mmap.mmap(fd, 0)
+    word, first_reader = block + 64, block + 64 + 24
+
+    def who_writes():
+        return int.from_bytes(memory[word:word + 4], sys.byteorder) & 0x3fffffff
+
+    def interrupt():
+        while who_writes() == dead:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def read(c):
+        lock.acquire_read()
+        owner = memory[first_reader:first_reader + 4]
+        lock.release_read()
+        c.theirs.send(("told", owner))
+        signal.pause()
+
+    reader = child(read)
+    _, owner = reader.ours.recv()
+    pid = killed(child, lambda: lock.acquire_write())
+    dead = who_writes()
+    memory[first_reader:first_reader + 4] = owner   # it looks
+    with meanwhile(interrupt):
+        with pytest.raises(KeyboardInterrupt):
+            getattr(lock, f"acquire_{side}")()
+    memory[first_reader:first_reader + 4] = bytes(4)
+    with in_time(), pytest.raises(OwnerDied) as caught:
+        getattr(lock, f"acquire_{side}")()
+    assert caught.value.pid == pid
 
 
 def test_a_dead_writer_that_waited_is_no_matter(child, in_time):

@@ -3,6 +3,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ import pytest
 
 from pyconc import _ipc
 from pyconc.multiprocessing import handover
+from pyconc.multiprocessing.queues import Queue
 
 STARTS = ["fork", "spawn", "forkserver"]
 
@@ -351,3 +353,16 @@ def test_in_a_subinterpreter():
         assert not interpreters.run_string(one, program)
     finally:
         interpreters.destroy(one)
+
+
+@pytest.mark.parametrize("use", [lambda: _ipc.Segment(64 << 20), lambda: Queue().put(bytes(64 << 20))],
+                         ids=["segment", "queue"])
+def test_signals_do_not_keep_large_memory_from_being_made(use):
+    """Before Linux 6.17 each one undoes what is being made."""
+    before = signal.signal(signal.SIGALRM, lambda *args: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+    try:
+        use()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,5 +1,8 @@
 """Threads of one process use what is for processes, all at once: for ThreadSanitizer, too, whose children may have no
 threads."""
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
@@ -92,3 +95,23 @@ def test_events_conditions_and_barriers_in_turn():
 
     at_once(*[lambda me=me: go(me) for me in range(THREADS)])
     assert len(turns) == 1 + THREADS * (ROUNDS // 3)
+
+
+def test_threads_that_make_and_drop_objects_do_not_keep_the_program_from_its_end():
+    """A thread that waits for the interpreter then has nothing that the main thread waits for; without a GIL, too."""
+    program = textwrap.dedent("""
+        import threading, time
+        from pyconc.multiprocessing.synchronize import Event
+
+        def work():
+            while True:
+                Event()
+
+        for _ in range(6):
+            threading.Thread(target=work, daemon=True).start()
+        kept = [Event() for _ in range(20_000)]
+        time.sleep(0.05)
+        """)
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr

@@ -7,13 +7,14 @@ import pickle
 import signal
 import threading
 import time
+import types
 from multiprocessing import sharedctypes as standard
 
 import pytest
 
 from pyconc import _ipc
 from pyconc.multiprocessing import sharedctypes
-from pyconc.multiprocessing.sharedctypes import RawValue, Value, copy, synchronized
+from pyconc.multiprocessing.sharedctypes import RawValue, Synchronized, Value, copy, synchronized
 from pyconc.multiprocessing.synchronize import Lock, OwnerDied, RLock
 
 STARTS = ["fork", "spawn", "forkserver"]
@@ -135,6 +136,16 @@ def test_its_lock():
     assert not hasattr(unlocked, "get_lock") and not hasattr(unlocked, "get_obj")
     with pytest.raises(AttributeError, match="'navalue' has no method 'acquire'"):
         Value("i", 5, lock="navalue")
+
+
+@pytest.mark.parametrize("lock", [object(), types.SimpleNamespace(acquire=bool)])
+def test_after_a_wrong_lock_it_is_not_there(lock):
+    value = Synchronized.__new__(Synchronized)
+    with pytest.raises(AttributeError):
+        value.__init__(RawValue("i", 5), lock)
+    for use in (lambda: value.value, lambda: setattr(value, "value", 1), value.get_lock):
+        with pytest.raises(ValueError, match="__init__"):
+            use()
 
 
 def test_a_lock_of_a_class_of_its_own_is_called():

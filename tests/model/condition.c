@@ -97,8 +97,8 @@ await(int64_t deadline)
     pyc_condition_begin(&wait);
     bool failed = sleep_in_seat(&wait, deadline) < 0;
     bool notified = pyc_condition_leave(&wait);
-    pyc_lock_retake(PYC_CONDITION_LOCK(ME), wait.who, wait.depth,
-                    wait.rest);
+    failed |= pyc_lock_retake(PYC_CONDITION_LOCK(ME), wait.who, wait.depth,
+                              wait.rest) < 0;
     has_it();
     if (model_current()->run == one_token) {
         model_spare(true); /* or it may take a notification with it */

@@ -151,8 +151,8 @@ MODELS = {
     )),
     "rwlock": Model((Edit(RWLOCK, "#define READERS 900", "#define READERS 2"),), beside=("ipc/sleep.c",), broken=(
         Broken("asks_one_and_waits_for_another", "two_write", ALL_SLEEP, (
-            Edit(RWLOCK, "uint32_t expected = pyc_word_ask(word);",
-                         "pyc_word_ask(word);\n        uint32_t expected = pyc_word_look(word);"),)),
+            Edit(RWLOCK, "*expected = pyc_word_ask(&MEMORY->word);",
+                         "pyc_word_ask(&MEMORY->word);\n    *expected = pyc_word_look(&MEMORY->word);"),)),
         Broken("reads_without_a_second_look", "two_read", "one writes while another reads", (
             Edit(RWLOCK, "    if (atomic_load(&MEMORY->word) == 0) {\n", "    if (true) {\n"),)),
         Broken("writes_at_once", "two_read", "one writes while another reads", (
@@ -202,8 +202,8 @@ MODELS = {
             Edit("ipc/condition_type.c", "            pyc_seat_doze(&seats->seats[wait->at], me);\n"
                                          "            expected = me | PYC_ASLEEP;\n", ""),)),
         Broken("forgets_those_who_were_moved_too", "both", ALL_SLEEP, (
-            Edit("ipc/condition_type.c", "wait.who, wait.depth,\n                             wait.rest);",
-                                         "wait.who, wait.depth, 0);"),
+            Edit("ipc/condition_type.c", "wait.who, wait.depth,\n                              wait.rest) < 0;",
+                                         "wait.who, wait.depth, 0) < 0;"),
             Edit("ipc/lock.c", "bool slept = rest != PYC_STAYED_AWAKE;", "bool slept = false;"))),
         Broken("lets_go_before_it_has_a_seat", "one", ALL_SLEEP, (
             Edit("ipc/condition.c", "    wait->heir = -1;\n", "    wait->heir = -1;\n    pyc_lock_free(lock);\n"),
