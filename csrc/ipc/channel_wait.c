@@ -92,10 +92,11 @@ leave(pyc_channel *self, int rc)
     atomic_store(&self->board->driven, 0);
     atomic_store(&self->driver, 0);
     atomic_thread_fence(memory_order_seq_cst);
-    if (rc == 0 && !pyc_queue_is_empty(self->results)) {
-        return pyc_channel_collect(self, false) < 0 ? -ECANCELED : 0;
+    if (rc == 0 && !pyc_queue_is_empty(self->results) &&
+        pyc_channel_collect(self, false) < 0) {
+        rc = -ECANCELED;
     }
-    if (!pyc_queue_is_empty(self->results)) {
+    if (rc != 0 && !pyc_queue_is_empty(self->results)) {
         pyc_gate_open(&self->board->collector, 1);
     }
     return rc;

@@ -94,10 +94,11 @@ class Collector(threading.Thread):
         self._over = False
 
     def run(self):
-        """Until stop()."""
+        """Until stop(), and what was left to it before."""
         while not self._over:
             if self._channel.watch():
                 collect(self._channel)
+        collect(self._channel)
 
     def stop(self):
         """Has it end."""

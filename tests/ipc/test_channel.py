@@ -1,4 +1,5 @@
 """A pool's channel: what goes through it, and who has begun what."""
+import contextlib
 import enum
 import gc
 import multiprocessing
@@ -314,7 +315,7 @@ interrupts = []
 
 def interrupt_once():
     interrupts.append(1)
-    if len(interrupts) == 1:
+    if len(interrupts) % 2 == 1:
         raise KeyboardInterrupt
     return "loaded"
 
@@ -674,6 +675,40 @@ def test_several_threads_wait():
     for thread in threads:
         thread.join(60)
     assert results == [0, 1, 2]
+
+
+def test_who_is_interrupted_as_it_leaves_leaves_the_rest_to_the_collector():
+    """Results that came after its own, whose workers took it to be awake."""
+    channel, futures = Channel(1, max_bytes=1_000_000), []
+    pool = Pool(channel)
+    mine = send(channel, len, bytes(2_000_000), future=TaskFuture(channel, pool))
+    assert not channel.send(Future(), b"", (), {})
+    work(channel)
+
+    def collector():
+        while not (futures and all(future.done() for future in futures)):
+            channel.watch()
+            with contextlib.suppress(KeyboardInterrupt):
+                channel.collect()
+
+    def refill():
+        """While it collects its own, others come: an interrupt, and more than are taken at once."""
+        channel.refill = None
+        thread.start()
+        time.sleep(0.1)     # it sleeps by now, or nobody would have to wake it
+        futures.extend(send(channel, echo, i, future=TaskFuture(channel, pool)) for i in range(100))
+        for i in range(100):
+            channel.reply(channel.take(0)[0], i if i else Interrupting())
+
+    channel.refill = refill
+    thread = threading.Thread(target=collector, daemon=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        mine.result(60)
+    thread.join(20)
+    is_noticed = not thread.is_alive()
+    channel.wake()
+    assert is_noticed
+    assert [future.result(0) for future in futures] == ["loaded", *range(1, 100)]
 
 
 def test_a_waiting_thread_sees_others_end_its_future():

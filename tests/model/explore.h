@@ -29,9 +29,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MODEL_PROCESSES 4
+#define MODEL_PROCESSES 6
 #define MODEL_SHARED 8192 /* bytes of shared memory, at most */
-#define MODEL_GHOST 4096  /* bytes that only the checks know, at most */
+#define MODEL_GHOST 8192  /* bytes that only the checks know, at most */
 
 /* What the processes share; all zero at the beginning of a scenario. */
 extern unsigned char model_shared[MODEL_SHARED];
@@ -68,6 +68,7 @@ int model_main(const char *name, const model_scenario *scenarios, size_t count,
 /* Who runs: 0 ... */
 extern int model_me;
 bool model_alive(int process);
+bool model_ended(int process); /* killed, or it has finished */
 /* No compiler moves what came before behind this: back in the interpreter. */
 void model_return(void);
 /* Whether who runs is killed from here on. */
@@ -107,6 +108,8 @@ typedef enum {
     MODEL_REQUEUE,
     MODEL_IS_DEAD,
     MODEL_CHOOSE,
+    MODEL_LOCK,  /* once the word is 0 */
+    MODEL_AWAIT, /* the end of a process, or that the word is not 0 */
 } model_kind;
 
 /* `a`: the operand or what is expected, `b`: the new value of an exchange. The
@@ -119,14 +122,24 @@ void model_copy(const model_site *site, void *to, const void *from,
 void model_point(const model_site *site);
 /* 0 ... count - 1: all are tried. */
 int model_choose(const model_site *site, int count);
-/* Results as in ipc/sleep.h; `timed`: it may be too late at any time. */
+/* How long a sleep may be: a slice; less, so that it may be too late at any
+ * time; or for ever, so that it needs a wake even after a kill. */
+typedef enum { MODEL_SLICED, MODEL_TIMED, MODEL_ENDLESS } model_patience;
+/* Results as in ipc/sleep.h. */
 int model_sleep(const model_site *site, void *word, uint32_t expected,
-                bool timed);
+                model_patience patience);
 int model_wake(const model_site *site, void *word, int count);
 /* FUTEX_CMP_REQUEUE, of one sleeper. */
 int model_requeue(const model_site *site, void *word, void *target,
                   uint32_t expected);
 bool model_is_dead(const model_site *site, int process);
+/* A lock of threads of one process, which are not killed: who wants it does not
+ * run before it is free. */
+void model_lock(const model_site *site, void *word);
+void model_unlock(void *word);
+/* Until one of these processes has ended, a bit for each: those that have; or
+ * the word is not 0. As poll() with their sentinels. */
+unsigned model_await(const model_site *site, unsigned processes, void *word);
 
 void model_fail(const char *file, int line, const char *what);
 #define MODEL_CHECK(condition, what)                                           \

@@ -33,8 +33,11 @@ int
 pyc_futex_wait_shared(_Atomic uint32_t *word, uint32_t expected,
                       int64_t deadline)
 {
+    model_patience patience = deadline < PYC_SLICE          ? MODEL_TIMED
+                              : deadline == PYC_NO_DEADLINE ? MODEL_ENDLESS
+                                                            : MODEL_SLICED;
     switch (model_sleep(MODEL_SITE("until it changes"), word, expected,
-                        deadline < PYC_SLICE)) {
+                        patience)) {
     case PYC_INTERRUPTED:
         model_signalled = true;
         return -EINTR;
@@ -50,6 +53,19 @@ int
 pyc_futex_wake_shared(_Atomic uint32_t *word, int count)
 {
     return model_wake(MODEL_SITE("its sleepers"), word, count);
+}
+
+/* Of the threads of one process. */
+int
+pyc_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t deadline)
+{
+    return pyc_futex_wait_shared(word, expected, deadline);
+}
+
+void
+pyc_futex_wake(_Atomic uint32_t *word, int count)
+{
+    pyc_futex_wake_shared(word, count);
 }
 
 #ifndef MODEL_REAL_TABLE

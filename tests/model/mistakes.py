@@ -41,6 +41,18 @@ SMALL_ARENA = (
     Edit(LAYOUT, "#define PYC_NOBODY (PYC_PLACES - 1)", "#define PYC_NOBODY model_nobody\nextern int model_nobody;"),
     Edit(LAYOUT, "#define PYC_HOLDERS 46", "#define PYC_HOLDERS (PYC_NOBODY - 1)"),
 )
+SMALL_QUEUE = (
+    Edit("ipc/ring.h", "#define PYC_CHUNK_SIZE (UINT64_C(65536) - PYC_PIECE_UNIT)",
+                       "#define PYC_CHUNK_SIZE model_chunk\nextern uint64_t model_chunk;"),
+    Edit("ipc/store.h", "#define PYC_EXTENTS 96", "#define PYC_EXTENTS 5"),
+    Edit("ipc/store.c", "#define PAGE UINT64_C(4096)", "#define PAGE UINT64_C(64)"),
+    Edit("ipc/heap.c", "#define SPLIT_LEAST 4096 ", "#define SPLIT_LEAST 64 "),
+    Edit("ipc/heap.c", "#define LOOK_FIRST 32 ", "#define LOOK_FIRST 1 "),
+    Edit("ipc/heap.c", "#define GROW_LEAST (UINT64_C(256) << 10)", "#define GROW_LEAST UINT64_C(64)"),
+    NO_YIELD,
+)
+CHANNEL, COLLECT = "ipc/channel.c", "ipc/channel_collect.c"
+WAIT, WORK, FUTURE = "ipc/channel_wait.c", "ipc/channel_work.c", "pool/future.c"
 MODELS = {
     "mutex": Model((FEW_SPINS,), (
         Broken("takes_over_no_sleepers", "three", ALL_SLEEP, (
@@ -95,14 +107,7 @@ MODELS = {
     )),
     "queue": Model((
         FEW_SPINS,
-        Edit("ipc/ring.h", "#define PYC_CHUNK_SIZE (UINT64_C(65536) - PYC_PIECE_UNIT)",
-                           "#define PYC_CHUNK_SIZE model_chunk\nextern uint64_t model_chunk;"),
-        Edit("ipc/store.h", "#define PYC_EXTENTS 96", "#define PYC_EXTENTS 5"),
-        Edit("ipc/store.c", "#define PAGE UINT64_C(4096)", "#define PAGE UINT64_C(64)"),
-        Edit("ipc/heap.c", "#define SPLIT_LEAST 4096 ", "#define SPLIT_LEAST 64 "),
-        Edit("ipc/heap.c", "#define LOOK_FIRST 32 ", "#define LOOK_FIRST 1 "),
-        Edit("ipc/heap.c", "#define GROW_LEAST (UINT64_C(256) << 10)", "#define GROW_LEAST UINT64_C(64)"),
-        NO_YIELD,
+        *SMALL_QUEUE,
     ), beside=("ipc/queue.c", "ipc/ring.c", "ipc/heap.c", "ipc/gate.c", "ipc/mutex.c", "ipc/sleep.c"), broken=(
         Broken("puts_without_the_mutex", "two_to_one", "failed|lost|twice|all sleep", (
             Edit("ipc/queue_put.c", "    pyc_mutex_lock(self->queue->shared.block.arena, &memory->putting);\n", ""),
@@ -135,6 +140,124 @@ MODELS = {
         Broken("announces_nothing_new", "one_to_two", ALL_SLEEP, (
             Edit("ipc/gate.c", "&word, (word + 2) | 1)) {", "&word, word | 1)) {"),
             Edit("ipc/gate.c", "return (word + 2) | 1;", "return word | 1;"))),
+    )),
+    "channel": Model((
+        FEW_SPINS,
+        *SMALL_QUEUE,
+        Edit(COLLECT, "#define BATCH_MOST 64", "extern int model_batch;\n#define BATCH_MOST model_batch"),
+        Edit(COLLECT, "arrival arrivals[BATCH_MOST];", "arrival arrivals[2];"),
+        Edit(COLLECT, "    if (ended > 0) {\n        trim(self->results);",
+                      "    if (false) {\n        trim(self->results);"),
+        Edit(COLLECT, "calls && pyc_load(self->deferred)",
+                      "calls && atomic_load_explicit(&self->deferred, memory_order_relaxed)"),
+        Edit(WAIT, "pyc_load(self->deferred)", "atomic_load_explicit(&self->deferred, memory_order_relaxed)"),
+        Edit(WORK, "#define LOOK_AFTER_PARENT INT64_C(300000000)",
+                   "extern int64_t model_parent;\n#define LOOK_AFTER_PARENT model_parent"),
+        Edit(WORK, "getrusage(RUSAGE_SELF, &usage) == 0", "false && (usage = (struct rusage){0}, true)"),
+        Edit("ipc/flat.h", "#define PYC_FLAT_MOST 1024", "#define PYC_FLAT_MOST 8"),
+        # What only one process at a time can see: the model of the queue looks at that.
+        Edit(RING, "#define LOAD(field) atomic_load_explicit(&(field), memory_order_relaxed)",
+                   "#define LOAD(field) (field)"),
+        Edit(RING, "    atomic_store_explicit(&(field), (value), memory_order_relaxed)", "    ((field) = (value))"),
+        *(Edit(file, "#include <string.h>\n", "#include <string.h>\n#undef memcpy\n")
+          for file in (RING, "ipc/queue_put.c", "ipc/queue_get.c")),
+        Edit(MUTEX, "        if (atomic_load_explicit(&mutex->word, memory_order_relaxed) == 0 &&\n"
+                    "            take(mutex, 0, mine)) {", "        if (take(mutex, 0, mine)) {"),
+        Edit("ipc/mutex.h", "    atomic_store_explicit(&mutex->logged, 0, memory_order_release);",
+                            "    mutex->logged = 0;"),
+        # What a worker says of itself.
+        Edit(WORK, "#include <limits.h>\n", "#include <limits.h>\n#undef atomic_store_explicit\n"
+                   "#define atomic_store_explicit(at, value, order) (*(at) = (value))\n"),
+    ), beside=(CHANNEL, COLLECT, "ipc/channel_type.c", WAIT, WORK, "ipc/board.c", "ipc/queue_put.c",
+               "ipc/queue_get.c", "ipc/queue.c", "ipc/ring.c", "ipc/heap.c", "ipc/gate.c", "ipc/mutex.c",
+               "ipc/sleep.c", FUTURE), broken=(
+        Broken("claims_what_it_has_taken", "kill", "all sleep after the slices", (
+            Edit(WORK, "        bool claimed = claim(self, worker, item);\n"
+                       "        PYC_KILL_POINT(\"channel-claimed\");\n"
+                       "        pyc_ring_commit_out(&memory->ring, &jobs->store, &cursor);\n",
+                       "        pyc_ring_commit_out(&memory->ring, &jobs->store, &cursor);\n"
+                       "        bool claimed = claim(self, worker, item);\n"),)),
+        Broken("claims_what_was_revoked", "cancel", "run that was revoked", (
+            Edit(WORK, "!pyc_board_move(self->board, task, PYC_QUEUED, PYC_BEGUN + worker)",
+                       "(pyc_board_set(self->board, task, PYC_BEGUN + worker), false)"),)),
+        Broken("revokes_what_is_run", "cancel", "revoked that is run|run that was revoked", (
+            Edit(CHANNEL, "                   pyc_board_move(self->board, task, PYC_QUEUED, PYC_OVER) &&\n", ""),)),
+        Broken("sends_what_is_not_queued", "one", ALL_SLEEP, (
+            Edit(CHANNEL, "        pyc_board_set(self->board, task, PYC_QUEUED);\n"
+                          "        rc = pyc_queue_put_message(self->jobs, &message);\n",
+                          "        rc = pyc_queue_put_message(self->jobs, &message);\n"
+                          "        pyc_board_set(self->board, task, PYC_QUEUED);\n"),)),
+        Broken("tells_no_worker", "one", ALL_SLEEP, (
+            Edit(CHANNEL, "        pyc_queue_tell_getters(self->jobs, 1);\n", "        rc = 1;\n"),)),
+        Broken("tells_nobody", "one", ALL_SLEEP, (
+            Edit(WORK, "        tell_parent(self);\n", ""),)),
+        Broken("tells_what_is_not_there_yet", "one", ALL_SLEEP, (
+            Edit(WORK, "        tell_parent(self);\n", ""),
+            Edit(WORK, "        rc = pyc_queue_put_message(self->results, &message);\n",
+                       "        tell_parent(self);\n"
+                       "        rc = pyc_queue_put_message(self->results, &message);\n"))),
+        Broken("tells_the_driver_alone", "collector", ALL_SLEEP, (
+            Edit(WORK, "if (atomic_load(&self->board->driven)) {", "if (true) {"),)),
+        Broken("tells_the_collector_alone", "one", ALL_SLEEP, (
+            Edit(WORK, "if (atomic_load(&self->board->driven)) {", "if (false) {"),)),
+        Broken("leaves_without_a_look", "driver_leaves", ALL_SLEEP, (
+            Edit(WAIT, "    if (rc == 0 && !pyc_queue_is_empty(self->results) &&\n", "    if (rc == 0 && false &&\n"),
+            Edit(WAIT, "    if (rc != 0 && !pyc_queue_is_empty(self->results)) {\n", "    if (false) {\n"))),
+        Broken("looks_before_it_leaves", "driver_leaves", ALL_SLEEP, (
+            Edit(WAIT, "    atomic_store(&self->board->driven, 0);\n    atomic_store(&self->driver, 0);\n", ""),
+            Edit(WAIT, "        pyc_gate_open(&self->board->collector, 1);\n    }\n    return rc;\n",
+                       "        pyc_gate_open(&self->board->collector, 1);\n    }\n"
+                       "    atomic_store(&self->board->driven, 0);\n"
+                       "    atomic_store(&self->driver, 0);\n    return rc;\n"))),
+        Broken("leaves_nobody_the_rest", "driver_interrupted", ALL_SLEEP, (
+            Edit(WAIT, "        rc = -ECANCELED;\n    }\n    if (rc != 0",
+                       "        return -ECANCELED;\n    }\n    if (rc != 0"),)),
+        Broken("watches_without_a_look", "collector", ALL_SLEEP, (
+            Edit(WAIT, "    if (pyc_queue_is_empty(self->results) && !atomic_load(&self->called) &&\n",
+                       "    if (!atomic_load(&self->called) &&\n"),)),
+        Broken("watches_though_it_is_called", "deferred", ALL_SLEEP, (
+            Edit(WAIT, " && !atomic_load(&self->called) &&\n", " &&\n"),)),
+        Broken("forgets_a_call_that_it_has_not_heard", "deferred", ALL_SLEEP, (
+            Edit(WAIT, "    atomic_exchange(&self->called, 0); /* what was left before it is seen */\n", ""),
+            Edit(WAIT, "    return !pyc_queue_is_empty(self->results) ||\n",
+                       "    bool any = atomic_load_explicit(&self->deferred, memory_order_relaxed) != NULL;\n"
+                       "    atomic_exchange(&self->called, 0);\n"
+                       "    return any || !pyc_queue_is_empty(self->results);\n"
+                       "    return !pyc_queue_is_empty(self->results) ||\n"))),
+        Broken("calls_nobody_for_callbacks", "deferred", ALL_SLEEP, (
+            Edit(COLLECT, "    if (all.deferred) {\n", "    if (false) {\n"),)),
+        Broken("ends_what_a_driver_waits_for_in_silence", "cancel", ALL_SLEEP, (
+            Edit(FUTURE, "            source->kick(source);\n", ""),)),
+        Broken("drives_without_a_look_at_its_word", "cancel", ALL_SLEEP, (
+            Edit(WAIT, "    return has_changed((const change *)(uintptr_t)what) ||\n           !pyc_queue",
+                       "    return !pyc_queue"),)),
+        Broken("drives_without_a_look_at_results", "one", ALL_SLEEP, (
+            Edit(WAIT, "    return has_changed((const change *)(uintptr_t)what) ||\n"
+                       "           !pyc_queue_is_empty(results);",
+                       "    return has_changed((const change *)(uintptr_t)what);"),)),
+        Broken("buries_what_was_answered", "kill", "lost that was answered", (
+            Edit("ipc/channel_type.c", "        pyc_channel_worker_of(self, number, &worker) < 0 ||\n"
+                                       "        pyc_channel_collect(self, false) < 0) {\n",
+                                       "        pyc_channel_worker_of(self, number, &worker) < 0) {\n"),)),
+        Broken("marks_what_others_see_no_longer", "kill", "lost that was answered", (
+            Edit(COLLECT, "        next->future = pyc_channel_arrive(self, next->taken.frame.task);\n", ""),
+            Edit(COLLECT, "    pyc_mutex_unlock(&memory->getting);\n",
+                          "    pyc_mutex_unlock(&memory->getting);\n    for (int i = 0; i < all->n; i++) {\n"
+                          "        all->arrivals[i].future =\n"
+                          "            pyc_channel_arrive(self, all->arrivals[i].taken.frame.task);\n    }\n"))),
+        Broken("asks_for_no_room", "no_room", ALL_SLEEP, (
+            Edit(CHANNEL, "        atomic_store(&self->wants_room, 1);\n", ""),)),
+        Broken("forgets_who_had_no_room_again", "no_room", ALL_SLEEP, (
+            Edit(COLLECT, "        atomic_store(&self->wants_room, 0);\n        call_refill(self, all);\n",
+                          "        call_refill(self, all);\n        atomic_store(&self->wants_room, 0);\n"),)),
+        Broken("retires_in_silence", "retire_one", ALL_SLEEP, (
+            Edit("ipc/channel_type.c", "    pyc_queue_tell_getters(self->jobs, PY_SSIZE_T_MAX);\n", ""),)),
+        Broken("sleeps_though_it_is_to_end", "retire_one", ALL_SLEEP, (
+            Edit(WORK, "           atomic_load(&pyc_queue_shared(jobs)->shut) != 0 ||\n"
+                       "           atomic_load(&((pyc_worker *)(uintptr_t)worker)->asked) != 0;",
+                       "           atomic_load(&pyc_queue_shared(jobs)->shut) != 0;"),)),
+        Broken("works_for_nobody", "kill_parent", "all sleep after the slices|nothing leads", (
+            Edit(WORK, "was_shut || parent_is_gone(self)", "was_shut"),)),
     )),
     "barrier": Model((FEW_SPINS, NO_PAUSES, NO_YIELD), beside=("ipc/sleep.c", "ipc/mutex.c"), broken=(
         Broken("wakes_one", "three", ALL_SLEEP, (

@@ -52,8 +52,8 @@ model_until(int (*attempt)(PyObject *),
         if (attempt(object) == 1) {
             return true;
         }
-        if (model_sleep(MODEL_SITE("its bell"), bell, 0, timed) ==
-            PYC_TOO_LATE) {
+        if (model_sleep(MODEL_SITE("its bell"), bell, 0,
+                        timed ? MODEL_TIMED : MODEL_SLICED) == PYC_TOO_LATE) {
             return attempt(object) == 1;
         }
     }

@@ -31,6 +31,12 @@ model_alive(int process)
     return model_now.process[process].status != MODEL_DEAD;
 }
 
+bool
+model_ended(int process)
+{
+    return model_now.process[process].status >= MODEL_DONE;
+}
+
 void
 model_spare(bool spared)
 {
@@ -99,6 +105,13 @@ file_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
     return slash != NULL ? slash + 1 : path;
+}
+
+/* A PyObject: that is why no header has it. */
+__attribute__((weak)) void *
+model_take_exception(void)
+{
+    return NULL;
 }
 
 void
@@ -359,7 +372,8 @@ model_atomic(const model_site *site, model_kind kind, volatile const void *at,
              size_t size, int order, uint64_t a, uint64_t b)
 {
     model_step step = {site, kind, order, -1, (uint32_t)size, a, b};
-    if (model_me >= 0 && (kind == MODEL_FENCE || is_shared(at))) {
+    if (model_me >= 0 &&
+        (kind == MODEL_FENCE ? scenario->buffered : is_shared(at))) {
         step.at = kind == MODEL_FENCE ? -1 : place(at);
         return leave(&step);
     }
@@ -403,14 +417,15 @@ model_choose(const model_site *site, int count)
 }
 
 int
-model_sleep(const model_site *site, void *word, uint32_t expected, bool timed)
+model_sleep(const model_site *site, void *word, uint32_t expected,
+            model_patience patience)
 {
     return (int)(int64_t)leave(&(model_step){.site = site,
                                              .kind = MODEL_SLEEP,
                                              .at = place(word),
                                              .size = 4,
                                              .a = expected,
-                                             .b = timed});
+                                             .b = patience});
 }
 
 int
@@ -447,17 +462,52 @@ model_is_dead(const model_site *site, int process)
                                .a = (uint64_t)process}) != 0;
 }
 
+void
+model_lock(const model_site *site, void *word)
+{
+    uint32_t taken = 1;
+    if (model_me >= 0 && is_shared(word)) {
+        leave(&(model_step){
+            .site = site, .kind = MODEL_LOCK, .at = place(word), .size = 4});
+    }
+    else {
+        __builtin_memcpy(word, &taken, sizeof(taken));
+    }
+}
+
+void
+model_unlock(void *word)
+{
+    uint32_t is_free = 0;
+    if (scenario->buffered) {
+        model_atomic(MODEL_SITE("a lock"), MODEL_STORE, word, sizeof(is_free),
+                     memory_order_release, is_free, 0);
+        return;
+    }
+    __builtin_memcpy(word, &is_free, sizeof(is_free));
+}
+
+unsigned
+model_await(const model_site *site, unsigned processes, void *word)
+{
+    return (unsigned)leave(&(model_step){.site = site,
+                                         .kind = MODEL_AWAIT,
+                                         .at = place(word),
+                                         .size = 4,
+                                         .a = processes});
+}
+
 /* ---- ... and as they are taken ---- */
 
 static void
 tell(int me, const char *what, uint64_t value)
 {
     static const char *const names[] = {
-        "load",  "store", "exchange", "compare_exchange",
-        "add",   "sub",   "and",      "or",
-        "xor",   "fence", "point",    "sleep",
-        "runs",  "wake",  "requeue",  "is_dead",
-        "choose"};
+        "load",   "store", "exchange", "compare_exchange",
+        "add",    "sub",   "and",      "or",
+        "xor",    "fence", "point",    "sleep",
+        "runs",   "wake",  "requeue",  "is_dead",
+        "choose", "lock",  "await"};
     const model_step *step = &model_now.process[me].step;
     if (!model_verbose) {
         return;
@@ -559,6 +609,16 @@ take_wake(unsigned who)
     return woken;
 }
 
+static unsigned
+ended_of(uint64_t processes)
+{
+    unsigned ended = 0;
+    for (int i = 0; i < scenario->processes; i++) {
+        ended |= (unsigned)model_ended(i) << i;
+    }
+    return ended & (unsigned)processes;
+}
+
 /* False: it sleeps now. */
 static bool
 take(model_process *process, const model_step *step, unsigned variant)
@@ -589,6 +649,15 @@ take(model_process *process, const model_step *step, unsigned variant)
     case MODEL_IS_DEAD:
         flush_all(process);
         process->result = !model_alive((int)step->a);
+        return true;
+    case MODEL_LOCK:
+        flush_all(process);
+        __builtin_memcpy(model_shared + step->at, &(uint32_t){1}, 4);
+        process->result = 0;
+        return true;
+    case MODEL_AWAIT:
+        flush_all(process);
+        process->result = ended_of(step->a);
         return true;
     default:
         process->result = take_atomic(process, step);
@@ -643,13 +712,32 @@ run_step(int me, unsigned variant, bool dies)
     }
 }
 
+/* Whether it could go on. */
+static bool
+is_ready(const model_process *process)
+{
+    const model_step *step = &process->step;
+    if (process->status != MODEL_READY) {
+        return false;
+    }
+    switch (step->kind) {
+    case MODEL_LOCK:
+        return read_word(model_shared + step->at, 4) == 0;
+    case MODEL_AWAIT:
+        return ended_of(step->a) != 0 ||
+               read_word(model_shared + step->at, 4) != 0;
+    default:
+        return true;
+    }
+}
+
 /* Whether that stops another one, which could go on. */
 static bool
 preempts(model_event event, int me)
 {
     return event != MODEL_FLUSH && event != MODEL_KILL &&
            scenario->preemptions != 0 && model_now.last != me &&
-           model_now.process[model_now.last].status == MODEL_READY;
+           is_ready(&model_now.process[model_now.last]);
 }
 
 static void
@@ -781,27 +869,34 @@ add_process(list *to, int me)
         return;
     }
     const model_step *step = &process->step;
-    if (process->status == MODEL_READY) {
+    if (is_ready(process)) {
         add_steps(to, MODEL_RUN, me);
     }
-    else {
-        if (scenario->restless) {
+    else if (process->status == MODEL_SLEEPING) {
+        if (scenario->restless && step->b != MODEL_ENDLESS) {
             add(to, MODEL_SLICE, me, 0);
         }
         if (model_now.interrupts < scenario->interrupts) {
             add(to, MODEL_SIGNAL, me, 0);
         }
     }
-    if (step->kind == MODEL_SLEEP && step->b != 0) {
+    if (step->kind == MODEL_SLEEP && step->b == MODEL_TIMED) {
         add(to, MODEL_LATE, me, 0);
     }
     if (model_now.kills < scenario->kills &&
         !((scenario->immortal | model_now.spared) & 1u << me)) {
         add(to, MODEL_KILL, me, 0);
-        if (changes(step->kind) && process->status == MODEL_READY) {
+        if (changes(step->kind) && is_ready(process)) {
             add_steps(to, MODEL_KILL_AFTER, me);
         }
     }
+}
+
+static bool
+sleeps_for_a_slice(const model_process *process)
+{
+    return process->status == MODEL_SLEEPING &&
+           process->step.b != MODEL_ENDLESS;
 }
 
 /* Everybody sleeps: the time of a slice goes by for all of them. */
@@ -811,7 +906,7 @@ add_slices(list *to)
     int fewest = INT32_MAX;
     for (int i = 0; i < scenario->processes; i++) {
         const model_process *process = &model_now.process[i];
-        if (process->status == MODEL_SLEEPING && process->slices < fewest) {
+        if (sleeps_for_a_slice(process) && process->slices < fewest) {
             fewest = process->slices;
         }
     }
@@ -825,7 +920,7 @@ add_slices(list *to)
     }
     for (int i = 0; i < scenario->processes; i++) {
         const model_process *process = &model_now.process[i];
-        if (process->status == MODEL_SLEEPING && process->slices == fewest) {
+        if (sleeps_for_a_slice(process) && process->slices == fewest) {
             add(to, MODEL_SLICE, i, 0);
         }
     }
@@ -850,8 +945,9 @@ model_choices(model_choice *choices)
     bool quiet = true;
     for (int i = 0; i < scenario->processes; i++) {
         const model_process *process = &model_now.process[i];
-        bool timed = process->status == MODEL_SLEEPING && process->step.b != 0;
-        if (process->status == MODEL_READY || process->stores > 0 || timed) {
+        bool timed =
+            process->status == MODEL_SLEEPING && process->step.b == MODEL_TIMED;
+        if (is_ready(process) || process->stores > 0 || timed) {
             quiet = false;
         }
         add_process(&all, i);

@@ -2,46 +2,10 @@
 /* The queue: no item of the living is lost or comes twice, each producer's come
  * in order, who waits for an item or for space goes on. The chunks of the ring
  * and its memory are small: see mistakes.py. */
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include "explore.h"
 
-enum { HEAP = 1024 }; /* bytes of the memfd */
-
-static unsigned char *heap_memory(void);
-
-static void *
-map_heap(void *address, size_t size, int protection, int flags, int fd,
-         off_t offset)
-{
-    return heap_memory() + offset;
-}
-
-static int
-stat_heap(int fd, struct stat *about)
-{
-    about->st_size = HEAP;
-    return 0;
-}
-
-static int
-succeed(void)
-{
-    return 0;
-}
-
-#define mmap map_heap
-#define munmap(...) succeed()
-#define fstat stat_heap
-#define fallocate(...) succeed()
-#include "ipc/store.c"
-#undef mmap
-#undef munmap
-#undef fstat
-#undef fallocate
+enum { MODEL_HEAP = 1024 };
+#include "memfd.h"
 
 #include "ipc/queue_put.c"
 #include "ipc/queue_get.c"
@@ -53,12 +17,12 @@ uint64_t model_chunk; /* bytes in a chunk of the ring */
 
 typedef struct {
     pyc_queue_memory queue;
-    _Alignas(64) unsigned char heap[HEAP];
+    _Alignas(64) unsigned char heap[MODEL_HEAP];
 } memory;
 #define MEMORY ((memory *)model_shared)
 
 static unsigned char *
-heap_memory(void)
+heap_memory(int fd)
 {
     return MEMORY->heap;
 }
@@ -363,7 +327,7 @@ static void
 check_end(const pyc_ring_end *end)
 {
     uint64_t chunk = end->place[end->word & 1].chunk;
-    const pyc_piece *piece = (const pyc_piece *)(heap_memory() + chunk);
+    const pyc_piece *piece = (const pyc_piece *)(heap_memory(0) + chunk);
     MODEL_CHECK(PYC_STATE_IS(piece->state) == PYC_CHUNK,
                 "a chunk that is needed is free");
 }

@@ -2,12 +2,14 @@
 with a mistake each, which the models must find."""
 import argparse
 import concurrent.futures
+import hashlib
 import os
 import re
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 from pathlib import Path
 
 from mistakes import MODELS
@@ -34,6 +36,14 @@ def build_explorer(folder):
     return [compile_to(HERE / f"{part}.c", folder / f"{part}.o", ["-O2"]) for part in ("explore", "processes")]
 
 
+def compile_once(source, key, flags, folder):
+    """An object that programs with the same key share."""
+    target = folder / (hashlib.sha256(repr(key).encode()).hexdigest() + ".o")
+    if not target.exists():
+        compile_to(source, target.with_suffix(f".{threading.get_ident()}"), flags).rename(target)
+    return target
+
+
 def build(name, edits, explorer, folder):
     """The program of a model, on the source with the edits made."""
     changed = folder / "csrc"
@@ -45,10 +55,12 @@ def build(name, edits, explorer, folder):
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(text.replace(edit.old, edit.new))
     flags = [*REAL, f"-I{changed}", f"-I{CSRC}", "-isystem", sysconfig.get_path("include")]
-    objects = [compile_to(HERE / f"{name}.c", folder / f"{name}.o", flags)]
-    for source in MODELS[name].beside:
-        copy = changed / source
-        objects.append(compile_to(copy if copy.exists() else CSRC / source, folder / f"beside-{len(objects)}.o", flags))
+    beside, kept = MODELS[name].beside, explorer[0].parent
+    others = [edit for edit in edits if edit.file not in beside]    # of headers, and of what the model includes
+    objects = [compile_once(HERE / f"{name}.c", (name, others), flags, kept)]
+    for source in beside:
+        copy, own = changed / source, [edit for edit in edits if edit.file == source]
+        objects.append(compile_once(copy if own else CSRC / source, (source, others, own), flags, kept))
     subprocess.run([CC, *LINK, "-o", folder / name, *objects, *explorer, "-lm"], check=True)
     return folder / name
 

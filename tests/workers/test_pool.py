@@ -21,9 +21,11 @@ import pytest
 
 from pyconc import _ipc, multiprocessing
 from pyconc.concurrent.futures import ProcessPoolExecutor, WorkerDied, as_completed, wait
+from pyconc.concurrent.futures._base import TaskFuture
 from pyconc.workers.memo import Memo
 from pyconc.workers.pool import WorkerPool
 from pyconc.workers.processes import WorkerProcess
+from pyconc.workers.supervisor import Collector
 
 HERE = Path(__file__).parent
 LIMIT = 60
@@ -743,3 +745,18 @@ def test_memory_is_given_back_that_a_worker_has_not_taken_over(method):
     del pool, future
     gc.collect()
     assert memories() == before
+
+
+def test_the_collector_calls_what_came_while_it_was_stopped():
+    """A thread that waits leaves callbacks to it, perhaps when it does not sleep."""
+    channel, called = _ipc.Channel(1), []
+    future = TaskFuture(channel, None)
+    future.add_done_callback(called.append)
+    assert channel.send(future, pickle.dumps(abs), (-1,), {})
+    channel.reply(channel.take(0)[0], 1)
+    assert future.result(LIMIT) == 1
+    collector = Collector(channel)
+    collector.stop()
+    collector.start()
+    collector.join(LIMIT)
+    assert called == [future]

@@ -7,7 +7,11 @@
 #define Py_BEGIN_ALLOW_THREADS {
 #define Py_END_ALLOW_THREADS }
 
-#define pyc_take_exception() ((PyObject *)NULL)
+/* NULL, unless the model has another. */
+PyObject *model_take_exception(void);
+#undef pyc_take_exception
+#undef pyc_put_exception
+#define pyc_take_exception() model_take_exception()
 #define pyc_put_exception(exc) ((void)(exc))
 
 /* Whoever else may run in the meantime does so anyway. */
