@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The engine of process pools: calls go in, Futures come out, and processes come and go in between."""
+import itertools
 import os
 import signal
 import sys
@@ -25,7 +26,8 @@ _FAILED_STARTS = 3      # in a row
 _GRACE = 5.0            # seconds from SIGTERM to SIGKILL
 _SOON = 0.01
 _HEARD = 1.0            # seconds after which the program's own handler has run, also on a busy machine
-_pools = weakref.WeakSet()
+_pools = weakref.WeakValueDictionary()  # {number: pool}
+_numbers = itertools.count()
 _exiting = False
 
 
@@ -95,7 +97,7 @@ class WorkerPool:
         self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe)
         self.supervisor = None
         self._collector = None
-        _pools.add(self)
+        _pools[next(_numbers)] = self
 
     @property
     def processes(self):
@@ -611,7 +613,7 @@ def _at_exit():
     """Finishes what was submitted, before threading waits for all threads."""
     global _exiting
     _exiting = True
-    pools = [pool for pool in _pools if not pool._daemon]
+    pools = [pool for pool in _pools.values() if not pool._daemon]
     # What nobody has caught when the program ended.
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
     try:
@@ -628,9 +630,10 @@ def _at_exit():
 
 
 def _after_fork_in_child():
-    for pool in list(_pools):
-        pool.after_fork()
-    _pools.clear()
+    for reference in _pools.valuerefs():
+        pool = reference()
+        if pool is not None:
+            pool.after_fork()
 
 
 threading._register_atexit(_at_exit)

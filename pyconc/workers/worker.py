@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a worker process does. It imports little: its start and its memory are what a pool costs first."""
+import fcntl
 import os
 import pickle
 import signal
@@ -37,7 +38,6 @@ def work(channel, number, memo, initializer, initargs, max_tasks, finalizer, lim
 
 def _end_with_parent():
     """Has the kernel end this process when the parent is killed, whatever it runs: the end of a pipe is a signal."""
-    import fcntl
     sentinel = parent_process().sentinel
     try:
         fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
