@@ -17,8 +17,8 @@ from pyconc.workers.failure import MAIN_GUARD, BrokenProcessPool, WorkerDied, ho
 from pyconc.workers.function import Functions
 from pyconc.workers.limits import Limits, cpu_sets
 from pyconc.workers.processes import Processes
-from pyconc.workers.stats import Totals, of_pool
 from pyconc.workers.supervisor import Bell, Collector, Supervisor, call, collect
+from pyconc.workers.totals import Totals
 from pyconc.workers.waiting import Waiting
 
 OPEN, CLOSING, BROKEN, FORKED = "open", "closing", "broken", "forked"
@@ -283,24 +283,27 @@ class WorkerPool:
                 while len(self._processes) < needed:
                     self._processes.start()
                 self._is_full = len(self._processes) == self.size
-                if self.supervisor is None:
+                begins = self.supervisor is None
+                if begins:
                     self._start_threads()
         except BaseException:
             if future is not None:
                 self.cancel(future)
             raise
-        self._bell.ring()
+        if not begins:
+            self._bell.ring()
 
     def _start_threads(self):
+        """One that starts the other: who submits the first call waits for one thread only."""
         daemon = bool(self._daemon)
-        supervisor, collector = Supervisor(self, self._bell, daemon), Collector(self._channel, daemon)
-        collector.start()
-        try:
-            supervisor.start()
-        except BaseException:
-            collector.stop()
-            raise
-        self.supervisor, self._collector = supervisor, collector
+        supervisor = Supervisor(self, self._bell, daemon)
+        self._collector = Collector(self._channel, daemon)
+        supervisor.start()
+        self.supervisor = supervisor
+
+    def begin(self):
+        """For the supervisor: the first it does."""
+        self._collector.start()
 
     def sentinels(self):
         """For the supervisor: of the processes there are."""
@@ -355,13 +358,17 @@ class WorkerPool:
             if futures:
                 futures[-1].add_done_callback(self._bell.ring)
             return False
+        return self._close_channel() and not len(self._processes)
+
+    def _close_channel(self):
+        """Lets the workers end; False when there is a call for them, which came at the last moment."""
         with self._lock:
-            self._is_ending = self._has_work()      # a call that came at the last moment
+            self._is_ending = self._has_work()
             if self._is_ending:
                 return False
             self._is_closed = True
         self._channel.close()
-        return not len(self._processes)
+        return True
 
     def _replace(self):
         try:
@@ -421,6 +428,7 @@ class WorkerPool:
         """A PoolStats."""
         if self.state is FORKED:
             self._refuse()
+        from pyconc.workers.stats import of_pool
         with self._lock:
             return of_pool(self._channel, list(self._processes), len(self._waiting), self._ended)
 
@@ -538,6 +546,8 @@ class WorkerPool:
         if cancel:
             self._cancels = True
             self._cancel_all()
+        if self.state is CLOSING and not self._has_work():
+            self._close_channel()       # sooner than the supervisor would
         self._bell.ring()
 
     def _cancel_all(self):
@@ -571,7 +581,7 @@ class WorkerPool:
         self._bell.ring()
 
     def _threads(self):
-        return [thread for thread in (self._collector, self.supervisor) if thread is not None]
+        return [thread for thread in (self.supervisor, self._collector) if thread is not None]
 
     def is_mine(self):
         """Whether the calling thread is one of the pool's, as it is in callbacks."""
@@ -588,7 +598,8 @@ class WorkerPool:
             raise RuntimeError("cannot join current thread")
         end = None if timeout is None else time.monotonic() + timeout
         for thread in threads:
-            thread.join(None if end is None else max(0.0, end - time.monotonic()))
+            if thread.ident is not None:    # or the supervisor, which is over by now, could not start it
+                thread.join(None if end is None else max(0.0, end - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
     def end(self):
