@@ -6,6 +6,7 @@ import pickle
 import signal
 from multiprocessing.process import parent_process
 
+from pyconc import _ipc
 from pyconc.workers.remote import ByValue, Raised
 
 _CACHED_MOST = 256
@@ -25,6 +26,8 @@ def work(channel, number, memo, initializer, initargs, max_tasks, finalizer, lim
     memo.catch_crashes()
     if limits is not None:
         limits.begin(number)
+    if limits is None or limits.memory is None:
+        _ipc.keep_memory()
     worker = Worker(channel, number)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, worker.interrupt)
