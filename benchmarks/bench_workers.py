@@ -10,6 +10,8 @@ import itertools
 import multiprocessing
 import os
 import random
+import time
+from pathlib import Path
 
 import pytest
 
@@ -186,6 +188,38 @@ def bench_start(benchmark, kind, way, method):
         pool.close()
 
     benchmark.pedantic(run, rounds=3, warmup_rounds=1)
+
+
+def children_of(pid):
+    """All below it: under 'forkserver', workers are the server's."""
+    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        yield child
+        yield from children_of(child)
+
+
+def private_memory(pid):
+    """Bytes that no other process has."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+def pid_of_worker(*args):
+    time.sleep(0.02)
+    return os.getpid()
+
+
+@all_four
+@pytest.mark.parametrize("method", METHODS)
+def bench_idle_memory(benchmark, kind, way, method):
+    """What a worker has for itself after a call: in extra_info, as what is timed is the look."""
+    benchmark.group = f"{kind}: private memory of an idle worker started by {method}"
+    pool = KINDS[kind](way, method)
+    workers = set(pool.map(pid_of_worker, range(8), 1))
+    assert len(workers) == 2 and workers <= set(children_of(os.getpid()))
+    time.sleep(0.5)
+    memory = benchmark.pedantic(lambda: [private_memory(pid) for pid in workers], rounds=1)
+    benchmark.extra_info["MiB"] = sum(memory) / len(memory) / MIB
+    pool.close()
 
 
 @pytest.fixture(scope="module")

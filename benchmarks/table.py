@@ -106,7 +106,7 @@ def pytest_groups(results):
         way = entry["extra_info"].get("way", "").partition(",")[0]
         words = [way] if way else parameters.rstrip("]").split("-")
         name = next((w for w in words if w in (*STANDARD, *PEERS, "pyconc")), None)
-        if name is None:
+        if name is None or "MiB" in entry["extra_info"]:    # what is measured is no time
             continue
         rest = ", ".join(w for w in words if w != name)
         module = Path(entry["fullname"].partition("::")[0]).stem.removeprefix("bench_")

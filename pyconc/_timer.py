@@ -145,6 +145,8 @@ class _Schedule:
         self.woken.set()
 
     def after_fork_in_child(self):
+        if not self.heap and not self.arrived and not self.pending() and not self.running.locked():
+            return      # a child has a copy of every page that it writes to
         for timer in self.pending():
             timer.finished.set()
             if timer._settled is not None:

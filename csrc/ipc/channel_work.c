@@ -4,11 +4,13 @@
 
 #include "ipc/layout.h"
 #include "ipc/sleep.h"
+#include "ipc/spare.h"
 
 #include <limits.h>
 #include <sys/resource.h>
 
 #define LOOK_AFTER_PARENT INT64_C(300000000) /* ns */
+#define LONG_IDLE INT64_C(200000000)         /* ns */
 #define LONG_TASK INT64_C(200000)            /* ns: its memory is looked at */
 
 static bool
@@ -117,6 +119,15 @@ parent_is_gone(pyc_channel *self)
                                    self->board->parent);
 }
 
+/* Keeping memory pays while jobs come one after the other. */
+static void
+keep_no_memory(const pyc_worker *record)
+{
+    if (pyc_clock_now() - pyc_load(record->began) > LONG_IDLE) {
+        pyc_spare_give_back();
+    }
+}
+
 PyObject *
 pyc_channel_take(pyc_channel *self, uint32_t worker, int64_t deadline)
 {
@@ -141,6 +152,7 @@ pyc_channel_take(pyc_channel *self, uint32_t worker, int64_t deadline)
         if (was_shut || parent_is_gone(self)) {
             Py_RETURN_NONE;
         }
+        keep_no_memory(record);
         rc = pyc_queue_wait(self->jobs, &wish, deadline);
         if (rc == 0) {
             PyErr_SetNone(self->state->queue_Empty);

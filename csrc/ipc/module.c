@@ -16,6 +16,7 @@
 #include "ipc/segment.h"
 #include "ipc/semaphore.h"
 #include "ipc/value.h"
+#include "ipc/spare.h"
 #include "ipc/values.h"
 
 #include <signal.h>
@@ -80,6 +81,15 @@ adopt(PyObject *module, PyObject *fd)
     Py_RETURN_NONE;
 }
 
+static PyObject *
+keep_memory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    if (pyc_spare_begin() < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"bell", pyc_bell_descriptor, METH_NOARGS,
      "bell($module, /)\n--\n\n"
@@ -92,6 +102,10 @@ static PyMethodDef methods[] = {
     {"adopt", adopt, METH_O,
      "adopt($module, fd, /)\n--\n\n"
      "Map the arena behind a descriptor that was passed on to this process."},
+    {"keep_memory", keep_memory, METH_NOARGS,
+     "keep_memory($module, /)\n--\n\n"
+     "In a worker: keep some memory from one job to the next, until take() has "
+     "found none for a\nwhile."},
     {"before_fork", before_fork, METH_NOARGS, NULL},
     {"after_fork_in_parent", after_fork_in_parent, METH_NOARGS, NULL},
     {"after_fork_in_child", after_fork_in_child, METH_NOARGS, NULL},

@@ -16,7 +16,6 @@ from multiprocessing.pool import CLOSE, INIT, RUN, TERMINATE, MaybeEncodingError
 
 from pyconc.concurrent.futures._base import Future
 from pyconc.multiprocessing.context import _default_context
-from pyconc.threading import Semaphore
 from pyconc.workers.limits import available_cpus
 from pyconc.workers.pool import Options, WorkerPool
 from pyconc.workers.remote import Rows
@@ -407,6 +406,7 @@ def _feed(pool, results, func, iterable, chunksize):
         function, outcome_of, jobs = func, _outcome_of, iterable
     else:
         function, outcome_of, jobs = Rows(func, False), _outcome_of_rows, _chunks(iterable, chunksize)
+    from pyconc.threading import Semaphore
     room, count = Semaphore(_AHEAD), 0
 
     def told(index, future):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a worker leaves behind: the last words of its crash, and why its initializer failed. Workers import it."""
+import faulthandler
 import os
 from multiprocessing.reduction import DupFd
 
@@ -27,7 +28,6 @@ class Memo:
 
     def catch_crashes(self):
         """In the worker: what faulthandler has to say goes here, instead of to where it went before."""
-        import faulthandler
         faulthandler.enable(self._fd)
 
     def initializer_failed(self, text):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The engine of process pools: calls go in, Futures come out, and processes come and go in between."""
+import itertools
 import os
 import signal
 import sys
@@ -16,8 +17,8 @@ from pyconc.workers.failure import MAIN_GUARD, BrokenProcessPool, WorkerDied, ho
 from pyconc.workers.function import Functions
 from pyconc.workers.limits import Limits, cpu_sets
 from pyconc.workers.processes import Processes
-from pyconc.workers.stats import Totals, of_pool
 from pyconc.workers.supervisor import Bell, Collector, Supervisor, call, collect
+from pyconc.workers.totals import Totals
 from pyconc.workers.waiting import Waiting
 
 OPEN, CLOSING, BROKEN, FORKED = "open", "closing", "broken", "forked"
@@ -25,7 +26,8 @@ _FAILED_STARTS = 3      # in a row
 _GRACE = 5.0            # seconds from SIGTERM to SIGKILL
 _SOON = 0.01
 _HEARD = 1.0            # seconds after which the program's own handler has run, also on a busy machine
-_pools = weakref.WeakSet()
+_pools = weakref.WeakValueDictionary()  # {number: pool}
+_numbers = itertools.count()
 _exiting = False
 
 
@@ -95,7 +97,7 @@ class WorkerPool:
         self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe)
         self.supervisor = None
         self._collector = None
-        _pools.add(self)
+        _pools[next(_numbers)] = self
 
     @property
     def processes(self):
@@ -281,24 +283,27 @@ class WorkerPool:
                 while len(self._processes) < needed:
                     self._processes.start()
                 self._is_full = len(self._processes) == self.size
-                if self.supervisor is None:
+                begins = self.supervisor is None
+                if begins:
                     self._start_threads()
         except BaseException:
             if future is not None:
                 self.cancel(future)
             raise
-        self._bell.ring()
+        if not begins:
+            self._bell.ring()
 
     def _start_threads(self):
+        """One that starts the other: who submits the first call waits for one thread only."""
         daemon = bool(self._daemon)
-        supervisor, collector = Supervisor(self, self._bell, daemon), Collector(self._channel, daemon)
-        collector.start()
-        try:
-            supervisor.start()
-        except BaseException:
-            collector.stop()
-            raise
-        self.supervisor, self._collector = supervisor, collector
+        supervisor = Supervisor(self, self._bell, daemon)
+        self._collector = Collector(self._channel, daemon)
+        supervisor.start()
+        self.supervisor = supervisor
+
+    def begin(self):
+        """For the supervisor: the first it does."""
+        self._collector.start()
 
     def sentinels(self):
         """For the supervisor: of the processes there are."""
@@ -353,13 +358,17 @@ class WorkerPool:
             if futures:
                 futures[-1].add_done_callback(self._bell.ring)
             return False
+        return self._close_channel() and not len(self._processes)
+
+    def _close_channel(self):
+        """Lets the workers end; False when there is a call for them, which came at the last moment."""
         with self._lock:
-            self._is_ending = self._has_work()      # a call that came at the last moment
+            self._is_ending = self._has_work()
             if self._is_ending:
                 return False
             self._is_closed = True
         self._channel.close()
-        return not len(self._processes)
+        return True
 
     def _replace(self):
         try:
@@ -419,6 +428,7 @@ class WorkerPool:
         """A PoolStats."""
         if self.state is FORKED:
             self._refuse()
+        from pyconc.workers.stats import of_pool
         with self._lock:
             return of_pool(self._channel, list(self._processes), len(self._waiting), self._ended)
 
@@ -536,6 +546,8 @@ class WorkerPool:
         if cancel:
             self._cancels = True
             self._cancel_all()
+        if self.state is CLOSING and not self._has_work():
+            self._close_channel()       # sooner than the supervisor would
         self._bell.ring()
 
     def _cancel_all(self):
@@ -569,7 +581,7 @@ class WorkerPool:
         self._bell.ring()
 
     def _threads(self):
-        return [thread for thread in (self._collector, self.supervisor) if thread is not None]
+        return [thread for thread in (self.supervisor, self._collector) if thread is not None]
 
     def is_mine(self):
         """Whether the calling thread is one of the pool's, as it is in callbacks."""
@@ -586,7 +598,8 @@ class WorkerPool:
             raise RuntimeError("cannot join current thread")
         end = None if timeout is None else time.monotonic() + timeout
         for thread in threads:
-            thread.join(None if end is None else max(0.0, end - time.monotonic()))
+            if thread.ident is not None:    # or the supervisor, which is over by now, could not start it
+                thread.join(None if end is None else max(0.0, end - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
     def end(self):
@@ -611,7 +624,7 @@ def _at_exit():
     """Finishes what was submitted, before threading waits for all threads."""
     global _exiting
     _exiting = True
-    pools = [pool for pool in _pools if not pool._daemon]
+    pools = [pool for pool in _pools.values() if not pool._daemon]
     # What nobody has caught when the program ended.
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
     try:
@@ -628,9 +641,10 @@ def _at_exit():
 
 
 def _after_fork_in_child():
-    for pool in list(_pools):
-        pool.after_fork()
-    _pools.clear()
+    for reference in _pools.valuerefs():
+        pool = reference()
+        if pool is not None:
+            pool.after_fork()
 
 
 threading._register_atexit(_at_exit)

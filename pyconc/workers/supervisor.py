@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The two threads of a pool: one sees to its workers, one to results that nobody waits for."""
+import math
 import os
+import select
 import sys
 import threading
-from multiprocessing.connection import wait
 
 
 class Bell:
@@ -63,6 +64,14 @@ def _report():
     threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
+def wait(descriptors, seconds):
+    """Until one of them is ready, or so many seconds; None: any number."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    poll.poll(None if seconds is None else math.ceil(seconds * 1000))
+
+
 class Supervisor(threading.Thread):
     """Calls pool.tend() whenever a worker has ended, the bell was rung, or as many seconds later as the pool says."""
 
@@ -75,8 +84,9 @@ class Supervisor(threading.Thread):
         """Until the pool is over."""
         pool = self._pool
         try:
+            pool.begin()
             while not pool.tend():
-                wait([self._bell, *pool.sentinels()], pool.looks_again())
+                wait([self._bell.fileno(), *pool.sentinels()], pool.looks_again())
                 self._bell.hush()
         except BaseException as error:
             pool.break_down("The process pool has failed by itself.", cause=error)

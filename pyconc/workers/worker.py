@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """What a worker process does. It imports little: its start and its memory are what a pool costs first."""
+import fcntl
 import os
 import pickle
 import signal
 from multiprocessing.process import parent_process
 
+from pyconc import _ipc
 from pyconc.workers.remote import ByValue, Raised
 
 _CACHED_MOST = 256
@@ -24,6 +26,8 @@ def work(channel, number, memo, initializer, initargs, max_tasks, finalizer, lim
     memo.catch_crashes()
     if limits is not None:
         limits.begin(number)
+    if limits is None or limits.memory is None:
+        _ipc.keep_memory()
     worker = Worker(channel, number)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, worker.interrupt)
@@ -37,7 +41,6 @@ def work(channel, number, memo, initializer, initargs, max_tasks, finalizer, lim
 
 def _end_with_parent():
     """Has the kernel end this process when the parent is killed, whatever it runs: the end of a pipe is a signal."""
-    import fcntl
     sentinel = parent_process().sentinel
     try:
         fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())

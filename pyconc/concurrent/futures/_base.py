@@ -64,18 +64,6 @@ class TaskFuture(_core.TaskFutureBase, Future):
         return super().cancel() if pool is None else pool.cancel(self, running)
 
 
-_process = object()     # another one in a forked child
-
-
-def _after_fork_in_child():
-    global _process
-    _process = object()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
 def _watched(fs):
     """A dict of the futures, in their order. One that is not told when it is over (pyconc.native's) asks to be."""
     fs = dict.fromkeys(fs)
@@ -108,7 +96,7 @@ def as_completed(fs, timeout=None):
     of other libraries may be among them. In a worker of a pool and without a timeout, those that wait in that pool are
     run here, since nobody else might. Source: concurrent.futures.as_completed.
     """
-    process = _process
+    process = os.getpid()
     end = None if timeout is None else timeout + time.monotonic()
     pending = _watched(fs)
     if not all(isinstance(future, _core.FutureBase) for future in pending):
@@ -135,7 +123,7 @@ def as_completed(fs, timeout=None):
             del pending[arrived[-1]]
             ahead.pop(arrived[-1], None)
             yield arrived.pop()
-            if _process is not process:     # a child's, where the jobs that the fork lost have ended without a callback
+            if os.getpid() != process:  # a child's, where the jobs that the fork lost have ended without a callback
                 yield from as_completed(pending, None if end is None else end - time.monotonic())
                 return
     finally:

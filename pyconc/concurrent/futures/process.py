@@ -7,7 +7,6 @@ import weakref
 from concurrent.futures.process import BrokenProcessPool
 
 from pyconc.multiprocessing import get_context
-from pyconc.workers import chunks
 from pyconc.workers.failure import WorkerDied
 from pyconc.workers.limits import available_cpus
 from pyconc.workers.pool import OPEN, Options, WorkerPool
@@ -189,6 +188,7 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
             _positive("chunksize", chunksize)
         if buffersize is not None:
             _positive("buffersize", buffersize)
+        from pyconc.workers import chunks
         return chunks.start(self._pool, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize,
                             ordered=ordered, options=options)
 

@@ -46,6 +46,11 @@ def _at_exit():
 
 def _after_fork_in_child():
     _lock._at_fork_reinit()
+    if _queues or _executors:   # a child has a copy of every page that it writes to: what for, when there is no pool?
+        _lose_threads()
+
+
+def _lose_threads():
     lost = BrokenThreadPool("the process was forked: the thread that ran this job is in the parent")
     queues = {queue for queue, _ in _queues.values()}
     _queues.clear()

@@ -1,0 +1,61 @@
+"""What workers keep of the memory that their calls have had, and for how long."""
+import multiprocessing
+import os
+import resource
+import sysconfig
+import time
+
+import pytest
+
+from pyconc.concurrent.futures import ProcessPoolExecutor
+from pyconc.workers.limits import private_memory
+
+MIB = 1 << 20
+
+pytestmark = [
+    pytest.mark.skipif("PYCONC_SANITIZE" in os.environ, reason="AddressSanitizer keeps what is freed"),
+    pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="that allocator has no arenas"),
+]
+
+
+@pytest.fixture(params=["fork", "forkserver", "spawn"])
+def context(request):
+    return multiprocessing.get_context(request.param)
+
+
+def page_faults_of(make):
+    """How many pages the kernel gave to this process meanwhile."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    make()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def objects():
+    return [str(number) for number in range(150_000)]
+
+
+def blocks():
+    return [b"x" * 300_000 for _ in range(30)]
+
+
+@pytest.mark.parametrize("make", [objects, blocks])
+def test_a_call_finds_the_memory_of_the_one_before(context, make):
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        first, second = [pool.submit(page_faults_of, make).result() for _ in range(2)]
+        assert first > 1000 and first > 4 * second
+
+
+@pytest.mark.parametrize("make", [objects, blocks])
+def test_an_idle_worker_gives_it_back(context, make):
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        pool.submit(page_faults_of, list).result()      # what that imports stays
+        pid, before = pool.submit(os.getpid).result(), pool.submit(private_memory).result()
+        pool.submit(page_faults_of, make).result()
+        while private_memory(pid) > before + 3 * MIB:
+            time.sleep(0.01)
+
+
+def test_one_with_a_limit_keeps_none(context):
+    with ProcessPoolExecutor(1, mp_context=context, max_memory_per_worker=1000 * MIB) as pool:
+        pool.submit(page_faults_of, objects).result()
+        assert pool.submit(page_faults_of, objects).result() > 1000
