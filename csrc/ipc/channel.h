@@ -53,6 +53,7 @@ typedef struct {
     uint64_t max_bytes;
     PyObject *refill;   /* a callable, or NULL */
     PyObject *describe; /* likewise */
+    PyObject *relief;   /* likewise */
     PyObject *deferred; /* a list, or NULL: (Future, callbacks) */
     PyObject *capsule;  /* of the source; NULL until asked for */
     pyc_lock lock;

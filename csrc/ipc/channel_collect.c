@@ -324,6 +324,26 @@ call_deferred(pyc_channel *self, batch *all)
     Py_XDECREF(list);
 }
 
+/* Has the collector call what was left to it, or whoever is there in its place:
+ * that was put there before it has taken for the last time what was left. */
+static void
+tell_collector(pyc_channel *self, batch *all)
+{
+    pyc_lock_take(&self->lock);
+    PyObject *relief = Py_XNewRef(self->relief);
+    pyc_lock_give(&self->lock);
+    if (relief == NULL) {
+        pyc_channel_wake(self);
+        return;
+    }
+    PyObject *done = PyObject_CallNoArgs(relief);
+    if (done == NULL && !keep(all)) {
+        PyErr_WriteUnraisable(relief);
+    }
+    Py_XDECREF(done);
+    Py_DECREF(relief);
+}
+
 static void
 trim(pyc_queue *queue)
 {
@@ -370,7 +390,11 @@ pyc_channel_collect(pyc_channel *self, bool calls)
         trim(self->jobs);
     }
     if (all.deferred) {
-        pyc_channel_wake(self);
+        PyObject *pending = rc < 0 ? pyc_take_exception() : NULL;
+        tell_collector(self, &all);
+        if (pending != NULL) {
+            pyc_put_exception(pending);
+        }
     }
     if (all.error != NULL) {
         pyc_put_exception(all.error);

@@ -432,6 +432,11 @@ static PyGetSetDef members[] = {
      "Called with a Future whose result cannot be unpickled, for the text of "
      "its call; or None.",
      (void *)offsetof(pyc_channel, describe)},
+    {"relief", get_callable, set_callable,
+     "Called without arguments, instead of waking the collector, when a thread "
+     "has left callbacks\nto be called by collect(); or None: somebody calls "
+     "watch().",
+     (void *)offsetof(pyc_channel, relief)},
     {NULL}};
 
 static PyMemberDef fields[] = {{"__weaklistoffset__", T_PYSSIZET,

@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from functools import partial
 from multiprocessing.connection import wait
 
 
@@ -85,8 +86,16 @@ class Supervisor(threading.Thread):
             pool.end()
 
 
+def _call_late(channel, daemon):
+    """Calls the callbacks that a thread has left which collected when there was no collector any longer."""
+    try:
+        threading.Thread(target=collect, args=(channel,), name="pyconc-collector", daemon=daemon).start()
+    except RuntimeError:
+        collect(channel)    # better than never
+
+
 class Collector(threading.Thread):
-    """Collects results while no thread waits for any."""
+    """Collects results while no thread waits for any, and calls the callbacks that those which do have left."""
 
     def __init__(self, channel, daemon=False):
         super().__init__(name="pyconc-collector", daemon=daemon)
@@ -98,6 +107,8 @@ class Collector(threading.Thread):
         while not self._over:
             if self._channel.watch():
                 collect(self._channel)
+        self._channel.relief = partial(_call_late, self._channel, self.daemon)
+        collect(self._channel)
 
     def stop(self):
         """Has it end."""
