@@ -81,6 +81,7 @@ class WorkerPool:
         self._cancels = False           # what was submitted, and would be by who has called hold()
         self._is_ordered = False        # calls have priorities
         self._refills = False
+        self._unsent = {}               # {Future: why its call cannot be sent}, of those that waited
         self._is_full = False           # all processes are there
         self._is_ending = False         # nothing is left but what has ended for the program
         self._is_closed = False         # the channel takes no more
@@ -119,7 +120,7 @@ class WorkerPool:
             future._options = options
         if self._is_ordered or (options is not None and options.priority):
             self._put_in_order(future, call)
-        elif self._waiting or not self._sends(future, call):
+        elif self._waiting or not self._sends(future, call, self._fail):
             self._put_off(future, call)
         if not self._is_full:
             self._hire(future)
@@ -149,23 +150,23 @@ class WorkerPool:
             raise RuntimeError("cannot schedule new futures after shutdown")
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
-    def _sends(self, future, call):
-        """False when there is no room. A call that cannot be pickled ends its Future."""
+    def _sends(self, future, call, fail):
+        """False when there is no room. When the call cannot be pickled, fail(future, why) is called."""
         try:
             return self._channel.send(future, *call)
         except Exception as error:
             if self.state is BROKEN or self._is_closed:
                 self._refuse()
-            return self._sends_by_value(future, call, error)
+            return self._sends_by_value(future, call, error, fail)
 
-    def _sends_by_value(self, future, call, error):
+    def _sends_by_value(self, future, call, error, fail):
         try:
             return self._channel.send(future, *self._functions.by_value(*call))
         except ImportError:
             error.add_note("With the package cloudpickle installed, lambdas and closures can be sent.")
         except Exception:
             pass    # the first error says it in terms of the program's own objects
-        future.set_exception(error)
+        fail(future, error)
         return True
 
     def _check_that_it_goes_on(self):
@@ -189,11 +190,14 @@ class WorkerPool:
                 self._send_waiting()
             finally:
                 self._refills = False
+        for future, error in list(self._unsent.items()):    # without the lock, which callbacks may want
+            self._fail(future, error)
+            self._unsent.pop(future, None)
 
     def _send_waiting(self):
         while self._waiting and self.state is not BROKEN and self._has_room():
             future, call = self._waiting.first()
-            if not self._sends(future, call):
+            if not self._sends(future, call, self._unsent.__setitem__):
                 return
             self._waiting.remove(future)
             if self._is_ordered:
@@ -229,9 +233,10 @@ class WorkerPool:
             return future.cancelled()
         with self._lock:
             was_there = self._waiting.remove(future)
-            if not was_there and self._channel.revoke(future):
-                was_there = True
-                self._send_more()
+            makes_room = not was_there and self._channel.revoke(future)
+        if makes_room:
+            was_there = True
+            self._send_more()
         runs = running and not was_there and self._channel.is_running(future)
         if (not was_there and not runs) or not Future.cancel(future):
             return future.cancelled()
@@ -245,7 +250,7 @@ class WorkerPool:
         return True
 
     def _has_work(self):
-        return bool(self._waiting or self._channel.in_flight() or self._holds)
+        return bool(self._waiting or self._unsent or self._channel.in_flight() or self._holds)
 
     def call(self, function):
         """Has function() called in a thread of the pool: here and now, if this is one or there is none."""

@@ -719,9 +719,37 @@ def test_cancelled_calls_make_no_room_for_others_that_are_to_be_cancelled(fork, 
     assert not path.exists()
 
 
-def test_a_call_is_sent_in_place_of_one_whose_worker_died(fork, monkeypatch):
+@pytest.fixture
+def one_slot(monkeypatch):
+    """All calls but one wait in the parent."""
     channel = _ipc.Channel
     monkeypatch.setattr(_ipc, "Channel", lambda workers: channel(workers, slots=1))
+
+
+@pytest.mark.parametrize("end", ["result", "cancel"])
+def test_the_callback_of_a_call_that_cannot_be_sent_when_there_is_room(fork, one_slot, end):
+    """The pool can be used in it, also by other threads."""
+    told, event, blocked = fork.Queue(), fork.Event(), []
+
+    def callback(future):
+        thread = threading.Thread(target=pool.submit, args=(jobs.double, 1))
+        thread.start()
+        thread.join(10)
+        blocked.append(thread.is_alive())
+
+    with ProcessPoolExecutor(1, fork, initializer=event.wait if end == "cancel" else None) as pool:
+        first = pool.submit(jobs.double, 1) if end == "cancel" else pool.submit(jobs.tell_and_wait, told, event)
+        bad = pool.submit(jobs.double, threading.Lock())
+        bad.add_done_callback(callback)
+        if end == "cancel":
+            assert first.cancel()
+        event.set()
+        assert isinstance(bad.exception(LIMIT), TypeError)
+        until(lambda: blocked)
+    assert blocked == [False]
+
+
+def test_a_call_is_sent_in_place_of_one_whose_worker_died(fork, one_slot):
     with ProcessPoolExecutor(1, fork, on_worker_death="replace") as pool:
         dies, lives = pool.submit(jobs.die), pool.submit(jobs.double, 2)
         assert type(dies.exception(LIMIT)) is WorkerDied
