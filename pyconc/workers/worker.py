@@ -112,7 +112,7 @@ class Worker:
         try:
             blob, args, kwargs = channel.load(job)
             fn = self._functions.get(blob) or self._learn(blob)
-        except Exception as error:
+        except BaseException as error:
             if isinstance(error, AttributeError) and _OF_MAIN in str(error):
                 error.add_note(_NOT_THERE)
             channel.fail(task, Raised(error))
@@ -141,5 +141,5 @@ class Worker:
     def _reply_by_value(self, task, value, error):
         try:
             self._channel.reply(task, ByValue(value))
-        except Exception:
+        except BaseException:
             self._channel.fail(task, Raised(error, unsent=value))
