@@ -118,7 +118,9 @@ PyObject *pyc_channel_ran(PyObject *self, PyObject *future);
  * those that come meanwhile, as there may always be some: how many, or -1 with
  * an exception of a callback that is no Exception. Callbacks are left to
  * the collector, where that is possible, unless `calls`: a thread that waits
- * may hold a lock that they want. */
+ * may hold a lock that they want. So are results that cannot be read, which
+ * are an OSError where `calls`, or else PYC_UNREADABLE. */
+#define PYC_UNREADABLE (-2)
 Py_ssize_t pyc_channel_collect(pyc_channel *self, bool calls);
 
 /* channel_wait.c: the parent's threads wait. */

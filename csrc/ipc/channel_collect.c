@@ -360,6 +360,27 @@ is_before(pyc_queue *results, uint64_t number)
     return (int64_t)(number - pyc_ring_number(&ring->out)) > 0;
 }
 
+/* Leaves to the collector what is its own. `rc` is what taking results has
+ * come to, with an exception set when it is negative. */
+static int
+leave(pyc_channel *self, batch *all, int rc)
+{
+    PyObject *pending = rc < 0 ? pyc_take_exception() : NULL;
+    if (all->deferred) {
+        tell_collector(self, all);
+    }
+    if (pending == NULL) {
+        return rc;
+    }
+    if (!all->calls && PyErr_GivenExceptionMatches(pending, PyExc_OSError)) {
+        Py_DECREF(pending);
+        pyc_channel_wake(self);
+        return PYC_UNREADABLE;
+    }
+    pyc_put_exception(pending);
+    return rc;
+}
+
 Py_ssize_t
 pyc_channel_collect(pyc_channel *self, bool calls)
 {
@@ -389,16 +410,10 @@ pyc_channel_collect(pyc_channel *self, bool calls)
         trim(self->results);
         trim(self->jobs);
     }
-    if (all.deferred) {
-        PyObject *pending = rc < 0 ? pyc_take_exception() : NULL;
-        tell_collector(self, &all);
-        if (pending != NULL) {
-            pyc_put_exception(pending);
-        }
-    }
+    rc = leave(self, &all, rc);
     if (all.error != NULL) {
         pyc_put_exception(all.error);
         return -1;
     }
-    return rc < 0 ? -1 : ended;
+    return rc < 0 ? rc : ended;
 }

@@ -209,7 +209,7 @@ channel_bury(PyObject *object, PyObject *number)
     pyc_call call = {0};
     if (check_parent(self) < 0 ||
         pyc_channel_worker_of(self, number, &worker) < 0 ||
-        pyc_channel_collect(self, false) < 0) {
+        pyc_channel_collect(self, false) == -1) {
         return NULL;
     }
     do {
@@ -456,7 +456,8 @@ static PyMethodDef methods[] = {
      "collect($self, /)\n--\n\n"
      "End the Futures of all results that have arrived; how many. Any thread "
      "may, at any time. Raises what a "
-     "callback raised that is no Exception."},
+     "callback raised that is no Exception,\nand OSError when results cannot be "
+     "read: they never will."},
     {"watch", FAST(channel_watch), FAST_FLAGS,
      "watch($self, timeout=None)\n--\n\n"
      "Wait for results that no thread in a Future's result() collects; "

@@ -93,7 +93,7 @@ class WorkerPool:
         self._lock = threading.RLock()  # of all of these; Python code of the program runs in it when a call is pickled
         self._bell = Bell()
         self._asked = deque()   # functions that the supervisor is to call; None: it has ended
-        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe)
+        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe, self.collect)
         self.supervisor = None
         self._collector = None
         _pools.add(self)
@@ -249,6 +249,16 @@ class WorkerPool:
             self._bell.ring()
         return True
 
+    def collect(self):
+        """Ends the Futures of all results that are there; False when they cannot be read: that breaks the pool."""
+        try:
+            collect(self._channel)
+        except OSError as error:
+            self.break_down(f"The results of worker processes cannot be read, the process pool is not usable anymore: "
+                            f"{error}", cause=error)
+            return False
+        return True
+
     def _has_work(self):
         return bool(self._waiting or self._unsent or self._channel.in_flight() or self._holds)
 
@@ -296,7 +306,7 @@ class WorkerPool:
 
     def _start_threads(self):
         daemon = bool(self._daemon)
-        supervisor, collector = Supervisor(self, self._bell, daemon), Collector(self._channel, daemon)
+        supervisor, collector = Supervisor(self, self._bell, daemon), Collector(self._channel, self.collect, daemon)
         collector.start()
         try:
             supervisor.start()
@@ -395,7 +405,7 @@ class WorkerPool:
         exitcode, number = worker.process.exitcode, worker.number
         record = self._channel.worker(number)
         output, initializer_failed = worker.memo.read()
-        collect(self._channel)
+        self.collect()
         suspect = self._channel.running(number)
         call = None if suspect is None else self._channel.call_of(suspect)
         self._ended.add(self._channel.worker(number), exitcode != 0)
@@ -514,7 +524,7 @@ class WorkerPool:
             self.state = BROKEN
             self._kill_at = time.monotonic() + _GRACE
         self._channel.stop()
-        collect(self._channel)
+        self.collect()
         with self._lock:
             futures = [*self._channel.futures(), *self._waiting]
             self._waiting = Waiting()

@@ -3,8 +3,11 @@
 import os
 import sys
 import threading
+import time
 from functools import partial
 from multiprocessing.connection import wait
+
+_SOON = 0.01
 
 
 class Bell:
@@ -44,10 +47,17 @@ class Bell:
 
 
 def collect(channel):
-    """Ends the Futures of all results that are there. A callback that raises what is no Exception ends nothing else."""
+    """Ends the Futures of all results that are there. A callback that raises what is no Exception ends nothing else.
+
+    OSError when there are results that cannot be read.
+    """
     while True:
         try:
             return channel.collect()
+        except OSError:
+            raise
+        except MemoryError:
+            time.sleep(_SOON)   # nothing is lost until there is some
         except BaseException:
             _report()
 
@@ -86,29 +96,33 @@ class Supervisor(threading.Thread):
             pool.end()
 
 
-def _call_late(channel, daemon):
+def _call_late(collect, daemon):
     """Calls the callbacks that a thread has left which collected when there was no collector any longer."""
     try:
-        threading.Thread(target=collect, args=(channel,), name="pyconc-collector", daemon=daemon).start()
+        threading.Thread(target=collect, name="pyconc-collector", daemon=daemon).start()
     except RuntimeError:
-        collect(channel)    # better than never
+        collect()   # better than never
 
 
 class Collector(threading.Thread):
-    """Collects results while no thread waits for any, and calls the callbacks that those which do have left."""
+    """Collects results while no thread waits for any, and calls the callbacks that those which do have left.
 
-    def __init__(self, channel, daemon=False):
+    collect: does it; whether results can be read.
+    """
+
+    def __init__(self, channel, collect, daemon=False):
         super().__init__(name="pyconc-collector", daemon=daemon)
         self._channel = channel
+        self._collect = collect
         self._over = False
 
     def run(self):
-        """Until stop()."""
+        """Until stop(), or until nothing can be collected any longer."""
         while not self._over:
-            if self._channel.watch():
-                collect(self._channel)
-        self._channel.relief = partial(_call_late, self._channel, self.daemon)
-        collect(self._channel)
+            if self._channel.watch() and not self._collect():
+                break
+        self._channel.relief = partial(_call_late, self._collect, self.daemon)
+        self._collect()
 
     def stop(self):
         """Has it end."""

@@ -3,6 +3,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import mmap
 import os
 import pickle
 import signal
@@ -494,6 +495,32 @@ def test_a_call_that_comes_while_the_pool_breaks(fork, monkeypatch):
         assert isinstance(first.exception(LIMIT), BrokenProcessPool)
 
 
+def test_results_that_cannot_be_read(fork):
+    """Because something has written into the memory of the queue: who waits for one does not wait for ever."""
+    told, event, calls, goes_on = fork.Queue(), fork.Event(), threading.Event(), threading.Event()
+    mark = b"a result that is found again"
+
+    def callback(future):
+        calls.set()
+        goes_on.wait(LIMIT)
+
+    with ProcessPoolExecutor(1, fork) as pool:
+        pool.submit(jobs.tell_and_wait, told, event).add_done_callback(callback)
+        event.set()
+        assert calls.wait(LIMIT)    # so nobody collects the next one
+        future = pool.submit(bytes, mark)
+        _, (_, results, _) = pool._pool._channel.__reduce__()
+        with mmap.mmap(results.descriptors()[1], 0) as memory:
+            until(lambda: mark in memory[:])
+            at = memory.find(mark)
+            memory[at - 64:at] = b"\xff" * 64
+        threading.Timer(0.2, goes_on.set).start()
+        with pytest.raises(BrokenProcessPool, match="corrupt"):
+            future.result(LIMIT)
+        with pytest.raises(BrokenProcessPool, match="corrupt"):
+            pool.submit(jobs.double, 1)
+
+
 def test_submitting_at_exit():
     program = """
         import atexit, jobs
@@ -762,7 +789,8 @@ def test_memory_is_given_back_that_a_worker_has_not_taken_over(method):
     with ProcessPoolExecutor(1, context) as pool:
         pool.submit(jobs.double, 1).result(LIMIT)
     del pool
-    gc.collect()
+    while gc.collect():     # of the tests before: what a finalizer keeps is garbage afterwards
+        pass
     before = memories()
     with ProcessPoolExecutor(1, context, on_worker_death="replace") as pool:
         future = pool.submit(jobs.double, 2)

@@ -17,6 +17,10 @@ def answered(channel, callback):
     return future
 
 
+def collector_of(channel):
+    return Collector(channel, lambda: channel.collect() is not None)
+
+
 def test_callbacks_that_are_deferred_when_the_collector_has_ended():
     """Another thread calls them: whoever waits may hold a lock that they want."""
     channel, lock, called = Channel(1), threading.Lock(), threading.Event()
@@ -25,7 +29,7 @@ def test_callbacks_that_are_deferred_when_the_collector_has_ended():
         with lock:
             called.set()
 
-    collector = Collector(channel)
+    collector = collector_of(channel)
     collector.start()
     collector.stop()
     collector.join(LIMIT)
@@ -41,7 +45,7 @@ def test_callbacks_that_are_deferred_when_no_thread_can_be_started(monkeypatch):
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     channel, called = Channel(1), []
-    collector = Collector(channel)
+    collector = collector_of(channel)
     collector.start()
     collector.stop()
     collector.join(LIMIT)
@@ -58,7 +62,7 @@ def test_callbacks_that_are_deferred_while_the_collector_ends():
         calls.set()
         goes_on.wait(LIMIT)
 
-    collector = Collector(channel)
+    collector = collector_of(channel)
     answered(channel, first)
     collector.start()
     assert calls.wait(LIMIT)
