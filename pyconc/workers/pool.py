@@ -120,7 +120,7 @@ class WorkerPool:
             future._options = options
         if self._is_ordered or (options is not None and options.priority):
             self._put_in_order(future, call)
-        elif self._waiting or not self._sends(future, call, self._fail):
+        elif self._waiting or self._refills or not self._sends(future, call, self._fail):
             self._put_off(future, call)
         if not self._is_full:
             self._hire(future)
@@ -182,26 +182,63 @@ class WorkerPool:
 
     def _refill(self, _=None):
         """Sends what waits while there is room. Where calls have priorities, not much more than is run."""
-        with self._lock:
-            if self._refills:   # what a call's pickling does, or a finalizer, has come here again
-                return
-            self._refills = True
-            try:
-                self._send_waiting()
-            finally:
-                self._refills = False
-        for future, error in list(self._unsent.items()):    # without the lock, which callbacks may want
-            self._fail(future, error)
-            self._unsent.pop(future, None)
+        try:
+            with self._lock:
+                if self._refills:   # what a call's pickling does, or a finalizer, has come here again
+                    return
+                self._refills = True
+                try:
+                    self._send_waiting()
+                finally:
+                    self._refills = False
+        finally:
+            self._fail_unsent()
+
+    def _fail_unsent(self):
+        """Without the lock, which callbacks may want: at the end of the last refill under way."""
+        if not self._refills:
+            for future, error in list(self._unsent.items()):
+                self._fail(future, error)
+                self._unsent.pop(future, None)
 
     def _send_waiting(self):
+        """What interrupts it once is for who calls it; what a call raises twice, when it is pickled, ends that."""
+        interrupt = disturbed = None
         while self._waiting and self.state is not BROKEN and self._has_room():
             future, call = self._waiting.first()
-            if not self._sends(future, call, self._unsent.__setitem__):
-                return
-            self._waiting.remove(future)
+            try:
+                if not self._send_first(future, call):
+                    break
+            except Exception:
+                self._put_back(future, call)
+                raise
+            except BaseException as error:
+                if not self._put_back(future, call):
+                    interrupt = error
+                elif disturbed is future and type(error) is type(interrupt):
+                    self._waiting.remove(future)
+                    self._unsent[future], interrupt = error, None
+                else:
+                    disturbed, interrupt = future, error
             if self._is_ordered:
                 future.add_done_callback(self._refill)
+        if interrupt is not None:
+            raise interrupt
+
+    def _send_first(self, future, call):
+        """False when there is no room. It waits no longer before it is pickled, as that may cancel it."""
+        self._waiting.remove(future)
+        is_sent = self._sends(future, call, self._unsent.__setitem__)
+        if not is_sent:
+            self._waiting.add(future, call, _priority(future), first=True)
+        return is_sent
+
+    def _put_back(self, future, call):
+        """After an error: whether it waits, since it was not sent."""
+        if self._channel.call_of(future) is not None or future.done() or future in self._unsent:
+            return False
+        self._waiting.add(future, call, _priority(future), first=True)
+        return True
 
     def _has_room(self):
         return not self._is_ordered or sum(not future.done() for future in self._channel.futures()) < 2 * self.size

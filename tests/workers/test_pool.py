@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from pathlib import Path
 
 import jobs
+import mishaps
 import psutil
 import pytest
 
@@ -774,6 +775,67 @@ def test_the_callback_of_a_call_that_cannot_be_sent_when_there_is_room(fork, one
         assert isinstance(bad.exception(LIMIT), TypeError)
         until(lambda: blocked)
     assert blocked == [False]
+
+
+class Cancelling:
+    """Cancels the call that it is an argument of."""
+
+    def __reduce__(self):
+        self.cancelled = self.future.cancel()
+        return int, (1,)
+
+
+def test_an_argument_that_cancels_its_call_when_it_is_pickled(fork, one_slot, tmp_path):
+    """It is cancelled or run, not both."""
+    event, path = fork.Event(), tmp_path / "ran"
+    with ProcessPoolExecutor(1, fork) as pool:
+        pool.submit(event.wait)
+        argument = Cancelling()
+        argument.future = future = pool.submit(jobs.note, path, argument)
+        event.set()
+    assert argument.cancelled == future.cancelled() != path.exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_argument_that_ends_who_pickles_it_when_there_is_room(fork, one_slot):
+    """It ends its call, and not those behind it."""
+    event = fork.Event()
+    with ProcessPoolExecutor(1, fork) as pool:
+        first = pool.submit(event.wait)
+        bad, good = pool.submit(jobs.double, mishaps.LeavingWhenPickled()), pool.submit(jobs.double, 1)
+        event.set()
+        first.exception(LIMIT)
+        assert good.result(LIMIT) == 2
+        assert isinstance(bad.exception(LIMIT), SystemExit)
+
+
+@pytest.mark.parametrize("line", range(12))
+def test_ctrl_c_while_a_call_is_sent(fork, one_slot, tmp_path, line):
+    """At any moment: it is sent once."""
+    event, path, lines = fork.Event(), tmp_path / "ran", []
+
+    def interrupt(frame, what, argument):
+        if frame.f_code.co_name in ("_send_waiting", "_sends", "remove"):
+            if what == "line" and frame.f_globals["__name__"].startswith("pyconc.workers"):
+                lines.append(frame.f_lineno)
+                if len(lines) == line + 1:
+                    raise KeyboardInterrupt
+            return interrupt
+        return None
+
+    with ProcessPoolExecutor(1, fork) as pool:
+        first = pool.submit(event.wait)
+        last = pool.submit(jobs.note, path, "sent")
+        event.set()
+        sys.settrace(interrupt)
+        try:
+            first.result(LIMIT)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        last.result(LIMIT)
+    assert path.read_text() == "sent\n"
 
 
 def test_a_call_is_sent_in_place_of_one_whose_worker_died(fork, one_slot):
