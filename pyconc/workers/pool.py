@@ -24,6 +24,7 @@ OPEN, CLOSING, BROKEN, FORKED = "open", "closing", "broken", "forked"
 _FAILED_STARTS = 3      # in a row
 _GRACE = 5.0            # seconds from SIGTERM to SIGKILL
 _SOON = 0.01
+_NAP = 0.5              # a signal that comes just before a sleep, after it was looked for, is seen when that has ended
 _HEARD = 1.0            # seconds after which the program's own handler has run, also on a busy machine
 _pools = weakref.WeakSet()
 _exiting = False
@@ -638,7 +639,11 @@ class WorkerPool:
             raise RuntimeError("cannot join current thread")
         end = None if timeout is None else time.monotonic() + timeout
         for thread in threads:
-            thread.join(None if end is None else max(0.0, end - time.monotonic()))
+            left = _NAP
+            while thread.is_alive() and left > 0:
+                left = _NAP if end is None else min(_NAP, end - time.monotonic())
+                thread.join(max(0.0, left))
+            thread.join(0.0)    # that it has ended does not let go of it
         return not any(thread.is_alive() for thread in threads)
 
     def end(self):

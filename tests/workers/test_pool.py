@@ -624,9 +624,10 @@ def test_ctrl_c_ends_a_program_once(context):
 def test_ctrl_c_at_exit_ends_a_program(fork):
     """Which waits for its calls by then: those that have not begun never will."""
     program = """
-        import jobs, os, signal, sys, threading, time
+        import jobs, os, signal, threading
         from pyconc.concurrent.futures import ProcessPoolExecutor
         from pyconc.multiprocessing import get_context
+        from pyconc.workers.pool import WorkerPool
         context = get_context("fork")
         told = context.Queue()
         pool = ProcessPoolExecutor(2, context)
@@ -634,23 +635,50 @@ def test_ctrl_c_at_exit_ends_a_program(fork):
         told.get(), told.get()
 
         def interrupt():
-            frame = None
-            while frame is None or (frame.f_code.co_name, frame.f_back.f_code.co_name) != ("join", "_at_exit"):
-                frame = frame.f_back if frame else sys._current_frames()[threading.main_thread().ident]
-                frame = frame if frame.f_back else time.sleep(0.01)
+            waits.wait()
             os.killpg(0, signal.SIGINT)
+
+        def joined(self, timeout=None):
+            waits.set()
+            return join(self, timeout)
+
+        waits, join, WorkerPool.join = threading.Event(), WorkerPool.join, joined
         threading.Thread(target=interrupt, daemon=True).start()
         print("ready", flush=True)
     """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(HERE)},
-                               start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(program)], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env={**os.environ, "PYTHONPATH": str(HERE)}, start_new_session=True)
     try:
         out, error = process.communicate(timeout=LIMIT)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert out == "ready\n" and error.count("\nKeyboardInterrupt") == 1, error
+    assert out == "ready\n" and error.count("\nKeyboardInterrupt") == 1, (process.returncode, error)
+
+
+def test_ctrl_c_just_before_the_wait_for_the_end(fork, monkeypatch):
+    """It does not end the sleep that begins when it has been looked for, but that is not for ever."""
+    join = threading.Thread.join
+
+    def join_and_interrupt(thread, timeout=None):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        try:
+            join(thread, timeout)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+    with ProcessPoolExecutor(1, fork) as pool:
+        pool.submit(jobs.double, 1).result(LIMIT)
+        gives_up = threading.Timer(20, pool._pool.close)
+        gives_up.start()
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(threading.Thread, "join", join_and_interrupt)
+            pool._pool.join()
+        assert pool._pool.state == "open"
+        gives_up.cancel()
+        gives_up.join()
 
 
 def test_a_forked_child_has_no_pool(fork, in_child):
