@@ -28,6 +28,7 @@ typedef struct {
 
 typedef struct {
     pyc_call call;
+    uint64_t number; /* of the tasks that were sent */
     uint64_t weight; /* bytes of its record and pieces */
     uint32_t generation;
     uint32_t next;   /* free slot; `slots`: none */
@@ -49,6 +50,7 @@ typedef struct {
     pyc_slot *slots;
     uint32_t first_free; /* `slots`: none */
     uint32_t in_flight;
+    uint64_t sent;  /* tasks, ever */
     uint64_t bytes; /* of tasks in flight */
     uint64_t max_bytes;
     PyObject *refill;   /* a callable, or NULL */
@@ -90,6 +92,10 @@ bool pyc_channel_is_running(pyc_channel *self, uint64_t task);
 
 /* The task of a Future; 0: none. */
 uint64_t pyc_channel_find(pyc_channel *self, PyObject *future);
+
+/* A list of the Futures of all tasks, as they were sent; NULL with an exception
+ * set. */
+PyObject *pyc_channel_futures(pyc_channel *self);
 
 /* The first task that a worker has begun and that is not over; 0: none. */
 uint64_t pyc_channel_begun(pyc_channel *self, uint32_t worker);
