@@ -2,6 +2,8 @@
 /* Slots, and jobs into the queue. */
 #include "ipc/channel.h"
 
+#include <stdlib.h>
+
 void
 pyc_call_clear(pyc_call *call)
 {
@@ -42,6 +44,7 @@ reserve(pyc_channel *self, const pyc_call *call, uint64_t *task)
         self->in_flight++;
         slot->generation++;
         slot->generation += slot->generation == 0;
+        slot->number = self->sent++;
         slot->weight = 0;
         slot->call.future = Py_NewRef(call->future);
         slot->call.blob = Py_NewRef(call->blob);
@@ -161,6 +164,56 @@ pyc_channel_begun(pyc_channel *self, uint32_t worker)
     }
     pyc_lock_give(&self->lock);
     return found;
+}
+
+typedef struct {
+    uint64_t number;
+    PyObject *future; /* owned */
+} sent;
+
+static int
+by_number(const void *one, const void *other)
+{
+    uint64_t a = ((const sent *)one)->number, b = ((const sent *)other)->number;
+    return a < b ? -1 : a > b;
+}
+
+/* Those of the slots, as they were sent: how many. */
+static Py_ssize_t
+in_order(pyc_channel *self, sent *all)
+{
+    Py_ssize_t n = 0;
+    pyc_lock_take(&self->lock);
+    for (uint32_t i = 0; i < self->board->slots; i++) {
+        pyc_slot *slot = &self->slots[i];
+        if (slot->call.future != NULL) {
+            all[n++] = (sent){slot->number, Py_NewRef(slot->call.future)};
+        }
+    }
+    pyc_lock_give(&self->lock);
+    qsort(all, (size_t)n, sizeof(*all), by_number);
+    return n;
+}
+
+PyObject *
+pyc_channel_futures(pyc_channel *self)
+{
+    sent *all = PyMem_Malloc(self->board->slots * sizeof(*all));
+    if (all == NULL) {
+        return PyErr_NoMemory();
+    }
+    Py_ssize_t n = in_order(self, all);
+    PyObject *list = PyList_New(n);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (list == NULL) {
+            Py_DECREF(all[i].future);
+        }
+        else {
+            PyList_SET_ITEM(list, i, all[i].future);
+        }
+    }
+    PyMem_Free(all);
+    return list;
 }
 
 static bool

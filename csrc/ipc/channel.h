@@ -28,6 +28,7 @@ typedef struct {
 
 typedef struct {
     pyc_call call;
+    uint64_t number; /* of the tasks that were sent */
     uint64_t weight; /* bytes of its record and pieces */
     uint32_t generation;
     uint32_t next;   /* free slot; `slots`: none */
@@ -49,10 +50,12 @@ typedef struct {
     pyc_slot *slots;
     uint32_t first_free; /* `slots`: none */
     uint32_t in_flight;
+    uint64_t sent;  /* tasks, ever */
     uint64_t bytes; /* of tasks in flight */
     uint64_t max_bytes;
     PyObject *refill;   /* a callable, or NULL */
     PyObject *describe; /* likewise */
+    PyObject *relief;   /* likewise */
     PyObject *deferred; /* a list, or NULL: (Future, callbacks) */
     PyObject *capsule;  /* of the source; NULL until asked for */
     pyc_lock lock;
@@ -90,6 +93,10 @@ bool pyc_channel_is_running(pyc_channel *self, uint64_t task);
 /* The task of a Future; 0: none. */
 uint64_t pyc_channel_find(pyc_channel *self, PyObject *future);
 
+/* A list of the Futures of all tasks, as they were sent; NULL with an exception
+ * set. */
+PyObject *pyc_channel_futures(pyc_channel *self);
+
 /* The first task that a worker has begun and that is not over; 0: none. */
 uint64_t pyc_channel_begun(pyc_channel *self, uint32_t worker);
 
@@ -117,7 +124,9 @@ PyObject *pyc_channel_ran(PyObject *self, PyObject *future);
  * those that come meanwhile, as there may always be some: how many, or -1 with
  * an exception of a callback that is no Exception. Callbacks are left to
  * the collector, where that is possible, unless `calls`: a thread that waits
- * may hold a lock that they want. */
+ * may hold a lock that they want. So are results that cannot be read, which
+ * are an OSError where `calls`, or else PYC_UNREADABLE. */
+#define PYC_UNREADABLE (-2)
 Py_ssize_t pyc_channel_collect(pyc_channel *self, bool calls);
 
 /* channel_wait.c: the parent's threads wait. */

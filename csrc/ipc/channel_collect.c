@@ -324,6 +324,26 @@ call_deferred(pyc_channel *self, batch *all)
     Py_XDECREF(list);
 }
 
+/* Has the collector call what was left to it, or whoever is there in its place:
+ * that was put there before it has taken for the last time what was left. */
+static void
+tell_collector(pyc_channel *self, batch *all)
+{
+    pyc_lock_take(&self->lock);
+    PyObject *relief = Py_XNewRef(self->relief);
+    pyc_lock_give(&self->lock);
+    if (relief == NULL) {
+        pyc_channel_wake(self);
+        return;
+    }
+    PyObject *done = PyObject_CallNoArgs(relief);
+    if (done == NULL && !keep(all)) {
+        PyErr_WriteUnraisable(relief);
+    }
+    Py_XDECREF(done);
+    Py_DECREF(relief);
+}
+
 static void
 trim(pyc_queue *queue)
 {
@@ -338,6 +358,27 @@ is_before(pyc_queue *results, uint64_t number)
 {
     pyc_ring *ring = &pyc_queue_shared(results)->ring;
     return (int64_t)(number - pyc_ring_number(&ring->out)) > 0;
+}
+
+/* Leaves to the collector what is its own. `rc` is what taking results has
+ * come to, with an exception set when it is negative. */
+static int
+leave(pyc_channel *self, batch *all, int rc)
+{
+    PyObject *pending = rc < 0 ? pyc_take_exception() : NULL;
+    if (all->deferred) {
+        tell_collector(self, all);
+    }
+    if (pending == NULL) {
+        return rc;
+    }
+    if (!all->calls && PyErr_GivenExceptionMatches(pending, PyExc_OSError)) {
+        Py_DECREF(pending);
+        pyc_channel_wake(self);
+        return PYC_UNREADABLE;
+    }
+    pyc_put_exception(pending);
+    return rc;
 }
 
 Py_ssize_t
@@ -369,12 +410,10 @@ pyc_channel_collect(pyc_channel *self, bool calls)
         trim(self->results);
         trim(self->jobs);
     }
-    if (all.deferred) {
-        pyc_channel_wake(self);
-    }
+    rc = leave(self, &all, rc);
     if (all.error != NULL) {
         pyc_put_exception(all.error);
         return -1;
     }
-    return rc < 0 ? -1 : ended;
+    return rc < 0 ? rc : ended;
 }

@@ -144,6 +144,7 @@ pyc_channel_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->segment);
     Py_VISIT(self->refill);
     Py_VISIT(self->describe);
+    Py_VISIT(self->relief);
     Py_VISIT(self->deferred);
     for (uint32_t i = 0; self->slots != NULL && i < self->board->slots; i++) {
         pyc_call *call = &self->slots[i].call;
@@ -164,6 +165,7 @@ pyc_channel_clear(PyObject *object)
     pyc_channel *self = as_channel(object);
     Py_CLEAR(self->refill);
     Py_CLEAR(self->describe);
+    Py_CLEAR(self->relief);
     Py_CLEAR(self->deferred);
     for (uint32_t i = 0; self->slots != NULL && i < self->board->slots; i++) {
         pyc_call call = self->slots[i].call;

@@ -165,17 +165,7 @@ static PyObject *
 channel_futures(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     pyc_channel *self = as_channel(object);
-    PyObject *list = check_parent(self) < 0 ? NULL : PyList_New(0);
-    for (uint32_t i = 0; list != NULL && i < self->board->slots; i++) {
-        pyc_lock_take(&self->lock);
-        PyObject *future = Py_XNewRef(self->slots[i].call.future);
-        pyc_lock_give(&self->lock);
-        if (future != NULL && PyList_Append(list, future) < 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(future);
-    }
-    return list;
+    return check_parent(self) < 0 ? NULL : pyc_channel_futures(self);
 }
 
 static PyObject *
@@ -209,7 +199,7 @@ channel_bury(PyObject *object, PyObject *number)
     pyc_call call = {0};
     if (check_parent(self) < 0 ||
         pyc_channel_worker_of(self, number, &worker) < 0 ||
-        pyc_channel_collect(self, false) < 0) {
+        pyc_channel_collect(self, false) == -1) {
         return NULL;
     }
     do {
@@ -432,6 +422,11 @@ static PyGetSetDef members[] = {
      "Called with a Future whose result cannot be unpickled, for the text of "
      "its call; or None.",
      (void *)offsetof(pyc_channel, describe)},
+    {"relief", get_callable, set_callable,
+     "Called without arguments, instead of waking the collector, when a thread "
+     "has left callbacks\nto be called by collect(); or None: somebody calls "
+     "watch().",
+     (void *)offsetof(pyc_channel, relief)},
     {NULL}};
 
 static PyMemberDef fields[] = {{"__weaklistoffset__", T_PYSSIZET,
@@ -451,7 +446,9 @@ static PyMethodDef methods[] = {
      "collect($self, /)\n--\n\n"
      "End the Futures of all results that have arrived; how many. Any thread "
      "may, at any time. Raises what a "
-     "callback raised that is no Exception."},
+     "callback raised that is no Exception,\nand OSError when results cannot "
+     "be "
+     "read: they never will."},
     {"watch", FAST(channel_watch), FAST_FLAGS,
      "watch($self, timeout=None)\n--\n\n"
      "Wait for results that no thread in a Future's result() collects; "
@@ -477,7 +474,8 @@ static PyMethodDef methods[] = {
      "call_of($self, future, /)\n--\n\n"
      "(blob, args, kwargs) of a task in flight; None: it is over."},
     {"futures", channel_futures, METH_NOARGS,
-     "futures($self, /)\n--\n\nA list of the Futures of all tasks in flight."},
+     "futures($self, /)\n--\n\nA list of the Futures of all tasks in flight, "
+     "as they were sent."},
     {"in_flight", channel_in_flight, METH_NOARGS,
      "in_flight($self, /)\n--\n\nHow many tasks are sent and not over."},
     {"bury", channel_bury, METH_O,

@@ -43,6 +43,16 @@ retract(pyc_gate *gate)
     atomic_fetch_and(&gate->word, ~1u);
 }
 
+static int
+sleep_beside(const change *what, int64_t deadline)
+{
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = pyc_futex_wait(what->word, what->expected, deadline);
+    Py_END_ALLOW_THREADS
+    return rc;
+}
+
 /* 0, or an error as wait() has it. */
 static int
 drive(pyc_channel *self, const change *what, int64_t deadline)
@@ -52,8 +62,10 @@ drive(pyc_channel *self, const change *what, int64_t deadline)
     pyc_queue_wish wish = {gate, &results->for_item, is_ready,
                            (uint64_t)(uintptr_t)what};
     for (;;) {
-        if (pyc_channel_collect(self, false) < 0) {
-            return -ECANCELED;
+        Py_ssize_t rc = pyc_channel_collect(self, false);
+        if (rc < 0) {
+            return rc == PYC_UNREADABLE ? sleep_beside(what, deadline)
+                                        : -ECANCELED;
         }
         if (has_changed(what)) {
             return 0;
@@ -67,22 +79,12 @@ drive(pyc_channel *self, const change *what, int64_t deadline)
             }
             continue;
         }
-        int rc = pyc_queue_wait(results, &wish, deadline);
+        int ready = pyc_queue_wait(results, &wish, deadline);
         retract(gate);
-        if (rc <= 0) {
-            return rc == 0 ? -ETIMEDOUT : -ECANCELED;
+        if (ready <= 0) {
+            return ready == 0 ? -ETIMEDOUT : -ECANCELED;
         }
     }
-}
-
-static int
-sleep_beside(const change *what, int64_t deadline)
-{
-    int rc;
-    Py_BEGIN_ALLOW_THREADS
-    rc = pyc_futex_wait(what->word, what->expected, deadline);
-    Py_END_ALLOW_THREADS
-    return rc;
 }
 
 /* What came before workers saw that nobody drives is left to nobody else. */
@@ -93,7 +95,7 @@ leave(pyc_channel *self, int rc)
     atomic_store(&self->driver, 0);
     atomic_thread_fence(memory_order_seq_cst);
     if (rc == 0 && !pyc_queue_is_empty(self->results) &&
-        pyc_channel_collect(self, false) < 0) {
+        pyc_channel_collect(self, false) == -1) {
         rc = -ECANCELED;
     }
     if (rc != 0 && !pyc_queue_is_empty(self->results)) {

@@ -18,15 +18,16 @@ class Deadlines:
     """Those of a pool's calls. Its supervisor calls tend(), and next() for when to do so again.
 
     grace: seconds from one signal to the next, which is harder. memory: bytes that a worker may have, or None.
-    describe: gives the call of a Future as text.
+    describe: gives the call of a Future as text. collect: ends the Futures of all results that are there.
     """
 
-    def __init__(self, channel, bell, grace, memory, describe):
+    def __init__(self, channel, bell, grace, memory, describe, collect):
         self._channel = channel
         self._bell = bell
         self._grace = grace
         self._memory = memory
         self._describe = describe
+        self._collect = collect
         self._lock = threading.RLock()      # a collected iterator may cancel a call in the middle of anything
         self._seconds = {}      # {Future: how long its call may take}
         self._ending = {}       # {Future: (number of the next signal, when)}
@@ -55,7 +56,7 @@ class Deadlines:
         """Sees to what is due. workers: of the pool."""
         if not self._seconds and not self._ending and self._memory is None:
             return
-        self._channel.collect()
+        self._collect()
         large, self._large = self._large, {}
         for worker in workers:
             future = self._channel.running(worker.number)
@@ -112,7 +113,7 @@ class Deadlines:
         if number is None or step == 0:
             return number
         self._channel.retire(number)
-        self._channel.collect()
+        self._collect()
         return self._channel.interrupt(future)
 
     def next(self, has_work):

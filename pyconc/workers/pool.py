@@ -25,6 +25,7 @@ OPEN, CLOSING, BROKEN, FORKED = "open", "closing", "broken", "forked"
 _FAILED_STARTS = 3      # in a row
 _GRACE = 5.0            # seconds from SIGTERM to SIGKILL
 _SOON = 0.01
+_NAP = 0.5              # a signal that comes just before a sleep, after it was looked for, is seen when that has ended
 _HEARD = 1.0            # seconds after which the program's own handler has run, also on a busy machine
 _pools = weakref.WeakValueDictionary()  # {number: pool}
 _numbers = itertools.count()
@@ -83,6 +84,7 @@ class WorkerPool:
         self._cancels = False           # what was submitted, and would be by who has called hold()
         self._is_ordered = False        # calls have priorities
         self._refills = False
+        self._unsent = {}               # {Future: why its call cannot be sent}, of those that waited
         self._is_full = False           # all processes are there
         self._is_ending = False         # nothing is left but what has ended for the program
         self._is_closed = False         # the channel takes no more
@@ -94,7 +96,7 @@ class WorkerPool:
         self._lock = threading.RLock()  # of all of these; Python code of the program runs in it when a call is pickled
         self._bell = Bell()
         self._asked = deque()   # functions that the supervisor is to call; None: it has ended
-        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe)
+        self._deadlines = Deadlines(self._channel, self._bell, grace, max_memory, self._describe, self.collect)
         self.supervisor = None
         self._collector = None
         _pools[next(_numbers)] = self
@@ -121,7 +123,7 @@ class WorkerPool:
             future._options = options
         if self._is_ordered or (options is not None and options.priority):
             self._put_in_order(future, call)
-        elif self._waiting or not self._sends(future, call):
+        elif self._waiting or self._refills or not self._sends(future, call, self._fail):
             self._put_off(future, call)
         if not self._is_full:
             self._hire(future)
@@ -151,23 +153,23 @@ class WorkerPool:
             raise RuntimeError("cannot schedule new futures after shutdown")
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
-    def _sends(self, future, call):
-        """False when there is no room. A call that cannot be pickled ends its Future."""
+    def _sends(self, future, call, fail):
+        """False when there is no room. When the call cannot be pickled, fail(future, why) is called."""
         try:
             return self._channel.send(future, *call)
         except Exception as error:
             if self.state is BROKEN or self._is_closed:
                 self._refuse()
-            return self._sends_by_value(future, call, error)
+            return self._sends_by_value(future, call, error, fail)
 
-    def _sends_by_value(self, future, call, error):
+    def _sends_by_value(self, future, call, error, fail):
         try:
             return self._channel.send(future, *self._functions.by_value(*call))
         except ImportError:
             error.add_note("With the package cloudpickle installed, lambdas and closures can be sent.")
         except Exception:
             pass    # the first error says it in terms of the program's own objects
-        future.set_exception(error)
+        fail(future, error)
         return True
 
     def _check_that_it_goes_on(self):
@@ -183,23 +185,63 @@ class WorkerPool:
 
     def _refill(self, _=None):
         """Sends what waits while there is room. Where calls have priorities, not much more than is run."""
-        with self._lock:
-            if self._refills:   # what a call's pickling does, or a finalizer, has come here again
-                return
-            self._refills = True
-            try:
-                self._send_waiting()
-            finally:
-                self._refills = False
+        try:
+            with self._lock:
+                if self._refills:   # what a call's pickling does, or a finalizer, has come here again
+                    return
+                self._refills = True
+                try:
+                    self._send_waiting()
+                finally:
+                    self._refills = False
+        finally:
+            self._fail_unsent()
+
+    def _fail_unsent(self):
+        """Without the lock, which callbacks may want: at the end of the last refill under way."""
+        if not self._refills:
+            for future, error in list(self._unsent.items()):
+                self._fail(future, error)
+                self._unsent.pop(future, None)
 
     def _send_waiting(self):
+        """What interrupts it once is for who calls it; what a call raises twice, when it is pickled, ends that."""
+        interrupt = disturbed = None
         while self._waiting and self.state is not BROKEN and self._has_room():
             future, call = self._waiting.first()
-            if not self._sends(future, call):
-                return
-            self._waiting.remove(future)
+            try:
+                if not self._send_first(future, call):
+                    break
+            except Exception:
+                self._put_back(future, call)
+                raise
+            except BaseException as error:
+                if not self._put_back(future, call):
+                    interrupt = error
+                elif disturbed is future and type(error) is type(interrupt):
+                    self._waiting.remove(future)
+                    self._unsent[future], interrupt = error, None
+                else:
+                    disturbed, interrupt = future, error
             if self._is_ordered:
                 future.add_done_callback(self._refill)
+        if interrupt is not None:
+            raise interrupt
+
+    def _send_first(self, future, call):
+        """False when there is no room. It waits no longer before it is pickled, as that may cancel it."""
+        self._waiting.remove(future)
+        is_sent = self._sends(future, call, self._unsent.__setitem__)
+        if not is_sent:
+            self._waiting.add(future, call, _priority(future), first=True)
+        return is_sent
+
+    def _put_back(self, future, call):
+        """After an error: whether it waits, since it was not sent."""
+        if self._channel.call_of(future) is not None or future.done() or future in self._unsent:
+            return False
+        self._waiting.add(future, call, _priority(future), first=True)
+        return True
 
     def _has_room(self):
         return not self._is_ordered or sum(not future.done() for future in self._channel.futures()) < 2 * self.size
@@ -231,9 +273,10 @@ class WorkerPool:
             return future.cancelled()
         with self._lock:
             was_there = self._waiting.remove(future)
-            if not was_there and self._channel.revoke(future):
-                was_there = True
-                self._send_more()
+            makes_room = not was_there and self._channel.revoke(future)
+        if makes_room:
+            was_there = True
+            self._send_more()
         runs = running and not was_there and self._channel.is_running(future)
         if (not was_there and not runs) or not Future.cancel(future):
             return future.cancelled()
@@ -246,8 +289,18 @@ class WorkerPool:
             self._bell.ring()
         return True
 
+    def collect(self):
+        """Ends the Futures of all results that are there; False when they cannot be read: that breaks the pool."""
+        try:
+            collect(self._channel)
+        except OSError as error:
+            self.break_down(f"The results of worker processes cannot be read, the process pool is not usable anymore: "
+                            f"{error}", cause=error)
+            return False
+        return True
+
     def _has_work(self):
-        return bool(self._waiting or self._channel.in_flight() or self._holds)
+        return bool(self._waiting or self._unsent or self._channel.in_flight() or self._holds)
 
     def call(self, function):
         """Has function() called in a thread of the pool: here and now, if this is one or there is none."""
@@ -297,7 +350,7 @@ class WorkerPool:
         """One that starts the other: who submits the first call waits for one thread only."""
         daemon = bool(self._daemon)
         supervisor = Supervisor(self, self._bell, daemon)
-        self._collector = Collector(self._channel, daemon)
+        self._collector = Collector(self._channel, self.collect, daemon)
         supervisor.start()
         self.supervisor = supervisor
 
@@ -399,7 +452,7 @@ class WorkerPool:
         exitcode, number = worker.process.exitcode, worker.number
         record = self._channel.worker(number)
         output, initializer_failed = worker.memo.read()
-        collect(self._channel)
+        self.collect()
         suspect = self._channel.running(number)
         call = None if suspect is None else self._channel.call_of(suspect)
         self._ended.add(self._channel.worker(number), exitcode != 0)
@@ -519,7 +572,7 @@ class WorkerPool:
             self.state = BROKEN
             self._kill_at = time.monotonic() + _GRACE
         self._channel.stop()
-        collect(self._channel)
+        self.collect()
         with self._lock:
             futures = [*self._channel.futures(), *self._waiting]
             self._waiting = Waiting()
@@ -598,8 +651,13 @@ class WorkerPool:
             raise RuntimeError("cannot join current thread")
         end = None if timeout is None else time.monotonic() + timeout
         for thread in threads:
-            if thread.ident is not None:    # or the supervisor, which is over by now, could not start it
-                thread.join(None if end is None else max(0.0, end - time.monotonic()))
+            if thread.ident is None:
+                continue        # the supervisor, which is over by now, could not start it
+            left = _NAP
+            while thread.is_alive() and left > 0:
+                left = _NAP if end is None else min(_NAP, end - time.monotonic())
+                thread.join(max(0.0, left))
+            thread.join(0.0)    # that it has ended does not let go of it
         return not any(thread.is_alive() for thread in threads)
 
     def end(self):

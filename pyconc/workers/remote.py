@@ -57,7 +57,7 @@ class Raised:
         error.__traceback__ = None
         try:
             self.data = bytes(ForkingPickler.dumps(error))
-        except Exception as unpicklable:
+        except BaseException as unpicklable:
             unpicklable.add_note(f"The exception that a call raised cannot be pickled: {type(error).__qualname__}.")
             self.text += "\n" + "".join(format_exception(unpicklable))
             unpicklable.__cause__ = unpicklable.__context__ = None

@@ -5,6 +5,10 @@ import os
 import select
 import sys
 import threading
+import time
+from functools import partial
+
+_SOON = 0.01
 
 
 class Bell:
@@ -44,10 +48,17 @@ class Bell:
 
 
 def collect(channel):
-    """Ends the Futures of all results that are there. A callback that raises what is no Exception ends nothing else."""
+    """Ends the Futures of all results that are there. A callback that raises what is no Exception ends nothing else.
+
+    OSError when there are results that cannot be read.
+    """
     while True:
         try:
             return channel.collect()
+        except OSError:
+            raise
+        except MemoryError:
+            time.sleep(_SOON)   # nothing is lost until there is some
         except BaseException:
             _report()
 
@@ -95,20 +106,33 @@ class Supervisor(threading.Thread):
             pool.end()
 
 
-class Collector(threading.Thread):
-    """Collects results while no thread waits for any."""
+def _call_late(collect, daemon):
+    """Calls the callbacks that a thread has left which collected when there was no collector any longer."""
+    try:
+        threading.Thread(target=collect, name="pyconc-collector", daemon=daemon).start()
+    except RuntimeError:
+        collect()   # better than never
 
-    def __init__(self, channel, daemon=False):
+
+class Collector(threading.Thread):
+    """Collects results while no thread waits for any, and calls the callbacks that those which do have left.
+
+    collect: does it; whether results can be read.
+    """
+
+    def __init__(self, channel, collect, daemon=False):
         super().__init__(name="pyconc-collector", daemon=daemon)
         self._channel = channel
+        self._collect = collect
         self._over = False
 
     def run(self):
-        """Until stop(), and what was left to it before."""
+        """Until stop(), or until nothing can be collected any longer."""
         while not self._over:
-            if self._channel.watch():
-                collect(self._channel)
-        collect(self._channel)
+            if self._channel.watch() and not self._collect():
+                break
+        self._channel.relief = partial(_call_late, self._collect, self.daemon)
+        self._collect()
 
     def stop(self):
         """Has it end."""

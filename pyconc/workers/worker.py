@@ -10,6 +10,8 @@ from pyconc import _ipc
 from pyconc.workers.remote import ByValue, Raised
 
 _CACHED_MOST = 256
+_NOTHING = object()
+_NO_KWARGS = {}
 _OF_MAIN = "main__' "    # of <module '__main__' ...>, or '__mp_main__'
 _NOT_THERE = ("Worker processes do not have it: it was defined after they had started, or where they do not come by: "
               "in an interactive session, or below `if __name__ == \"__main__\":`. Define it at the top level of a "
@@ -22,15 +24,15 @@ def work(channel, number, memo, initializer, initargs, max_tasks, finalizer, lim
     number: which of the channel's workers it is. max_tasks: after so many it ends; None: any number. limits: a Limits,
     or None.
     """
+    worker = Worker(channel, number)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, worker.interrupt)
     _end_with_parent()
     memo.catch_crashes()
     if limits is not None:
         limits.begin(number)
     if limits is None or limits.memory is None:
         _ipc.keep_memory()
-    worker = Worker(channel, number)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, worker.interrupt)
     if initializer is not None and not _initialize(memo, worker, initializer, initargs):
         return
     del initializer, initargs
@@ -50,30 +52,25 @@ def _end_with_parent():
         pass    # no Linux: take() sees it, between two jobs
 
 
-def _log(message):
+def _log(message, error):
     import logging
-    logging.getLogger("concurrent.futures").critical(message, exc_info=True)
+    logging.getLogger("concurrent.futures").critical(message, exc_info=error)
 
 
 def _initialize(memo, worker, initializer, initargs):
-    worker.busy = True
-    try:
-        initializer(*initargs)
-    except BaseException as error:
+    _, error = worker.call(initializer, initargs)
+    if error is not None:
         from traceback import format_exception
         memo.initializer_failed("".join(format_exception(error)))
-        _log("Exception in initializer:")
-        return False
-    finally:
-        worker.busy = False
-    return True
+        _log("Exception in initializer:", error)
+    return error is None
 
 
 def _finalize(finalizer):
     try:
         finalizer()
-    except BaseException:
-        _log("Exception in finalizer:")
+    except BaseException as error:
+        _log("Exception in finalizer:", error)
 
 
 class Worker:
@@ -96,6 +93,23 @@ class Worker:
             self.busy = False   # a second one meets what handles the first
             raise KeyboardInterrupt
 
+    def call(self, fn, args, kwargs=_NO_KWARGS):
+        """(value, None), or (None, what fn raised). interrupt() interrupts it, or nothing when it has just ended."""
+        value, error = _NOTHING, None
+        try:
+            try:
+                self.busy = True
+                value = fn(*args, **kwargs)
+                self.busy = False
+            except BaseException as raised:
+                if value is _NOTHING:
+                    error = raised
+                self.busy = False
+        except KeyboardInterrupt as late:
+            if value is _NOTHING and error is None:
+                error = late.__context__
+        return (value, None) if error is None else (None, error)
+
     def run(self, max_tasks, exceeded=None):
         """Answers jobs until there are none, or exceeded() after one of them."""
         done = 0
@@ -115,17 +129,13 @@ class Worker:
         try:
             blob, args, kwargs = channel.load(job)
             fn = self._functions.get(blob) or self._learn(blob)
-        except Exception as error:
+        except BaseException as error:
             if isinstance(error, AttributeError) and _OF_MAIN in str(error):
                 error.add_note(_NOT_THERE)
             channel.fail(task, Raised(error))
             return
-        try:
-            self.busy = True
-            value = fn(*args, **kwargs)
-            self.busy = False
-        except BaseException as error:
-            self.busy = False
+        value, error = self.call(fn, args, kwargs)
+        if error is not None:
             channel.fail(task, Raised(error))
             return
         try:
@@ -144,5 +154,5 @@ class Worker:
     def _reply_by_value(self, task, value, error):
         try:
             self._channel.reply(task, ByValue(value))
-        except Exception:
+        except BaseException:
             self._channel.fail(task, Raised(error, unsent=value))

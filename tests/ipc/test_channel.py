@@ -249,6 +249,16 @@ def test_a_revoked_task_is_not_begun():
         channel.take(0, 0)
 
 
+def test_futures_are_in_the_order_in_which_they_were_sent():
+    channel = Channel(1)
+    first, second, third = (send(channel, echo, i) for i in range(3))
+    for _ in first, second:
+        work(channel)
+        channel.collect()
+    later = [send(channel, echo, i) for i in range(3)]
+    assert channel.futures() == [third, *later]
+
+
 def test_memory_of_revoked_tasks_is_used_again():
     channel = Channel(1)
     payload = np.ones(1_000_000)

@@ -4,6 +4,8 @@ import os
 import signal
 import time
 
+from pyconc.workers import state
+
 
 def double(number):
     return 2 * number
@@ -108,6 +110,25 @@ class Greeting:
     def greet(self):
         self.times += 1
         return self.times
+
+
+def set_state(value):
+    state.value = value
+
+
+def state_and_calls():
+    state.calls = getattr(state, "calls", 0) + 1
+    return state.value, state.calls
+
+
+class CallsNoted:
+    """Called as a finalizer."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __call__(self):
+        note(self.path, state.calls)
 
 
 STATE = []

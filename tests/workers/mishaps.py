@@ -87,6 +87,42 @@ class Unloadable:
         return _refuse, (self.what,)
 
 
+class Leaving:
+    """Ends the program that unpickles it, or so it thinks."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __reduce__(self):
+        return _leave, (self.error,)
+
+
+def _leave(error):
+    raise error("on unpickling")
+
+
+def return_what_leaves():
+    return Leaving(SystemExit)
+
+
+class LeavingWhenPickled:
+    def __reduce__(self):
+        raise SystemExit("on pickling")
+
+
+def return_what_leaves_when_pickled():
+    return LeavingWhenPickled()
+
+
+class Left(Exception):
+    def __reduce__(self):
+        raise SystemExit("on pickling")
+
+
+def raise_what_leaves_when_pickled():
+    raise Left("said by the worker")
+
+
 def return_what_cannot_be_loaded():
     return Unloadable("the result")
 

@@ -3,6 +3,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import mmap
 import os
 import pickle
 import signal
@@ -16,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from pathlib import Path
 
 import jobs
+import mishaps
 import psutil
 import pytest
 
@@ -496,6 +498,32 @@ def test_a_call_that_comes_while_the_pool_breaks(fork, monkeypatch):
         assert isinstance(first.exception(LIMIT), BrokenProcessPool)
 
 
+def test_results_that_cannot_be_read(fork):
+    """Because something has written into the memory of the queue: who waits for one does not wait for ever."""
+    told, event, calls, goes_on = fork.Queue(), fork.Event(), threading.Event(), threading.Event()
+    mark = b"a result that is found again"
+
+    def callback(future):
+        calls.set()
+        goes_on.wait(LIMIT)
+
+    with ProcessPoolExecutor(1, fork) as pool:
+        pool.submit(jobs.tell_and_wait, told, event).add_done_callback(callback)
+        event.set()
+        assert calls.wait(LIMIT)    # so nobody collects the next one
+        future = pool.submit(bytes, mark)
+        _, (_, results, _) = pool._pool._channel.__reduce__()
+        with mmap.mmap(results.descriptors()[1], 0) as memory:
+            until(lambda: mark in memory[:])
+            at = memory.find(mark)
+            memory[at - 64:at] = b"\xff" * 64
+        threading.Timer(0.2, goes_on.set).start()
+        with pytest.raises(BrokenProcessPool, match="corrupt"):
+            future.result(LIMIT)
+        with pytest.raises(BrokenProcessPool, match="corrupt"):
+            pool.submit(jobs.double, 1)
+
+
 def test_submitting_at_exit():
     program = """
         import atexit, jobs
@@ -598,9 +626,10 @@ def test_ctrl_c_ends_a_program_once(context):
 def test_ctrl_c_at_exit_ends_a_program(fork):
     """Which waits for its calls by then: those that have not begun never will."""
     program = """
-        import jobs, os, signal, sys, threading, time
+        import jobs, os, signal, threading
         from pyconc.concurrent.futures import ProcessPoolExecutor
         from pyconc.multiprocessing import get_context
+        from pyconc.workers.pool import WorkerPool
         context = get_context("fork")
         told = context.Queue()
         pool = ProcessPoolExecutor(2, context)
@@ -608,23 +637,50 @@ def test_ctrl_c_at_exit_ends_a_program(fork):
         told.get(), told.get()
 
         def interrupt():
-            frame = None
-            while frame is None or (frame.f_code.co_name, frame.f_back.f_code.co_name) != ("join", "_at_exit"):
-                frame = frame.f_back if frame else sys._current_frames()[threading.main_thread().ident]
-                frame = frame if frame.f_back else time.sleep(0.01)
+            waits.wait()
             os.killpg(0, signal.SIGINT)
+
+        def joined(self, timeout=None):
+            waits.set()
+            return join(self, timeout)
+
+        waits, join, WorkerPool.join = threading.Event(), WorkerPool.join, joined
         threading.Thread(target=interrupt, daemon=True).start()
         print("ready", flush=True)
     """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(HERE)},
-                               start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(program)], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env={**os.environ, "PYTHONPATH": str(HERE)}, start_new_session=True)
     try:
         out, error = process.communicate(timeout=LIMIT)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert out == "ready\n" and error.count("\nKeyboardInterrupt") == 1, error
+    assert out == "ready\n" and error.count("\nKeyboardInterrupt") == 1, (process.returncode, error)
+
+
+def test_ctrl_c_just_before_the_wait_for_the_end(fork, monkeypatch):
+    """It does not end the sleep that begins when it has been looked for, but that is not for ever."""
+    join = threading.Thread.join
+
+    def join_and_interrupt(thread, timeout=None):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        try:
+            join(thread, timeout)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+    with ProcessPoolExecutor(1, fork) as pool:
+        pool.submit(jobs.double, 1).result(LIMIT)
+        gives_up = threading.Timer(20, pool._pool.close)
+        gives_up.start()
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(threading.Thread, "join", join_and_interrupt)
+            pool._pool.join()
+        assert pool._pool.state == "open"
+        gives_up.cancel()
+        gives_up.join()
 
 
 def test_a_forked_child_has_no_pool(fork, in_child):
@@ -721,9 +777,98 @@ def test_cancelled_calls_make_no_room_for_others_that_are_to_be_cancelled(fork, 
     assert not path.exists()
 
 
-def test_a_call_is_sent_in_place_of_one_whose_worker_died(fork, monkeypatch):
+@pytest.fixture
+def one_slot(monkeypatch):
+    """All calls but one wait in the parent."""
     channel = _ipc.Channel
     monkeypatch.setattr(_ipc, "Channel", lambda workers: channel(workers, slots=1))
+
+
+@pytest.mark.parametrize("end", ["result", "cancel"])
+def test_the_callback_of_a_call_that_cannot_be_sent_when_there_is_room(fork, one_slot, end):
+    """The pool can be used in it, also by other threads."""
+    told, event, blocked = fork.Queue(), fork.Event(), []
+
+    def callback(future):
+        thread = threading.Thread(target=pool.submit, args=(jobs.double, 1))
+        thread.start()
+        thread.join(10)
+        blocked.append(thread.is_alive())
+
+    with ProcessPoolExecutor(1, fork, initializer=event.wait if end == "cancel" else None) as pool:
+        first = pool.submit(jobs.double, 1) if end == "cancel" else pool.submit(jobs.tell_and_wait, told, event)
+        bad = pool.submit(jobs.double, threading.Lock())
+        bad.add_done_callback(callback)
+        if end == "cancel":
+            assert first.cancel()
+        event.set()
+        assert isinstance(bad.exception(LIMIT), TypeError)
+        until(lambda: blocked)
+    assert blocked == [False]
+
+
+class Cancelling:
+    """Cancels the call that it is an argument of."""
+
+    def __reduce__(self):
+        self.cancelled = self.future.cancel()
+        return int, (1,)
+
+
+def test_an_argument_that_cancels_its_call_when_it_is_pickled(fork, one_slot, tmp_path):
+    """It is cancelled or run, not both."""
+    event, path = fork.Event(), tmp_path / "ran"
+    with ProcessPoolExecutor(1, fork) as pool:
+        pool.submit(event.wait)
+        argument = Cancelling()
+        argument.future = future = pool.submit(jobs.note, path, argument)
+        event.set()
+    assert argument.cancelled == future.cancelled() != path.exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_argument_that_ends_who_pickles_it_when_there_is_room(fork, one_slot):
+    """It ends its call, and not those behind it."""
+    event = fork.Event()
+    with ProcessPoolExecutor(1, fork) as pool:
+        first = pool.submit(event.wait)
+        bad, good = pool.submit(jobs.double, mishaps.LeavingWhenPickled()), pool.submit(jobs.double, 1)
+        event.set()
+        first.exception(LIMIT)
+        assert good.result(LIMIT) == 2
+        assert isinstance(bad.exception(LIMIT), SystemExit)
+
+
+@pytest.mark.parametrize("line", range(12))
+def test_ctrl_c_while_a_call_is_sent(fork, one_slot, tmp_path, line):
+    """At any moment: it is sent once."""
+    event, path, lines = fork.Event(), tmp_path / "ran", []
+
+    def interrupt(frame, what, argument):
+        if frame.f_code.co_name in ("_send_waiting", "_sends", "remove"):
+            if what == "line" and frame.f_globals["__name__"].startswith("pyconc.workers"):
+                lines.append(frame.f_lineno)
+                if len(lines) == line + 1:
+                    raise KeyboardInterrupt
+            return interrupt
+        return None
+
+    with ProcessPoolExecutor(1, fork) as pool:
+        first = pool.submit(event.wait)
+        last = pool.submit(jobs.note, path, "sent")
+        event.set()
+        sys.settrace(interrupt)
+        try:
+            first.result(LIMIT)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        last.result(LIMIT)
+    assert path.read_text() == "sent\n"
+
+
+def test_a_call_is_sent_in_place_of_one_whose_worker_died(fork, one_slot):
     with ProcessPoolExecutor(1, fork, on_worker_death="replace") as pool:
         dies, lives = pool.submit(jobs.die), pool.submit(jobs.double, 2)
         assert type(dies.exception(LIMIT)) is WorkerDied
@@ -736,7 +881,8 @@ def test_memory_is_given_back_that_a_worker_has_not_taken_over(method):
     with ProcessPoolExecutor(1, context) as pool:
         pool.submit(jobs.double, 1).result(LIMIT)
     del pool
-    gc.collect()
+    while gc.collect():     # of the tests before: what a finalizer keeps is garbage afterwards
+        pass
     before = memories()
     with ProcessPoolExecutor(1, context, on_worker_death="replace") as pool:
         future = pool.submit(jobs.double, 2)

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.pool import MaybeEncodingError
 from pathlib import Path
 
 import mishaps
@@ -226,6 +227,28 @@ def test_an_argument_that_cannot_be_unpickled(subject, among_innocents):
     assert isinstance(error, ArithmeticError)
     assert "the argument cannot be unpickled" in str(error)
     assert "_refuse" in text(error)     # where in the worker it was
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_an_argument_that_ends_who_unpickles_it(subject, error):
+    """Not the worker."""
+    pid = subject.result(subject.submit(os.getpid))
+    guilty = subject.submit(mishaps.answer_to_arguments, mishaps.Leaving(error))
+    with pytest.raises(error, match="on unpickling"):
+        subject.result(guilty)
+    assert pid in {subject.result(subject.submit(mishaps.slow_pid)) for _ in range(20)}
+
+
+@pytest.mark.parametrize("function, told", [
+    (mishaps.return_what_leaves, "on unpickling"), (mishaps.return_what_leaves_when_pickled, "on pickling"),
+    (mishaps.raise_what_leaves_when_pickled, "said by the worker")])
+def test_a_result_that_ends_who_pickles_or_unpickles_it(subject, function, told):
+    pid = subject.result(subject.submit(os.getpid))
+    guilty = subject.submit(function)
+    with pytest.raises((SystemExit, MaybeEncodingError)) as caught:
+        subject.result(guilty)
+    assert told in text(caught.value)
+    assert pid in {subject.result(subject.submit(mishaps.slow_pid)) for _ in range(20)}
 
 
 def test_a_result_that_cannot_be_pickled(subject, among_innocents):

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import time
 
+import jobs
 import pytest
 
 from pyconc.concurrent.futures import ProcessPoolExecutor
@@ -92,36 +93,12 @@ def test_a_bar_of_its_own(capsys, monkeypatch):
     assert "squares" in capsys.readouterr().err
 
 
-def fill(value):
-    state.value = value
-
-
-def value_of(_):
-    state.calls = getattr(state, "calls", 0) + 1
-    return state.value, state.calls
-
-
-def note(path):
-    with open(path, "w") as file:
-        file.write(str(state.calls))
-
-
-class Note:
-    """A finalizer that can be pickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __call__(self):
-        note(self.path)
-
-
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_each_worker_has_a_state(method, tmp_path):
     path = str(tmp_path / "calls")
-    with ProcessPoolExecutor(1, multiprocessing.get_context(method), initializer=fill, initargs=("x",),
-                             finalizer=Note(path)) as pool:
-        assert [pool.submit(value_of, None).result() for _ in range(3)] == [("x", 1), ("x", 2), ("x", 3)]
+    with ProcessPoolExecutor(1, multiprocessing.get_context(method), initializer=jobs.set_state, initargs=("x",),
+                             finalizer=jobs.CallsNoted(path)) as pool:
+        assert [pool.submit(jobs.state_and_calls).result() for _ in range(3)] == [("x", 1), ("x", 2), ("x", 3)]
     with open(path) as file:
-        assert file.read() == "3"
+        assert file.read() == "3\n"
     assert not vars(state)
