@@ -225,7 +225,7 @@ MODELS = {
                        "    return any || !pyc_queue_is_empty(self->results);\n"
                        "    return !pyc_queue_is_empty(self->results) ||\n"))),
         Broken("calls_nobody_for_callbacks", "deferred", ALL_SLEEP, (
-            Edit(COLLECT, "    if (all.deferred) {\n", "    if (false) {\n"),)),
+            Edit(COLLECT, "    if (all->deferred) {\n", "    if (false) {\n"),)),
         Broken("ends_what_a_driver_waits_for_in_silence", "cancel", ALL_SLEEP, (
             Edit(FUTURE, "            source->kick(source);\n", ""),)),
         Broken("drives_without_a_look_at_its_word", "cancel", ALL_SLEEP, (
@@ -237,7 +237,7 @@ MODELS = {
                        "    return has_changed((const change *)(uintptr_t)what);"),)),
         Broken("buries_what_was_answered", "kill", "lost that was answered", (
             Edit("ipc/channel_type.c", "        pyc_channel_worker_of(self, number, &worker) < 0 ||\n"
-                                       "        pyc_channel_collect(self, false) < 0) {\n",
+                                       "        pyc_channel_collect(self, false) == -1) {\n",
                                        "        pyc_channel_worker_of(self, number, &worker) < 0) {\n"),)),
         Broken("marks_what_others_see_no_longer", "kill", "lost that was answered", (
             Edit(COLLECT, "        next->future = pyc_channel_arrive(self, next->taken.frame.task);\n", ""),

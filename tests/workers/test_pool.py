@@ -901,7 +901,7 @@ def test_the_collector_calls_what_came_while_it_was_stopped():
     assert channel.send(future, pickle.dumps(abs), (-1,), {})
     channel.reply(channel.take(0)[0], 1)
     assert future.result(LIMIT) == 1
-    collector = Collector(channel)
+    collector = Collector(channel, lambda: channel.collect() is not None)
     collector.stop()
     collector.start()
     collector.join(LIMIT)
