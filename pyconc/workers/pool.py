@@ -104,7 +104,8 @@ class WorkerPool:
     @property
     def processes(self):
         """{pid: Process} of the workers there are."""
-        return self._processes.by_pid
+        with self._lock:    # one that has just been started may have answered already
+            return self._processes.by_pid
 
     # Calls.
 
@@ -628,8 +629,8 @@ class WorkerPool:
                 self.broken = "The process pool was forcefully shut down."
                 self.state = BROKEN
                 self._kill_at = None if grace is None else time.monotonic() + grace
+        self._channel.stop()    # first, or what another thread submits meanwhile is neither cancelled nor refused
         self._cancel_all()
-        self._channel.stop()
         self._processes.signal(kill)
         self._bell.ring()
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pyconc.concurrent.futures import ProcessPoolExecutor
-from pyconc.workers.limits import private_memory
+from pyconc.workers.limits import resident_memory
 
 MIB = 1 << 20
 
@@ -49,9 +49,9 @@ def test_a_call_finds_the_memory_of_the_one_before(context, make):
 def test_an_idle_worker_gives_it_back(context, make):
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         pool.submit(page_faults_of, list).result()      # what that imports stays
-        pid, before = pool.submit(os.getpid).result(), pool.submit(private_memory).result()
+        pid, before = pool.submit(os.getpid).result(), pool.submit(resident_memory, "self").result()
         pool.submit(page_faults_of, make).result()
-        while private_memory(pid) > before + 3 * MIB:
+        while resident_memory(pid) > before + 3 * MIB:
             time.sleep(0.01)
 
 
