@@ -154,25 +154,24 @@ pyc_channel_take(pyc_channel *self, uint32_t worker, int64_t deadline)
 /* The argument that came as a buffer: a view of it where it is to be bytes, as
  * that was read-only. */
 static PyObject *
-bytes_of(pyc_ipc *state, PyObject *object)
+bytes_of(PyObject *object)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
-    PyObject *bytes = pyc_bytes_of(state, view.buf, view.len, !view.readonly);
+    PyObject *bytes = pyc_bytes_of(view.buf, view.len, !view.readonly);
     PyBuffer_Release(&view);
     return bytes;
 }
 
 static PyObject *
-args_of(pyc_ipc *state, PyObject *from, unsigned long carried)
+args_of(PyObject *from, unsigned long carried)
 {
     PyObject *args = PyTuple_New(PyTuple_GET_SIZE(from));
     for (Py_ssize_t i = 0; args != NULL && i < PyTuple_GET_SIZE(from); i++) {
         PyObject *item = PyTuple_GET_ITEM(from, i);
-        item = i < 32 && (carried >> i & 1) ? bytes_of(state, item)
-                                            : Py_NewRef(item);
+        item = i < 32 && (carried >> i & 1) ? bytes_of(item) : Py_NewRef(item);
         if (item == NULL) {
             Py_CLEAR(args);
             break;
@@ -184,7 +183,7 @@ args_of(pyc_ipc *state, PyObject *from, unsigned long carried)
 
 /* Steals the call. */
 static PyObject *
-with_bytes(pyc_ipc *state, PyObject *call, unsigned long carried)
+with_bytes(PyObject *call, unsigned long carried)
 {
     PyObject *result = NULL;
     PyObject *blob, *from, *kwargs;
@@ -193,7 +192,7 @@ with_bytes(pyc_ipc *state, PyObject *call, unsigned long carried)
         PyErr_SetString(PyExc_ValueError, "not a call");
         goto done;
     }
-    PyObject *args = args_of(state, from, carried);
+    PyObject *args = args_of(from, carried);
     if (args != NULL) {
         result = PyTuple_Pack(3, blob, args, kwargs);
         Py_DECREF(args);
@@ -222,8 +221,7 @@ pyc_channel_load(PyObject *object, PyObject *job)
     pyc_ipc *state = ((pyc_channel *)object)->state;
     PyObject *call =
         pyc_unpack(state, data, buffers == Py_None ? NULL : buffers);
-    return call == NULL || carried == 0 ? call
-                                        : with_bytes(state, call, carried);
+    return call == NULL || carried == 0 ? call : with_bytes(call, carried);
 }
 
 /* The driver if there is one, or else the collector. */

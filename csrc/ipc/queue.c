@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #define KEEP_IDLE (UINT64_C(64) << 20) /* bytes that are never given back */
 #define SPIN_NS 50000 /* what waking a process on another CPU costs */
@@ -91,20 +90,19 @@ pyc_queue_make_room(pyc_queue *self, uint64_t size, int attempt)
 void
 pyc_queue_trim(pyc_queue *self)
 {
-    struct timespec now;
     pyc_queue_memory *memory = pyc_queue_shared(self);
     pyc_heap *heap = &memory->ring.heap;
     if (PYC_LIKELY(pyc_heap_size(heap) <= KEEP_IDLE) ||
         pyc_heap_size(heap) - atomic_load(&heap->holes) <= KEEP_IDLE) {
         return;
     }
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    if (atomic_load(&memory->trimmed) == (uint32_t)now.tv_sec) {
+    uint32_t now = pyc_heap_now();
+    if (atomic_load(&memory->trimmed) == now) {
         return;
     }
     pyc_mutex_lock(self->shared.block.arena, &memory->putting);
-    atomic_store(&memory->trimmed, (uint32_t)now.tv_sec);
-    pyc_heap_trim(heap, &self->store, KEEP_IDLE);
+    atomic_store(&memory->trimmed, now);
+    pyc_heap_trim(heap, &self->store, KEEP_IDLE, now);
     pyc_mutex_unlock(&memory->putting);
 }
 

@@ -11,7 +11,6 @@
     (256 << 10) /* bytes that are worth letting others run                     \
                  */
 #define LARGE_PAGE ((uintptr_t)2 << 20)
-#define COPIES_BEFORE 4
 #define BATCH_MOST 256         /* items that are taken at once */
 #define BATCH_WEIGHT (1 << 20) /* about their bytes */
 
@@ -211,21 +210,19 @@ take_one(pyc_queue *queue, pyc_taken *item)
 }
 
 /* Fresh memory costs more than the copy into it, as it comes a page at a time:
- * large pages cost half of that. The first ones may have to be put together by
- * the kernel, which takes longer than it saves to who copies once. */
+ * large pages cost a quarter of that. */
 static void
-ask_for_large_pages(pyc_ipc *state, char *memory, size_t size)
+ask_for_large_pages(char *memory, size_t size)
 {
     uintptr_t start = ((uintptr_t)memory + LARGE_PAGE - 1) & ~(LARGE_PAGE - 1);
     uintptr_t end = ((uintptr_t)memory + size) & ~(LARGE_PAGE - 1);
-    if (size >= 2 * LARGE_PAGE && start < end &&
-        atomic_fetch_add(&state->large_copies, 1) >= COPIES_BEFORE) {
+    if (size >= 2 * LARGE_PAGE && start < end) {
         madvise((void *)start, end - start, MADV_HUGEPAGE);
     }
 }
 
 PyObject *
-pyc_bytes_of(pyc_ipc *state, const void *data, Py_ssize_t size, bool is_array)
+pyc_bytes_of(const void *data, Py_ssize_t size, bool is_array)
 {
     PyObject *object = is_array ? PyByteArray_FromStringAndSize(NULL, size)
                                 : PyBytes_FromStringAndSize(NULL, size);
@@ -239,7 +236,7 @@ pyc_bytes_of(pyc_ipc *state, const void *data, Py_ssize_t size, bool is_array)
     }
     else {
         Py_BEGIN_ALLOW_THREADS
-        ask_for_large_pages(state, to, (size_t)size);
+        ask_for_large_pages(to, (size_t)size);
         memcpy(to, data, (size_t)size);
         Py_END_ALLOW_THREADS
     }
@@ -250,9 +247,9 @@ pyc_bytes_of(pyc_ipc *state, const void *data, Py_ssize_t size, bool is_array)
 static PyObject *
 copy_out(pyc_queue *queue, pyc_taken *item)
 {
-    PyObject *object = pyc_bytes_of(queue->shared.state, item->pieces[0] + 1,
-                                    (Py_ssize_t)item->parts[0].length,
-                                    item->record.kind == PYC_ITEM_BYTEARRAY);
+    PyObject *object =
+        pyc_bytes_of(item->pieces[0] + 1, (Py_ssize_t)item->parts[0].length,
+                     item->record.kind == PYC_ITEM_BYTEARRAY);
     for (uint32_t i = 0; i < item->record.parts; i++) {
         pyc_heap_free(&pyc_queue_shared(queue)->ring.heap, item->pieces[i]);
     }
