@@ -221,7 +221,14 @@ pyc_channel_load(PyObject *object, PyObject *job)
     pyc_ipc *state = ((pyc_channel *)object)->state;
     PyObject *call =
         pyc_unpack(state, data, buffers == Py_None ? NULL : buffers);
-    return call == NULL || carried == 0 ? call : with_bytes(call, carried);
+    if (call != NULL && carried != 0) {
+        call = with_bytes(call, carried);
+    }
+    if (call != NULL && PyList_CheckExact(buffers) &&
+        PyList_SetSlice(buffers, 0, PyList_GET_SIZE(buffers), NULL) < 0) {
+        Py_CLEAR(call);
+    }
+    return call;
 }
 
 /* The driver if there is one, or else the collector. */

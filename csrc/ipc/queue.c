@@ -65,10 +65,45 @@ is_left(pyc_heap_judge *object, pyc_piece *piece, uint64_t offset)
             self->live = live_bits(arena);
         }
         return (atomic_load(&piece->holders) & self->live) == 0;
+    case PYC_LENT: /* elsewhere than in a channel's process nobody knows */
+        return self->queue->borrower != NULL &&
+               pyc_ring_is_left(&pyc_queue_shared(self->queue->borrower)->ring,
+                                state, offset);
     default:
         return pyc_ring_is_left(&pyc_queue_shared(self->queue)->ring, state,
                                 offset);
     }
+}
+
+/* Of who borrows, if there is one: it takes nothing of its lender's while it
+ * has either. */
+static void
+lock_both(pyc_queue *self)
+{
+    if (self != NULL) {
+        pyc_queue_memory *memory = pyc_queue_shared(self);
+        pyc_mutex_lock(self->shared.block.arena, &memory->putting);
+        pyc_mutex_lock(self->shared.block.arena, &memory->getting);
+    }
+}
+
+static void
+unlock_both(pyc_queue *self)
+{
+    if (self != NULL) {
+        pyc_queue_memory *memory = pyc_queue_shared(self);
+        pyc_mutex_unlock(&memory->getting);
+        pyc_mutex_unlock(&memory->putting);
+    }
+}
+
+void
+pyc_queue_borrow(pyc_queue *self, pyc_queue *lender)
+{
+    pyc_queue *before = self->lender;
+    self->lender = (pyc_queue *)Py_NewRef(lender);
+    lender->borrower = self;
+    Py_XDECREF(before);
 }
 
 int
@@ -79,7 +114,9 @@ pyc_queue_make_room(pyc_queue *self, uint64_t size, int attempt)
     if (attempt == 0) {
         judge here = {.judge = {is_left}, .queue = self};
         pyc_mutex_lock(self->shared.block.arena, &memory->getting);
+        lock_both(self->borrower);
         found = pyc_heap_reclaim(&memory->ring.heap, &self->store, &here.judge);
+        unlock_both(self->borrower);
         pyc_mutex_unlock(&memory->getting);
     }
     return found != 0 ? (found < 0 ? found : 0)
@@ -247,11 +284,13 @@ free_parts(pyc_queue *self, const pyc_record *record, const char *where,
 {
     const pyc_ring_part *parts =
         (const pyc_ring_part *)(where + sizeof(*record));
+    pyc_queue *home = pyc_queue_home(self);
     for (uint32_t i = 0; i < record->parts; i++) {
         pyc_ring_part part = parts[i];
-        pyc_piece *piece = pyc_ring_piece(&self->store, &part, number);
+        pyc_piece *piece = pyc_ring_piece(&home->store, &part,
+                                          pyc_queue_carried(self, number));
         if (piece != NULL) {
-            pyc_heap_free(&pyc_queue_shared(self)->ring.heap, piece);
+            pyc_heap_free(&pyc_queue_shared(home)->ring.heap, piece);
         }
     }
 }

@@ -77,6 +77,7 @@ copy_parts(pyc_queue *queue, const char *where, uint64_t number,
            pyc_taken *item)
 {
     uint32_t n = item->record.parts;
+    pyc_queue *home = pyc_queue_home(queue);
     item->parts = PyMem_Malloc(n * sizeof(*item->parts));
     item->pieces = PyMem_Malloc(n * sizeof(*item->pieces));
     if (item->parts == NULL || item->pieces == NULL) {
@@ -85,8 +86,8 @@ copy_parts(pyc_queue *queue, const char *where, uint64_t number,
     }
     memcpy(item->parts, where + sizeof(item->record), n * sizeof(*item->parts));
     for (uint32_t i = 0; i < n; i++) {
-        item->pieces[i] =
-            pyc_ring_piece(&queue->store, &item->parts[i], number);
+        item->pieces[i] = pyc_ring_piece(&home->store, &item->parts[i],
+                                         pyc_queue_carried(queue, number));
         if (item->pieces[i] == NULL) {
             pyc_queue_error(PYC_CORRUPT);
             return -1;
@@ -161,7 +162,7 @@ void
 pyc_queue_hold(pyc_queue *queue, pyc_taken *item)
 {
     for (uint32_t i = 0; i < item->record.parts; i++) {
-        pyc_view_hold(queue, item->pieces[i]);
+        pyc_view_hold(pyc_queue_home(queue), item->pieces[i]);
     }
 }
 
@@ -243,6 +244,15 @@ pyc_bytes_of(const void *data, Py_ssize_t size, bool is_array)
     return object;
 }
 
+static void
+free_pieces(pyc_queue *queue, pyc_taken *item)
+{
+    pyc_queue *home = pyc_queue_home(queue);
+    for (uint32_t i = 0; i < item->record.parts; i++) {
+        pyc_heap_free(&pyc_queue_shared(home)->ring.heap, item->pieces[i]);
+    }
+}
+
 /* A large bytes or bytearray, copied out of its piece. */
 static PyObject *
 copy_out(pyc_queue *queue, pyc_taken *item)
@@ -250,9 +260,7 @@ copy_out(pyc_queue *queue, pyc_taken *item)
     PyObject *object =
         pyc_bytes_of(item->pieces[0] + 1, (Py_ssize_t)item->parts[0].length,
                      item->record.kind == PYC_ITEM_BYTEARRAY);
-    for (uint32_t i = 0; i < item->record.parts; i++) {
-        pyc_heap_free(&pyc_queue_shared(queue)->ring.heap, item->pieces[i]);
-    }
+    free_pieces(queue, item);
     return object;
 }
 
@@ -266,8 +274,8 @@ pyc_queue_unfold(pyc_queue *queue, pyc_taken *item, PyObject **data,
     item->object = NULL;
     /* A view of each piece is made in any case, which frees it. */
     for (uint32_t i = 0; i < item->record.parts; i++) {
-        PyObject *view =
-            pyc_view_new(queue, item->pieces[i], item->parts[i].length);
+        PyObject *view = pyc_view_new(pyc_queue_home(queue), item->pieces[i],
+                                      item->parts[i].length);
         if (i < first) {
             *data = view;
         }
@@ -316,9 +324,7 @@ pyc_queue_finish(pyc_queue *queue, pyc_taken *item)
 void
 pyc_queue_discard(pyc_queue *queue, pyc_taken *item)
 {
-    for (uint32_t i = 0; i < item->record.parts; i++) {
-        pyc_heap_free(&pyc_queue_shared(queue)->ring.heap, item->pieces[i]);
-    }
+    free_pieces(queue, item);
     clear_taken(item);
 }
 

@@ -125,6 +125,7 @@ class Worker:
             self.busy = False
             channel.fail(task, Raised(error))
             return
+        del args, kwargs    # the result may have their memory
         try:
             channel.reply(task, value)
         except Exception as error:

@@ -430,6 +430,34 @@ def test_memory_is_given_back():
         run(channel, echo, 1)
 
 
+@pytest.mark.parametrize("function, payload", [
+    (echo, b"x" * 20_000_000), (echo, bytearray(20_000_000)), (np.negative, np.ones(2_500_000))],
+    ids=["bytes", "a bytearray", "an array and a new one"])
+def test_a_payload_is_in_shared_memory_once(workers, function, payload):
+    """What comes back has the memory of what went there and is not needed any longer."""
+    channel = Channel(1)
+    workers(channel)
+    for _ in range(3):
+        future = send(channel, function, payload)
+        collect(channel, future)
+        assert len(future.result(0)) == len(payload)
+        del future
+    assert channel.memory_size < 22_000_000
+
+
+def test_a_job_is_loaded_once_and_its_memory_is_that_of_its_arguments():
+    channel = Channel(1)
+    future = send(channel, echo, np.ones(2_500_000), b"x" * 20_000_000)
+    job = channel.take(0, 10)
+    _, (array, copy), _ = channel.load(job)
+    channel.reply(job[0], copy)
+    assert channel.memory_size < 42_000_000     # the second argument's, and not more
+    channel.collect()
+    assert future.result(0) == copy and (array == 1).all()
+    with pytest.raises(pickle.UnpicklingError):
+        channel.load(job)
+
+
 def test_memory_that_calls_use_is_not_given_back():
     channel = Channel(1)
     payload = np.ones(20_000_000)
