@@ -10,6 +10,8 @@
 
 #define LOOK_AFTER_PARENT INT64_C(300000000) /* ns */
 #define LONG_TASK INT64_C(200000)            /* ns: its memory is looked at */
+#define YIELDS 2 /* the kernel may have had its reasons the first time */
+#define SKIPS 63 /* at most: a program may begin to wait for results */
 
 static bool
 may_have_job(pyc_queue *jobs, uint64_t worker)
@@ -231,16 +233,44 @@ pyc_channel_load(PyObject *object, PyObject *job)
     return call;
 }
 
+/* A thread of the parent that is about to wait for the only task may not have
+ * got as far, where this process has the same CPU: it had better go on than the
+ * collector be woken, which would take the GIL from it. Whether it did. */
+static bool
+let_drive(pyc_channel *self)
+{
+    pyc_patience *patience = &self->for_driver;
+    if (!pyc_queue_is_empty(self->jobs) || !pyc_patience_allows(patience)) {
+        return false;
+    }
+    bool cheap = true, drives = false;
+    for (int i = 0; i < YIELDS && cheap && !drives; i++) {
+        cheap = pyc_yield(patience);
+        drives = pyc_queue_is_empty(self->results) ||
+                 atomic_load(&self->board->driven);
+    }
+    pyc_patience_learn(patience, !cheap   ? PYC_DEAR
+                                 : drives ? PYC_READY
+                                          : PYC_IN_VAIN);
+    if (cheap && pyc_load(patience->skip) > SKIPS) {
+        pyc_store(patience->skip, SKIPS);
+    }
+    return drives;
+}
+
 /* The driver if there is one, or else the collector. */
 static void
 tell_parent(pyc_channel *self)
 {
     pyc_gate *gate = &pyc_queue_shared(self->results)->items;
     atomic_thread_fence(memory_order_seq_cst);
+    if (!atomic_load(&self->board->driven) && let_drive(self)) {
+        atomic_thread_fence(memory_order_seq_cst);
+    }
     if (atomic_load(&self->board->driven)) {
         pyc_gate_open(gate, 1);
     }
-    else {
+    else if (!pyc_queue_is_empty(self->results)) {
         pyc_gate_open(&self->board->collector, 1);
     }
 }
@@ -300,8 +330,8 @@ pyc_channel_reply(pyc_channel *self, uint64_t task, PyObject *value,
     }
     if (rc > 0) {
         PYC_KILL_POINT("channel-replied");
-        tell_parent(self);
         note_end(pyc_board_worker(self->board, frame.worker), bytes);
+        tell_parent(self);
     }
     pyc_message_clear(self->results, &message);
     return rc < 0 ? -1 : 0;
