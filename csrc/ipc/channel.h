@@ -66,6 +66,7 @@ typedef struct {
 
     /* Of a worker. */
     int64_t parent_seen; /* clock: when it was alive */
+    pyc_patience for_driver;
 } pyc_channel;
 
 static inline uint64_t

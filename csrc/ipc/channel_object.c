@@ -50,6 +50,7 @@ make_shared(pyc_channel *self, uint32_t workers, uint32_t slots)
     if (self->jobs == NULL || self->results == NULL || self->segment == NULL) {
         return -1;
     }
+    pyc_queue_borrow(self->results, self->jobs);
     self->board = pyc_segment_memory(self->segment, &size);
     pyc_board_begin(self->board, slots, workers,
                     pyc_arena_me(self->jobs->shared.block.arena));
@@ -115,10 +116,12 @@ pyc_channel_attach(PyObject *type, PyObject *args)
     self->results = (pyc_queue *)Py_NewRef(results);
     self->segment = Py_NewRef(segment);
     self->board = pyc_segment_memory(segment, &size);
-    if (!pyc_board_check(self->board, size)) {
+    if (jobs == results || !pyc_board_check(self->board, size)) {
         PyErr_SetString(PyExc_ValueError, "no channel's memory");
         Py_CLEAR(self);
+        return NULL;
     }
+    pyc_queue_borrow(self->results, self->jobs);
     return (PyObject *)self;
 }
 

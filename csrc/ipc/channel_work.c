@@ -12,6 +12,8 @@
 #define LOOK_AFTER_PARENT INT64_C(300000000) /* ns */
 #define LONG_IDLE INT64_C(200000000)         /* ns */
 #define LONG_TASK INT64_C(200000)            /* ns: its memory is looked at */
+#define YIELDS 2 /* the kernel may have had its reasons the first time */
+#define SKIPS 63 /* at most: a program may begin to wait for results */
 
 static bool
 may_have_job(pyc_queue *jobs, uint64_t worker)
@@ -166,25 +168,24 @@ pyc_channel_take(pyc_channel *self, uint32_t worker, int64_t deadline)
 /* The argument that came as a buffer: a view of it where it is to be bytes, as
  * that was read-only. */
 static PyObject *
-bytes_of(pyc_ipc *state, PyObject *object)
+bytes_of(PyObject *object)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
-    PyObject *bytes = pyc_bytes_of(state, view.buf, view.len, !view.readonly);
+    PyObject *bytes = pyc_bytes_of(view.buf, view.len, !view.readonly);
     PyBuffer_Release(&view);
     return bytes;
 }
 
 static PyObject *
-args_of(pyc_ipc *state, PyObject *from, unsigned long carried)
+args_of(PyObject *from, unsigned long carried)
 {
     PyObject *args = PyTuple_New(PyTuple_GET_SIZE(from));
     for (Py_ssize_t i = 0; args != NULL && i < PyTuple_GET_SIZE(from); i++) {
         PyObject *item = PyTuple_GET_ITEM(from, i);
-        item = i < 32 && (carried >> i & 1) ? bytes_of(state, item)
-                                            : Py_NewRef(item);
+        item = i < 32 && (carried >> i & 1) ? bytes_of(item) : Py_NewRef(item);
         if (item == NULL) {
             Py_CLEAR(args);
             break;
@@ -196,7 +197,7 @@ args_of(pyc_ipc *state, PyObject *from, unsigned long carried)
 
 /* Steals the call. */
 static PyObject *
-with_bytes(pyc_ipc *state, PyObject *call, unsigned long carried)
+with_bytes(PyObject *call, unsigned long carried)
 {
     PyObject *result = NULL;
     PyObject *blob, *from, *kwargs;
@@ -205,7 +206,7 @@ with_bytes(pyc_ipc *state, PyObject *call, unsigned long carried)
         PyErr_SetString(PyExc_ValueError, "not a call");
         goto done;
     }
-    PyObject *args = args_of(state, from, carried);
+    PyObject *args = args_of(from, carried);
     if (args != NULL) {
         result = PyTuple_Pack(3, blob, args, kwargs);
         Py_DECREF(args);
@@ -234,8 +235,39 @@ pyc_channel_load(PyObject *object, PyObject *job)
     pyc_ipc *state = ((pyc_channel *)object)->state;
     PyObject *call =
         pyc_unpack(state, data, buffers == Py_None ? NULL : buffers);
-    return call == NULL || carried == 0 ? call
-                                        : with_bytes(state, call, carried);
+    if (call != NULL && carried != 0) {
+        call = with_bytes(call, carried);
+    }
+    if (call != NULL && PyList_CheckExact(buffers) &&
+        PyList_SetSlice(buffers, 0, PyList_GET_SIZE(buffers), NULL) < 0) {
+        Py_CLEAR(call);
+    }
+    return call;
+}
+
+/* A thread of the parent that is about to wait for the only task may not have
+ * got as far, where this process has the same CPU: it had better go on than the
+ * collector be woken, which would take the GIL from it. Whether it did. */
+static bool
+let_drive(pyc_channel *self)
+{
+    pyc_patience *patience = &self->for_driver;
+    if (!pyc_queue_is_empty(self->jobs) || !pyc_patience_allows(patience)) {
+        return false;
+    }
+    bool cheap = true, drives = false;
+    for (int i = 0; i < YIELDS && cheap && !drives; i++) {
+        cheap = pyc_yield(patience);
+        drives = pyc_queue_is_empty(self->results) ||
+                 atomic_load(&self->board->driven);
+    }
+    pyc_patience_learn(patience, !cheap   ? PYC_DEAR
+                                 : drives ? PYC_READY
+                                          : PYC_IN_VAIN);
+    if (cheap && pyc_load(patience->skip) > SKIPS) {
+        pyc_store(patience->skip, SKIPS);
+    }
+    return drives;
 }
 
 /* The driver if there is one, or else the collector. */
@@ -244,10 +276,13 @@ tell_parent(pyc_channel *self)
 {
     pyc_gate *gate = &pyc_queue_shared(self->results)->items;
     atomic_thread_fence(memory_order_seq_cst);
+    if (!atomic_load(&self->board->driven) && let_drive(self)) {
+        atomic_thread_fence(memory_order_seq_cst);
+    }
     if (atomic_load(&self->board->driven)) {
         pyc_gate_open(gate, 1);
     }
-    else {
+    else if (!pyc_queue_is_empty(self->results)) {
         pyc_gate_open(&self->board->collector, 1);
     }
 }
@@ -307,8 +342,8 @@ pyc_channel_reply(pyc_channel *self, uint64_t task, PyObject *value,
     }
     if (rc > 0) {
         PYC_KILL_POINT("channel-replied");
-        tell_parent(self);
         note_end(pyc_board_worker(self->board, frame.worker), bytes);
+        tell_parent(self);
     }
     pyc_message_clear(self->results, &message);
     return rc < 0 ? -1 : 0;

@@ -2,13 +2,23 @@
 #include "ipc/heap.h"
 
 #include <errno.h>
+#include <time.h>
 
 #define HEADER PYC_PIECE_UNIT
 #define SPLIT_LEAST 4096               /* less stays with the piece */
 #define LOOK_FIRST 32                  /* pieces: the lowest are the warmest */
 #define TRIM_LEAST (UINT64_C(1) << 20) /* smaller pieces are not given back */
+#define IDLE 2 /* seconds: nor are those that were used since */
 #define GROW_LEAST (UINT64_C(256) << 10)
 #define GROW_MOST (UINT64_C(64) << 20) /* more than is needed */
+
+uint32_t
+pyc_heap_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint32_t)now.tv_sec;
+}
 
 /* A walk over pieces, up to an offset or so many of them. */
 typedef struct {
@@ -83,6 +93,10 @@ join(pyc_heap *self, walk *at)
         if (atomic_load(&next->hole)) {
             atomic_store(&at->piece->hole, 1);
         }
+        uint32_t used = atomic_load(&next->used);
+        if ((int32_t)(used - atomic_load(&at->piece->used)) > 0) {
+            atomic_store(&at->piece->used, used);
+        }
         if (atomic_load(&self->rover) == at->at + size) {
             atomic_store(&self->rover, at->at);
         }
@@ -134,12 +148,13 @@ search(pyc_heap *self, pyc_store *store, uint64_t need, walk *at)
 }
 
 static void
-put_header(pyc_piece *piece, uint64_t size, uint32_t hole)
+put_header(pyc_piece *piece, uint64_t size, uint32_t hole, uint32_t used)
 {
     atomic_store(&piece->state, PYC_FREE);
     atomic_store(&piece->holders, 0);
     atomic_store(&piece->generation, 0);
     atomic_store(&piece->hole, hole);
+    atomic_store(&piece->used, used);
     atomic_store_explicit(&piece->size, size, memory_order_release);
 }
 
@@ -161,10 +176,13 @@ cut(pyc_heap *self, walk *at, uint64_t need)
     if (used < size) {
         pyc_piece *rest =
             (pyc_piece *)pyc_store_at(at->store, at->at + used, HEADER);
-        put_header(rest, size - used, hole);
+        put_header(rest, size - used, hole, atomic_load(&piece->used));
         atomic_store_explicit(&piece->size, used, memory_order_release);
     }
     atomic_store(&piece->hole, 0);
+    if (used >= TRIM_LEAST) {
+        atomic_store(&piece->used, pyc_heap_now());
+    }
     if (hole) {
         uint64_t holes = atomic_load(&self->holes);
         atomic_store(&self->holes, holes > used ? holes - used : 0);
@@ -244,7 +262,7 @@ pyc_heap_grow(pyc_heap *self, pyc_store *store, uint64_t size)
         return rc;
     }
     pyc_piece *piece = (pyc_piece *)pyc_store_at(store, start, HEADER);
-    put_header(piece, end - start, 0);
+    put_header(piece, end - start, 0, 0);
     pyc_store_count(store);
     atomic_store(&self->rover, start);
     atomic_fetch_add(&self->freed, 1);
@@ -267,7 +285,8 @@ pyc_heap_reclaim(pyc_heap *self, pyc_store *store, pyc_heap_judge *judge)
 
 /* In one extent. What is given back; the rest is holes or in use. */
 static uint64_t
-trim_extent(pyc_heap *self, pyc_store *store, uint64_t start, uint64_t end)
+trim_extent(pyc_heap *self, pyc_store *store, uint64_t start, uint64_t end,
+            uint32_t now)
 {
     uint64_t given = 0;
     walk at = walk_from(store, start, end, UINT32_MAX);
@@ -276,7 +295,8 @@ trim_extent(pyc_heap *self, pyc_store *store, uint64_t start, uint64_t end)
             continue;
         }
         uint64_t size = atomic_load(&at.piece->size);
-        if (size >= TRIM_LEAST && !atomic_load(&at.piece->hole)) {
+        if (size >= TRIM_LEAST && !atomic_load(&at.piece->hole) &&
+            now - atomic_load(&at.piece->used) >= IDLE) {
             atomic_store(&at.piece->hole, 1);
             pyc_store_drop(store, at.at + HEADER, at.at + size);
             given += size;
@@ -286,7 +306,7 @@ trim_extent(pyc_heap *self, pyc_store *store, uint64_t start, uint64_t end)
 }
 
 void
-pyc_heap_trim(pyc_heap *self, pyc_store *store, uint64_t keep)
+pyc_heap_trim(pyc_heap *self, pyc_store *store, uint64_t keep, uint32_t now)
 {
     uint64_t size = pyc_heap_size(self);
     if (pyc_store_map(store) < 0) {
@@ -298,7 +318,7 @@ pyc_heap_trim(pyc_heap *self, pyc_store *store, uint64_t keep)
         if (size - (holes < size ? holes : size) <= keep) {
             return;
         }
-        holes += trim_extent(self, store, start, store->ends[i]);
+        holes += trim_extent(self, store, start, store->ends[i], now);
         atomic_store(&self->holes, holes);
     }
 }

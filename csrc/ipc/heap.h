@@ -20,7 +20,8 @@ typedef struct {
     _Atomic uint64_t holders; /* a bit for each process, when PYC_HELD */
     _Atomic uint32_t generation;
     _Atomic uint32_t hole; /* its memory was given back */
-    char fill[32];
+    _Atomic uint32_t used; /* of a large one, seconds: when it was taken last */
+    char fill[28];
 } pyc_piece;
 
 #define PYC_PIECE_UNIT ((uint64_t)sizeof(pyc_piece))
@@ -32,6 +33,7 @@ enum {
     PYC_CARRIED, /* by the record of that number */
     PYC_CHUNK,   /* of the ring; its first record has that number */
     PYC_HELD,    /* by processes that have received it */
+    PYC_LENT,    /* to another queue: by its record of that number */
 };
 #define PYC_STATE(what, number) ((uint64_t)(number) << 3 | (what))
 #define PYC_STATE_IS(state) ((state) & 7)
@@ -66,8 +68,11 @@ typedef struct pyc_heap_judge {
 } pyc_heap_judge;
 int pyc_heap_reclaim(pyc_heap *self, pyc_store *store, pyc_heap_judge *judge);
 
-/* Gives memory that is free back to the system, all but `keep` bytes. */
-void pyc_heap_trim(pyc_heap *self, pyc_store *store, uint64_t keep);
+/* Gives memory that is free, and was not needed a moment ago, back to the
+ * system, all but `keep` bytes. `now` in seconds, as pieces have it. */
+void pyc_heap_trim(pyc_heap *self, pyc_store *store, uint64_t keep,
+                   uint32_t now);
+uint32_t pyc_heap_now(void);
 
 static inline uint64_t
 pyc_heap_size(const pyc_heap *self)

@@ -150,7 +150,8 @@ pyc_message_clear(pyc_queue *queue, pyc_message *message)
             PyBuffer_Release(&part->buffer);
         }
         if (part->piece != NULL) {
-            pyc_heap_free(&pyc_queue_shared(queue)->ring.heap, part->piece);
+            pyc_queue *home = pyc_queue_home(queue);
+            pyc_heap_free(&pyc_queue_shared(home)->ring.heap, part->piece);
         }
     }
     PyMem_Free(message->parts);
@@ -221,7 +222,8 @@ take_piece(pyc_queue *queue, pyc_message_part *part, uint32_t before)
         if (!waited) {
             pyc_mutex_unlock(&memory->putting);
             waited = true;
-            pyc_queue_wait_for_piece(queue, size, before);
+            pyc_queue_wait_for_piece(queue, size,
+                                     before + pyc_load(queue->n_views));
             pyc_mutex_lock(arena, &memory->putting);
             continue;
         }
@@ -269,9 +271,10 @@ copy_part(const pyc_message *message, const pyc_message_part *part)
 int
 pyc_message_copy(pyc_queue *queue, pyc_message *message)
 {
+    pyc_queue *home = pyc_queue_home(queue);
     for (uint32_t i = 0; i < message->n_parts; i++) {
         pyc_message_part *part = &message->parts[i];
-        if (part->piece == NULL && take_part(queue, message, i) < 0) {
+        if (part->piece == NULL && take_part(home, message, i) < 0) {
             return -1;
         }
         if (part->part.length < RELEASE_LEAST) {

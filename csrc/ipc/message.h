@@ -123,8 +123,7 @@ void pyc_queue_hold(pyc_queue *queue, pyc_taken *item);
 /* The item of a record that was taken, whose memory is freed. */
 PyObject *pyc_queue_finish(pyc_queue *queue, pyc_taken *item);
 /* A bytes or bytearray of that; NULL with an exception set. */
-PyObject *pyc_bytes_of(pyc_ipc *state, const void *data, Py_ssize_t size,
-                       bool is_array);
+PyObject *pyc_bytes_of(const void *data, Py_ssize_t size, bool is_array);
 /* The item is not wanted. */
 void pyc_queue_discard(pyc_queue *queue, pyc_taken *item);
 /* The item's pickle and its buffers, as pyc_unpack() takes them: views of the

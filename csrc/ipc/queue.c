@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #define KEEP_IDLE (UINT64_C(64) << 20) /* bytes that are never given back */
 #define SPIN_NS 50000 /* what waking a process on another CPU costs */
@@ -66,10 +65,45 @@ is_left(pyc_heap_judge *object, pyc_piece *piece, uint64_t offset)
             self->live = live_bits(arena);
         }
         return (atomic_load(&piece->holders) & self->live) == 0;
+    case PYC_LENT: /* elsewhere than in a channel's process nobody knows */
+        return self->queue->borrower != NULL &&
+               pyc_ring_is_left(&pyc_queue_shared(self->queue->borrower)->ring,
+                                state, offset);
     default:
         return pyc_ring_is_left(&pyc_queue_shared(self->queue)->ring, state,
                                 offset);
     }
+}
+
+/* Of who borrows, if there is one: it takes nothing of its lender's while it
+ * has either. */
+static void
+lock_both(pyc_queue *self)
+{
+    if (self != NULL) {
+        pyc_queue_memory *memory = pyc_queue_shared(self);
+        pyc_mutex_lock(self->shared.block.arena, &memory->putting);
+        pyc_mutex_lock(self->shared.block.arena, &memory->getting);
+    }
+}
+
+static void
+unlock_both(pyc_queue *self)
+{
+    if (self != NULL) {
+        pyc_queue_memory *memory = pyc_queue_shared(self);
+        pyc_mutex_unlock(&memory->getting);
+        pyc_mutex_unlock(&memory->putting);
+    }
+}
+
+void
+pyc_queue_borrow(pyc_queue *self, pyc_queue *lender)
+{
+    pyc_queue *before = self->lender;
+    self->lender = (pyc_queue *)Py_NewRef(lender);
+    lender->borrower = self;
+    Py_XDECREF(before);
 }
 
 int
@@ -80,7 +114,9 @@ pyc_queue_make_room(pyc_queue *self, uint64_t size, int attempt)
     if (attempt == 0) {
         judge here = {.judge = {is_left}, .queue = self};
         pyc_mutex_lock(self->shared.block.arena, &memory->getting);
+        lock_both(self->borrower);
         found = pyc_heap_reclaim(&memory->ring.heap, &self->store, &here.judge);
+        unlock_both(self->borrower);
         pyc_mutex_unlock(&memory->getting);
     }
     return found != 0 ? (found < 0 ? found : 0)
@@ -91,20 +127,19 @@ pyc_queue_make_room(pyc_queue *self, uint64_t size, int attempt)
 void
 pyc_queue_trim(pyc_queue *self)
 {
-    struct timespec now;
     pyc_queue_memory *memory = pyc_queue_shared(self);
     pyc_heap *heap = &memory->ring.heap;
     if (PYC_LIKELY(pyc_heap_size(heap) <= KEEP_IDLE) ||
         pyc_heap_size(heap) - atomic_load(&heap->holes) <= KEEP_IDLE) {
         return;
     }
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    if (atomic_load(&memory->trimmed) == (uint32_t)now.tv_sec) {
+    uint32_t now = pyc_heap_now();
+    if (atomic_load(&memory->trimmed) == now) {
         return;
     }
     pyc_mutex_lock(self->shared.block.arena, &memory->putting);
-    atomic_store(&memory->trimmed, (uint32_t)now.tv_sec);
-    pyc_heap_trim(heap, &self->store, KEEP_IDLE);
+    atomic_store(&memory->trimmed, now);
+    pyc_heap_trim(heap, &self->store, KEEP_IDLE, now);
     pyc_mutex_unlock(&memory->putting);
 }
 
@@ -249,11 +284,13 @@ free_parts(pyc_queue *self, const pyc_record *record, const char *where,
 {
     const pyc_ring_part *parts =
         (const pyc_ring_part *)(where + sizeof(*record));
+    pyc_queue *home = pyc_queue_home(self);
     for (uint32_t i = 0; i < record->parts; i++) {
         pyc_ring_part part = parts[i];
-        pyc_piece *piece = pyc_ring_piece(&self->store, &part, number);
+        pyc_piece *piece = pyc_ring_piece(&home->store, &part,
+                                          pyc_queue_carried(self, number));
         if (piece != NULL) {
-            pyc_heap_free(&pyc_queue_shared(self)->ring.heap, piece);
+            pyc_heap_free(&pyc_queue_shared(home)->ring.heap, piece);
         }
     }
 }

@@ -41,9 +41,14 @@ typedef struct {
     pyc_patience yielding, looking;
 } pyc_patiences;
 
-typedef struct {
+typedef struct pyc_queue {
     pyc_shared shared;
     pyc_store store;
+    /* Its large buffers are in the lender's memory, which can be used in turn
+     * for what goes there and what comes back. */
+    struct pyc_queue *lender;   /* NULL: in its own; else a reference */
+    struct pyc_queue *borrower; /* whose lender it is; not a reference */
+    _Atomic uint32_t n_views;
     pyc_link link;      /* in the state's list */
     pyc_link views;     /* of memory of this queue */
     PyObject *failures; /* a list: errors of items that get_many() took */
@@ -58,6 +63,24 @@ pyc_queue_shared(const pyc_queue *self)
 {
     return (pyc_queue_memory *)self->shared.block.memory;
 }
+
+/* Where its large buffers are. */
+static inline pyc_queue *
+pyc_queue_home(pyc_queue *self)
+{
+    return self->lender != NULL ? self->lender : self;
+}
+
+/* The state of a piece that belongs to a record of this queue. */
+static inline uint64_t
+pyc_queue_carried(const pyc_queue *self, uint64_t number)
+{
+    return self->lender != NULL ? PYC_STATE(PYC_LENT, number)
+                                : PYC_STATE(PYC_CARRIED, number);
+}
+
+/* In each process before it is used there. */
+void pyc_queue_borrow(pyc_queue *self, pyc_queue *lender);
 
 /* Sets the OSError for an error of the store, heap or ring. */
 void pyc_queue_error(int error);

@@ -11,7 +11,6 @@
     (256 << 10) /* bytes that are worth letting others run                     \
                  */
 #define LARGE_PAGE ((uintptr_t)2 << 20)
-#define COPIES_BEFORE 4
 #define BATCH_MOST 256         /* items that are taken at once */
 #define BATCH_WEIGHT (1 << 20) /* about their bytes */
 
@@ -78,6 +77,7 @@ copy_parts(pyc_queue *queue, const char *where, uint64_t number,
            pyc_taken *item)
 {
     uint32_t n = item->record.parts;
+    pyc_queue *home = pyc_queue_home(queue);
     item->parts = PyMem_Malloc(n * sizeof(*item->parts));
     item->pieces = PyMem_Malloc(n * sizeof(*item->pieces));
     if (item->parts == NULL || item->pieces == NULL) {
@@ -86,8 +86,8 @@ copy_parts(pyc_queue *queue, const char *where, uint64_t number,
     }
     memcpy(item->parts, where + sizeof(item->record), n * sizeof(*item->parts));
     for (uint32_t i = 0; i < n; i++) {
-        item->pieces[i] =
-            pyc_ring_piece(&queue->store, &item->parts[i], number);
+        item->pieces[i] = pyc_ring_piece(&home->store, &item->parts[i],
+                                         pyc_queue_carried(queue, number));
         if (item->pieces[i] == NULL) {
             pyc_queue_error(PYC_CORRUPT);
             return -1;
@@ -162,7 +162,7 @@ void
 pyc_queue_hold(pyc_queue *queue, pyc_taken *item)
 {
     for (uint32_t i = 0; i < item->record.parts; i++) {
-        pyc_view_hold(queue, item->pieces[i]);
+        pyc_view_hold(pyc_queue_home(queue), item->pieces[i]);
     }
 }
 
@@ -211,21 +211,19 @@ take_one(pyc_queue *queue, pyc_taken *item)
 }
 
 /* Fresh memory costs more than the copy into it, as it comes a page at a time:
- * large pages cost half of that. The first ones may have to be put together by
- * the kernel, which takes longer than it saves to who copies once. */
+ * large pages cost a quarter of that. */
 static void
-ask_for_large_pages(pyc_ipc *state, char *memory, size_t size)
+ask_for_large_pages(char *memory, size_t size)
 {
     uintptr_t start = ((uintptr_t)memory + LARGE_PAGE - 1) & ~(LARGE_PAGE - 1);
     uintptr_t end = ((uintptr_t)memory + size) & ~(LARGE_PAGE - 1);
-    if (size >= 2 * LARGE_PAGE && start < end &&
-        atomic_fetch_add(&state->large_copies, 1) >= COPIES_BEFORE) {
+    if (size >= 2 * LARGE_PAGE && start < end) {
         madvise((void *)start, end - start, MADV_HUGEPAGE);
     }
 }
 
 PyObject *
-pyc_bytes_of(pyc_ipc *state, const void *data, Py_ssize_t size, bool is_array)
+pyc_bytes_of(const void *data, Py_ssize_t size, bool is_array)
 {
     PyObject *object = is_array ? PyByteArray_FromStringAndSize(NULL, size)
                                 : PyBytes_FromStringAndSize(NULL, size);
@@ -239,23 +237,30 @@ pyc_bytes_of(pyc_ipc *state, const void *data, Py_ssize_t size, bool is_array)
     }
     else {
         Py_BEGIN_ALLOW_THREADS
-        ask_for_large_pages(state, to, (size_t)size);
+        ask_for_large_pages(to, (size_t)size);
         memcpy(to, data, (size_t)size);
         Py_END_ALLOW_THREADS
     }
     return object;
 }
 
+static void
+free_pieces(pyc_queue *queue, pyc_taken *item)
+{
+    pyc_queue *home = pyc_queue_home(queue);
+    for (uint32_t i = 0; i < item->record.parts; i++) {
+        pyc_heap_free(&pyc_queue_shared(home)->ring.heap, item->pieces[i]);
+    }
+}
+
 /* A large bytes or bytearray, copied out of its piece. */
 static PyObject *
 copy_out(pyc_queue *queue, pyc_taken *item)
 {
-    PyObject *object = pyc_bytes_of(queue->shared.state, item->pieces[0] + 1,
-                                    (Py_ssize_t)item->parts[0].length,
-                                    item->record.kind == PYC_ITEM_BYTEARRAY);
-    for (uint32_t i = 0; i < item->record.parts; i++) {
-        pyc_heap_free(&pyc_queue_shared(queue)->ring.heap, item->pieces[i]);
-    }
+    PyObject *object =
+        pyc_bytes_of(item->pieces[0] + 1, (Py_ssize_t)item->parts[0].length,
+                     item->record.kind == PYC_ITEM_BYTEARRAY);
+    free_pieces(queue, item);
     return object;
 }
 
@@ -269,8 +274,8 @@ pyc_queue_unfold(pyc_queue *queue, pyc_taken *item, PyObject **data,
     item->object = NULL;
     /* A view of each piece is made in any case, which frees it. */
     for (uint32_t i = 0; i < item->record.parts; i++) {
-        PyObject *view =
-            pyc_view_new(queue, item->pieces[i], item->parts[i].length);
+        PyObject *view = pyc_view_new(pyc_queue_home(queue), item->pieces[i],
+                                      item->parts[i].length);
         if (i < first) {
             *data = view;
         }
@@ -319,9 +324,7 @@ pyc_queue_finish(pyc_queue *queue, pyc_taken *item)
 void
 pyc_queue_discard(pyc_queue *queue, pyc_taken *item)
 {
-    for (uint32_t i = 0; i < item->record.parts; i++) {
-        pyc_heap_free(&pyc_queue_shared(queue)->ring.heap, item->pieces[i]);
-    }
+    free_pieces(queue, item);
     clear_taken(item);
 }
 

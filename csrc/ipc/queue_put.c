@@ -79,7 +79,7 @@ append(pyc_queue *queue, pyc_ring_cursor *cursor, pyc_message *message)
         memcpy(where, &part->part, sizeof(part->part));
         where += sizeof(part->part);
         atomic_store_explicit(&part->piece->state,
-                              PYC_STATE(PYC_CARRIED, number),
+                              pyc_queue_carried(queue, number),
                               memory_order_release);
     }
     if (message->frame != NULL) {

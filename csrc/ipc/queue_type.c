@@ -119,6 +119,10 @@ queue_dealloc(PyObject *object)
             close(self->store.fd);
         }
     }
+    if (self->lender != NULL) {
+        self->lender->borrower = NULL;
+        Py_CLEAR(self->lender);
+    }
     Py_CLEAR(self->failures);
     pyc_shared_dealloc(object);
 }
@@ -127,6 +131,7 @@ static int
 queue_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(as_queue(self)->failures);
+    Py_VISIT(as_queue(self)->lender);
     return pyc_shared_traverse(self, visit, arg);
 }
 

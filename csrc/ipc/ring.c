@@ -225,12 +225,12 @@ pyc_ring_commit_out(pyc_ring *self, pyc_store *store, pyc_ring_cursor *cursor)
 }
 
 pyc_piece *
-pyc_ring_piece(pyc_store *store, const pyc_ring_part *part, uint64_t number)
+pyc_ring_piece(pyc_store *store, const pyc_ring_part *part, uint64_t state)
 {
     pyc_piece *piece = pyc_heap_piece(store, part->offset, part->length);
     return piece != NULL &&
                    atomic_load(&piece->generation) == part->generation &&
-                   atomic_load(&piece->state) == PYC_STATE(PYC_CARRIED, number)
+                   atomic_load(&piece->state) == state
                ? piece
                : NULL;
 }
@@ -280,6 +280,7 @@ pyc_ring_is_left(pyc_ring *self, uint64_t state, uint64_t offset)
     uint64_t number = PYC_STATE_NUMBER(state);
     switch (PYC_STATE_IS(state)) {
     case PYC_CARRIED:
+    case PYC_LENT:
         return number < out.number || number >= in.number;
     case PYC_CHUNK:
         return offset != in.chunk && offset != out.chunk &&

@@ -91,9 +91,10 @@ void pyc_ring_took(pyc_ring_cursor *cursor, const pyc_record *record);
 void pyc_ring_commit_out(pyc_ring *self, pyc_store *store,
                          pyc_ring_cursor *cursor);
 
-/* The piece of a record that is the next or was just taken; NULL: corrupt. */
+/* The piece of a record that is the next or was just taken, whose state is that
+ * of its pieces; NULL: corrupt. */
 pyc_piece *pyc_ring_piece(pyc_store *store, const pyc_ring_part *part,
-                          uint64_t number);
+                          uint64_t state);
 
 /* How many records are in it, as of one moment, and what they weigh. */
 uint64_t pyc_ring_count(pyc_ring *self);

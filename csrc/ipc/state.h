@@ -93,9 +93,8 @@ typedef struct pyc_ipc {
     pyc_link queues; /* of this process */
     PyObject *packers[PYC_PACKERS]; /* that nobody uses */
     pyc_lock packers_lock;
-    _Atomic uint32_t large_copies; /* large bytes made here */
-    int bell;                      /* a socket, -1: not opened yet */
-    int ringer;                    /* a socket, -1: not opened yet */
+    int bell;   /* a socket, -1: not opened yet */
+    int ringer; /* a socket, -1: not opened yet */
     unsigned char bell_name[16];
     int pid; /* the process that the above is about */
 } pyc_ipc;

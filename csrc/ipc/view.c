@@ -71,6 +71,7 @@ pyc_view_new(pyc_queue *queue, pyc_piece *piece, uint64_t length)
     pyc_guard_take(state);
     pyc_link_insert(&queue->views, &self->link);
     pyc_guard_give(state);
+    atomic_fetch_add(&queue->n_views, 1);
     return (PyObject *)self;
 }
 
@@ -85,6 +86,7 @@ view_dealloc(PyObject *object)
         pyc_guard_take(state);
         pyc_link_remove(&self->link);
         pyc_guard_give(state);
+        atomic_fetch_sub(&self->queue->n_views, 1);
         let_go(self->queue, self->piece, self->owner);
         Py_DECREF(self->queue);
     }

@@ -138,6 +138,7 @@ class Worker:
         if error is not None:
             channel.fail(task, Raised(error))
             return
+        del args, kwargs    # the result may have their memory
         try:
             channel.reply(task, value)
         except Exception as error:

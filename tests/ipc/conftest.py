@@ -95,7 +95,9 @@ def channel_worker(channel, worker):
     while (job := channel.take(worker)) is not None:
         try:
             blob, args, kwargs = channel.load(job)
-            channel.reply(job[0], pickle.loads(blob)(*args, **kwargs))
+            value = pickle.loads(blob)(*args, **kwargs)
+            del args, kwargs
+            channel.reply(job[0], value)
         except Exception as error:
             channel.fail(job[0], error)
-        del job
+        job = value = None
