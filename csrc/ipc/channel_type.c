@@ -281,6 +281,7 @@ channel_recall(PyObject *object, PyObject *Py_UNUSED(ignored))
     pyc_block_recall(&self->jobs->shared.block);
     pyc_block_recall(&self->results->shared.block);
     pyc_block_recall(&((pyc_shared *)self->segment)->block);
+    pyc_queue_give_back(self->jobs);
     Py_RETURN_NONE;
 }
 
@@ -516,7 +517,8 @@ static PyMethodDef methods[] = {
     {"recall", channel_recall, METH_NOARGS,
      "recall($self, /)\n--\n\n"
      "No process that was sent the channel and has not received it will: those "
-     "have ended. Otherwise\nits memory stays for them."},
+     "have ended. Otherwise\nits memory stays for them. What of it is free is "
+     "given back to the system."},
     {"take", FAST(channel_take), FAST_FLAGS,
      "take($self, worker, timeout=None)\n--\n\n"
      "In a worker, the next job: (task, data, buffers, flags). None: there "

@@ -8,7 +8,6 @@
 #define SPLIT_LEAST 4096               /* less stays with the piece */
 #define LOOK_FIRST 32                  /* pieces: the lowest are the warmest */
 #define TRIM_LEAST (UINT64_C(1) << 20) /* smaller pieces are not given back */
-#define IDLE 2 /* seconds: nor are those that were used since */
 #define GROW_LEAST (UINT64_C(256) << 10)
 #define GROW_MOST (UINT64_C(64) << 20) /* more than is needed */
 
@@ -296,7 +295,7 @@ trim_extent(pyc_heap *self, pyc_store *store, uint64_t start, uint64_t end,
         }
         uint64_t size = atomic_load(&at.piece->size);
         if (size >= TRIM_LEAST && !atomic_load(&at.piece->hole) &&
-            now - atomic_load(&at.piece->used) >= IDLE) {
+            now - atomic_load(&at.piece->used) >= PYC_HEAP_IDLE) {
             atomic_store(&at.piece->hole, 1);
             pyc_store_drop(store, at.at + HEADER, at.at + size);
             given += size;

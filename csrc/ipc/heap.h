@@ -68,8 +68,9 @@ typedef struct pyc_heap_judge {
 } pyc_heap_judge;
 int pyc_heap_reclaim(pyc_heap *self, pyc_store *store, pyc_heap_judge *judge);
 
-/* Gives memory that is free, and was not needed a moment ago, back to the
+/* Gives memory that is free, and has not been needed for a while, back to the
  * system, all but `keep` bytes. `now` in seconds, as pieces have it. */
+#define PYC_HEAP_IDLE 2 /* seconds */
 void pyc_heap_trim(pyc_heap *self, pyc_store *store, uint64_t keep,
                    uint32_t now);
 uint32_t pyc_heap_now(void);

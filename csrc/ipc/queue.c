@@ -106,19 +106,25 @@ pyc_queue_borrow(pyc_queue *self, pyc_queue *lender)
     Py_XDECREF(before);
 }
 
+/* Pieces that dead processes have left. Who calls it is putting. */
+static int
+reclaim(pyc_queue *self)
+{
+    pyc_queue_memory *memory = pyc_queue_shared(self);
+    judge here = {.judge = {is_left}, .queue = self};
+    pyc_mutex_lock(self->shared.block.arena, &memory->getting);
+    lock_both(self->borrower);
+    int found = pyc_heap_reclaim(&memory->ring.heap, &self->store, &here.judge);
+    unlock_both(self->borrower);
+    pyc_mutex_unlock(&memory->getting);
+    return found;
+}
+
 int
 pyc_queue_make_room(pyc_queue *self, uint64_t size, int attempt)
 {
     pyc_queue_memory *memory = pyc_queue_shared(self);
-    int found = 0;
-    if (attempt == 0) {
-        judge here = {.judge = {is_left}, .queue = self};
-        pyc_mutex_lock(self->shared.block.arena, &memory->getting);
-        lock_both(self->borrower);
-        found = pyc_heap_reclaim(&memory->ring.heap, &self->store, &here.judge);
-        unlock_both(self->borrower);
-        pyc_mutex_unlock(&memory->getting);
-    }
+    int found = attempt == 0 ? reclaim(self) : 0;
     return found != 0 ? (found < 0 ? found : 0)
                       : pyc_heap_grow(&memory->ring.heap, &self->store, size);
 }
@@ -140,6 +146,18 @@ pyc_queue_trim(pyc_queue *self)
     pyc_mutex_lock(self->shared.block.arena, &memory->putting);
     atomic_store(&memory->trimmed, now);
     pyc_heap_trim(heap, &self->store, KEEP_IDLE, now);
+    pyc_mutex_unlock(&memory->putting);
+}
+
+void
+pyc_queue_give_back(pyc_queue *self)
+{
+    pyc_queue_memory *memory = pyc_queue_shared(self);
+    pyc_mutex_lock(self->shared.block.arena, &memory->putting);
+    if (reclaim(self) >= 0) {
+        pyc_heap_trim(&memory->ring.heap, &self->store, 0,
+                      pyc_heap_now() + PYC_HEAP_IDLE);
+    }
     pyc_mutex_unlock(&memory->putting);
 }
 

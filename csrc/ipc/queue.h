@@ -91,6 +91,8 @@ int pyc_queue_make_room(pyc_queue *self, uint64_t size, int attempt);
 
 /* Gives memory back once much of it is idle. */
 void pyc_queue_trim(pyc_queue *self);
+/* Gives back all that is free, for nobody will put anything more. */
+void pyc_queue_give_back(pyc_queue *self);
 
 /* Around a fork, with the guard. */
 void pyc_queues_before_fork(pyc_ipc *state);

@@ -441,6 +441,21 @@ def test_memory_is_given_back():
         run(channel, echo, 1)
 
 
+def test_the_end_gives_all_memory_back():
+    """But that of a result which somebody has."""
+    channel = Channel(1)
+    before = resident()
+    future = send(channel, echo, np.ones(10_000_000))
+    work(channel)
+    channel.collect()
+    result = future.result(0)
+    run(channel, echo, np.ones(20_000_000))
+    assert resident() > before + 200_000_000
+    channel.recall()
+    assert resident() < before + 100_000_000
+    assert (result == 1).all()
+
+
 @pytest.mark.parametrize("function, payload", [
     (echo, b"x" * 20_000_000), (echo, bytearray(20_000_000)), (np.negative, np.ones(2_500_000))],
     ids=["bytes", "a bytearray", "an array and a new one"])
