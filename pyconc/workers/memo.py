@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: MIT
 """What a worker leaves behind: the last words of its crash, and why its initializer failed. Workers import it."""
-import faulthandler
 import os
 from multiprocessing.reduction import DupFd
+
+# Before the fork: a worker has each page to itself that it writes to.
+try:
+    import faulthandler
+except ImportError:     # in an interpreter that is not the main one
+    faulthandler = None
 
 _FAILED = b"initializer\n"
 _MOST = 1 << 16
@@ -28,7 +33,8 @@ class Memo:
 
     def catch_crashes(self):
         """In the worker: what faulthandler has to say goes here, instead of to where it went before."""
-        faulthandler.enable(self._fd)
+        if faulthandler is not None:
+            faulthandler.enable(self._fd)
 
     def initializer_failed(self, text):
         """In the worker: its last words."""

@@ -34,6 +34,10 @@ else:
         number = pool.submit(interpreters.get_current).result().id
         assert number != interpreters.get_current().id
 
+    def test_process_pools_can_be_imported(pool):
+        assert pool.submit(exec, "from pyconc.multiprocessing import Pool\n"
+                                 "from pyconc.concurrent.futures import ProcessPoolExecutor").result() is None
+
     def test_awaited(pool):
         async def main():
             loop = asyncio.get_running_loop()

@@ -117,12 +117,14 @@ def test_the_first_that_is_done_comes_first(pool):
     assert list(results) == [0, 1]
 
 
-@pytest.mark.parametrize("name", ["chunksize", "buffersize"])
-def test_sizes_that_are_none(pool, name):
+@pytest.mark.parametrize("name, type_error, value_error", [
+    ("chunksize", "must be an integer", "must be >= 1"),
+    ("buffersize", "must be an integer or None", "must be None or > 0")])
+def test_sizes_that_are_none(pool, name, type_error, value_error):
     for value in (0, -1):
-        with pytest.raises(ValueError, match=f"{name} must be >= 1, not {value}"):
+        with pytest.raises(ValueError, match=f"{name} {value_error}, not {value}"):
             pool.map(square, [1], **{name: value})
-    with pytest.raises(TypeError, match=f"{name} must be an integer, not 'many'"):
+    with pytest.raises(TypeError, match=f"{name} {type_error}, not 'many'"):
         pool.map(square, [1], **{name: "many"})
 
 

@@ -64,6 +64,14 @@ class TaskFuture(_core.TaskFutureBase, Future):
         return super().cancel() if pool is None else pool.cancel(self, running)
 
 
+def check_buffersize(buffersize):
+    """TypeError or ValueError for what map() cannot take. Source: concurrent.futures.Executor.map."""
+    if buffersize is not None and not isinstance(buffersize, int):
+        raise TypeError(f"buffersize must be an integer or None, not {buffersize!r}")
+    if buffersize is not None and buffersize < 1:
+        raise ValueError(f"buffersize must be None or > 0, not {buffersize!r}")
+
+
 def _watched(fs):
     """A dict of the futures, in their order. One that is not told when it is over (pyconc.native's) asks to be."""
     fs = dict.fromkeys(fs)

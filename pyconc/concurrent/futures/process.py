@@ -6,6 +6,7 @@ import threading
 import weakref
 from concurrent.futures.process import BrokenProcessPool
 
+from pyconc.concurrent.futures._base import check_buffersize
 from pyconc.multiprocessing import get_context
 from pyconc.workers.failure import WorkerDied
 from pyconc.workers.limits import available_cpus
@@ -186,8 +187,7 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
     def _map(self, fn, iterables, timeout, chunksize, buffersize, ordered, options):
         if chunksize != "auto":
             _positive("chunksize", chunksize)
-        if buffersize is not None:
-            _positive("buffersize", buffersize)
+        check_buffersize(buffersize)
         from pyconc.workers import chunks
         return chunks.start(self._pool, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize,
                             ordered=ordered, options=options)

@@ -13,7 +13,7 @@ from concurrent.futures._base import LOGGER
 from concurrent.futures.thread import BrokenThreadPool
 
 from pyconc import _core
-from pyconc.concurrent.futures._base import Future
+from pyconc.concurrent.futures._base import Future, check_buffersize
 
 _cpu_count = getattr(os, "process_cpu_count", os.cpu_count)
 _counter = itertools.count()
@@ -211,10 +211,7 @@ class ThreadPoolExecutor(_core.ThreadPoolBase, concurrent.futures.ThreadPoolExec
 
         Source: concurrent.futures.Executor.map.
         """
-        if buffersize is not None and not isinstance(buffersize, int):
-            raise TypeError(f"buffersize must be an integer or None, not {buffersize!r}")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError(f"buffersize must be None or > 0, not {buffersize!r}")
+        check_buffersize(buffersize)
         end = None if timeout is None else timeout + time.monotonic()
         if buffersize is None and self.submit == super().submit and _AT_HAND.issuperset(map(type, iterables)):
             items = list(iterables[0]) if len(iterables) == 1 else list(zip(*iterables))
