@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: MIT
 """What a worker process does. It imports little: its start and its memory are what a pool costs first."""
 import fcntl
+import gc
 import os
 import pickle
 import signal
+import sys
 from multiprocessing.process import parent_process
 
 from pyconc import _ipc
 from pyconc.workers.remote import ByValue, Raised
 
 _CACHED_MOST = 256
+_GIL_IS_OPTIONAL = "t" in sys.abiflags     # freezing writes to all objects then
 _NOTHING = object()
 _NO_KWARGS = {}
 _OF_MAIN = "main__' "    # of <module '__main__' ...>, or '__mp_main__'
@@ -24,6 +27,8 @@ def work(channel, number, memo, initializer, initargs, max_tasks, finalizer, lim
     number: which of the channel's workers it is. max_tasks: after so many it ends; None: any number. limits: a Limits,
     or None.
     """
+    if not _GIL_IS_OPTIONAL:
+        gc.freeze()     # the collector writes to all that it looks at, and a forked process copies what it writes to
     worker = Worker(channel, number)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, worker.interrupt)

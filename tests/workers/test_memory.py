@@ -1,4 +1,5 @@
 """What workers keep of the memory that their calls have had, and for how long."""
+import gc
 import multiprocessing
 import os
 import resource
@@ -8,7 +9,7 @@ import time
 import pytest
 
 from pyconc.concurrent.futures import ProcessPoolExecutor
-from pyconc.workers.limits import resident_memory
+from pyconc.workers.limits import private_memory, resident_memory
 
 MIB = 1 << 20
 
@@ -60,3 +61,12 @@ def test_one_with_a_limit_keeps_none(context):
     with ProcessPoolExecutor(1, mp_context=context, max_memory_per_worker=1000 * MIB) as pool:
         pool.submit(page_faults_of, objects).result()
         assert pool.submit(page_faults_of, objects).result() > 1000
+
+
+def test_collecting_garbage_copies_nothing_of_the_parent():
+    kept = [[] for _ in range(500_000)]
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        before = pool.submit(private_memory).result()
+        pool.submit(gc.collect).result()
+        assert pool.submit(private_memory).result() - before < 8 * MIB
+    assert len(kept) == 500_000
