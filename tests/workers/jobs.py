@@ -1,6 +1,7 @@
 """What the tests have workers do: functions that a worker imports by name."""
 import contextlib
 import os
+import resource
 import signal
 import time
 
@@ -141,3 +142,18 @@ def keep(value):
 
 def kept():
     return STATE
+
+
+def page_faults_of(make):
+    """How many pages the kernel gave to this process meanwhile."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    make()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def objects():
+    return [str(number) for number in range(150_000)]
+
+
+def blocks():
+    return [b"x" * 300_000 for _ in range(30)]
