@@ -121,7 +121,7 @@ def no_leaked_objects():
             left = blocks() - before
             if left < rounds:
                 return
-        pytest.fail(f"{left} blocks left by {rounds} rounds")
+        raise AssertionError(f"{left} blocks left by {rounds} rounds")
 
     return check
 
