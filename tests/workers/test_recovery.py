@@ -229,6 +229,11 @@ def test_an_argument_that_cannot_be_unpickled(subject, among_innocents):
     assert "_refuse" in text(error)     # where in the worker it was
 
 
+def pids_of(subject):
+    """Of all its workers: each takes some of so many calls at once."""
+    return {subject.result(call) for call in [subject.submit(mishaps.slow_pid) for _ in range(20)]}
+
+
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
 def test_an_argument_that_ends_who_unpickles_it(subject, error):
     """Not the worker."""
@@ -236,7 +241,7 @@ def test_an_argument_that_ends_who_unpickles_it(subject, error):
     guilty = subject.submit(mishaps.answer_to_arguments, mishaps.Leaving(error))
     with pytest.raises(error, match="on unpickling"):
         subject.result(guilty)
-    assert pid in {subject.result(subject.submit(mishaps.slow_pid)) for _ in range(20)}
+    assert pid in pids_of(subject)
 
 
 @pytest.mark.parametrize("function, told", [
@@ -248,7 +253,7 @@ def test_a_result_that_ends_who_pickles_or_unpickles_it(subject, function, told)
     with pytest.raises((SystemExit, MaybeEncodingError)) as caught:
         subject.result(guilty)
     assert told in text(caught.value)
-    assert pid in {subject.result(subject.submit(mishaps.slow_pid)) for _ in range(20)}
+    assert pid in pids_of(subject)
 
 
 def test_a_result_that_cannot_be_pickled(subject, among_innocents):
