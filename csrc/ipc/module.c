@@ -15,8 +15,8 @@
 #include "ipc/rwlock.h"
 #include "ipc/segment.h"
 #include "ipc/semaphore.h"
-#include "ipc/value.h"
 #include "ipc/spare.h"
+#include "ipc/value.h"
 #include "ipc/values.h"
 
 #include <signal.h>

@@ -120,7 +120,9 @@ queue_dealloc(PyObject *object)
         }
     }
     if (self->lender != NULL) {
-        self->lender->borrower = NULL;
+        if (self->lender->borrower == self) {
+            self->lender->borrower = NULL;
+        }
         Py_CLEAR(self->lender);
     }
     Py_CLEAR(self->failures);

@@ -141,7 +141,7 @@ class ApplyResult(_standard.ApplyResult):
             callback = self._callback if good else self._error_callback
             if callback and (pool is None or pool._state != TERMINATE):
                 callback(value)
-        except Exception:
+        except Exception:   # is logged, as that of a Future's callback is: the result is there all the same
             LOGGER.exception("exception calling callback for %r", self)
         finally:
             self._callback = self._error_callback = None

@@ -213,7 +213,7 @@ class WorkerPool:
             try:
                 if not self._send_first(future, call):
                     break
-            except Exception:
+            except Exception:   # the pool takes no more: whoever ends it ends this Future, too
                 self._put_back(future, call)
                 raise
             except BaseException as error:
