@@ -1,6 +1,7 @@
 """Futures whose outcomes who waits collects: here from a source made with ctypes."""
 import asyncio
 import concurrent.futures
+import contextlib
 import ctypes
 import gc
 import threading
@@ -44,14 +45,16 @@ class Channel:
         self.running = set()
         self.news = threading.Event()
         self.drivers = []       # the threads that were in wait(), each time that they were
+        self.entered = threading.Event()
         self.kicks = 0
         self.struct = Source(Wait(self.wait), Kick(self.kick), IsRunning(self.is_running))
         self.source = new_capsule(ctypes.addressof(self.struct), NAME, None)
 
     def wait(self, _, word, expected, deadline):
         self.drivers.append(threading.current_thread())
+        self.entered.set()
         while word[0] == expected:
-            left = min((deadline - time.monotonic_ns()) / 1e9, 0.05)
+            left = min((deadline - time.monotonic_ns()) / 1e9, LONG)
             if left <= 0:
                 return -ETIMEDOUT
             if not self.news.wait(left):
@@ -107,6 +110,21 @@ def later():
         timer.join()
 
 
+@contextlib.contextmanager
+def meanwhile(channel, function, *args):
+    """In another thread, once this one waits in the channel: function(*args), which has returned afterwards."""
+    def call():
+        assert channel.entered.wait(LONG)
+        function(*args)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
 def test_result_collects(channel, pool, later):
     future = TaskFuture(channel, pool)
     later(channel.bring, future, 5)
@@ -127,10 +145,10 @@ def test_result_times_out(channel, pool):
     assert channel.drivers
 
 
-def test_what_another_thread_ends_ends_the_wait(channel, pool, later):
+def test_what_another_thread_ends_ends_the_wait(channel, pool):
     future = TaskFuture(channel, pool)
-    later(future.set_result, 3)
-    assert future.result() == 3
+    with meanwhile(channel, future.set_result, 3):
+        assert future.result(LONG) == 3
     assert channel.kicks == 1
 
 
@@ -144,10 +162,10 @@ def test_wait_collects(channel, pool, later, when):
     assert channel.drivers[0] is threading.current_thread()
 
 
-def test_wait_ends_when_what_the_source_does_not_bring_has_ended(channel, pool, later):
+def test_wait_ends_when_what_the_source_does_not_bring_has_ended(channel, pool):
     own, task = Future(), TaskFuture(channel, pool)
-    later(own.set_result, None)
-    assert wait([task, own], return_when=FIRST_COMPLETED) == ({own}, {task})
+    with meanwhile(channel, own.set_result, None):
+        assert wait([task, own], LONG, return_when=FIRST_COMPLETED) == ({own}, {task})
     assert channel.kicks == 1
 
 
