@@ -47,6 +47,77 @@ def test_a_loop_needs_no_more_than_asyncio_does():
     assert python(text) == (0, "['_queue', 'queue']\n", "")
 
 
+WITHOUT_ASYNCIO = """
+import sys
+from pyconc import queue, threading
+from pyconc.concurrent.futures import ThreadPoolExecutor, ProcessPoolExecutor, as_completed, wait
+
+def imported(name):
+    return name in sys.modules
+
+if __name__ == "__main__":
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(pow, 2, n) for n in range(3)]
+        futures[0].add_done_callback(lambda future: None)
+        assert wait(futures).not_done == set()
+        assert sorted(future.result() for future in as_completed(futures)) == [1, 2, 4]
+        assert list(pool.map(abs, [-1])) == [1]
+    lock, condition, items = threading.RLock(), threading.Condition(), queue.Queue()
+    with lock, condition:
+        threading.Thread(target=items.put, args=(7,)).start()
+        assert items.get() == 7 and not condition.wait(0.01)
+    for method in ("fork", "spawn"):
+        context = __import__("pyconc.multiprocessing").multiprocessing.get_context(method)
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            print(pool.submit(imported, "asyncio").result(), end=" ")
+    print(imported("asyncio"))
+"""
+
+
+def test_who_has_no_loop_imports_no_asyncio(tmp_path):
+    """Pools, locks and queues need none of it, their workers neither."""
+    program = tmp_path / "program.py"
+    program.write_text(WITHOUT_ASYNCIO)
+    assert python(f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')") == (0, "False False False\n", "")
+
+
+def test_asyncio_may_be_imported_last():
+    """What was used without it knows the loop that runs afterwards, and its tasks."""
+    text = ("from pyconc import threading\n"
+            "from pyconc.concurrent.futures import ThreadPoolExecutor\n"
+            "pool, lock = ThreadPoolExecutor(1), threading.RLock()\n"
+            "with lock: assert pool.submit(pow, 2, 3).result() == 8\n"
+            "import asyncio\n"
+            "async def hold():\n"
+            "    async with lock: await asyncio.sleep(0.01)\n"
+            "async def main():\n"
+            "    task = asyncio.create_task(hold())\n"
+            "    await asyncio.sleep(0)\n"
+            "    assert lock.locked() and not lock.acquire(blocking=False)\n"     # another task of this thread has it
+            "    await task\n"
+            "    with pool: return await pool.submit(pow, 3, 3)\n"
+            "print(asyncio.run(main()))\n")
+    assert python(text, "-W", "error") == (0, "27\n", "")
+
+
+def test_asyncio_may_be_half_imported():
+    """No loop runs while that lasts: a lock neither waits for it nor takes what is there for the whole."""
+    text = ("import sys, types\n"
+            "from pyconc import threading\n"
+            "from pyconc.concurrent.futures import Future\n"
+            "sys.modules['asyncio'] = types.ModuleType('asyncio')\n"
+            "sys.modules['asyncio']._get_running_loop = lambda: 1 / 0\n"
+            "with threading.RLock(): pass\n"
+            "try: Future().__await__()\n"
+            "except RuntimeError as error: print(error)\n"
+            "del sys.modules['asyncio']\n"
+            "import asyncio\n"
+            "future = Future(); future.set_result(5)\n"
+            "async def main(): return await future\n"
+            "print(asyncio.run(main()))\n")
+    assert python(text) == (0, "a Future is awaited in a running event loop\n5\n", "")
+
+
 def test_no_warning_from_any_way_in():
     text = ("import asyncio, pyconc\n"
             "async def main(): return type(asyncio.get_running_loop())\n"

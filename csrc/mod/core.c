@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* pyconc._core: the module and its state, nothing else. */
+#include "py/asyncio.h"
 #include "py/compat.h"
 #include "py/context.h"
 #include "py/state.h"
@@ -9,9 +10,13 @@
 #include "net/net.h"
 #include "proc/proc.h"
 
+/* Leaves what is there. */
 static int
 import_name(PyObject **slot, const char *module_name, const char *name)
 {
+    if (*slot != NULL) {
+        return 0;
+    }
     PyObject *module = PyImport_ImportModule(module_name);
     if (module == NULL) {
         return -1;
@@ -53,14 +58,49 @@ core_exec(PyObject *module)
 {
     pyc_state *state = pyc_state_of_module(module);
     if (fill_state(state) < 0 || pyc_sync_register(module, state) < 0 ||
-        pyc_pool_register(module, state) < 0 ||
-        pyc_loop_register(module, state) < 0 ||
-        pyc_net_register(module, state) < 0 ||
-        pyc_proc_register(module, state) < 0) {
+        pyc_pool_register(module, state) < 0) {
         return -1;
     }
     return PyModule_AddStringConstant(module, "libuv_version",
                                       uv_version_string());
+}
+
+static int
+import_for_loop(pyc_state *state)
+{
+#define X(field, module, name)                                                 \
+    if (import_name(&state->field, module, name) < 0) {                        \
+        return -1;                                                             \
+    }
+    PYC_STATE_LOOP_IMPORTED(X)
+#undef X
+    if (!pyc_asyncio_is_there(state)) {
+        PyErr_SetString(PyExc_ImportError, "asyncio is imported in part only");
+        return -1;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(add_loop_doc,
+"add_loop($module, /)\n--\n\n"
+"Adds Loop, the transports and spawn() to this module, unless they are there.\n"
+"They rest on asyncio, which is imported. To be called by one thread at a\n"
+"time, as while pyconc.loop is imported. Raises ImportError.");
+
+static PyObject *
+add_loop(PyObject *module, PyObject *Py_UNUSED(unused))
+{
+    pyc_state *state = pyc_state_of_module(module);
+    if (!state->has_loop) {
+        if (import_for_loop(state) < 0 ||
+            pyc_loop_register(module, state) < 0 ||
+            pyc_net_register(module, state) < 0 ||
+            pyc_proc_register(module, state) < 0) {
+            return NULL;
+        }
+        state->has_loop = 1;
+    }
+    Py_RETURN_NONE;
 }
 
 static int
@@ -69,6 +109,10 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     pyc_state *state = pyc_state_of_module(module);
 #define X(field, module, name) Py_VISIT(state->field);
     PYC_STATE_IMPORTED(X)
+    PYC_STATE_LOOP_IMPORTED(X)
+#undef X
+#define X(field, name) Py_VISIT(state->field);
+    PYC_STATE_ASYNCIO(X)
 #undef X
 #define X(field) Py_VISIT(state->field);
     PYC_STATE_TYPES(X)
@@ -90,8 +134,14 @@ static int
 core_clear(PyObject *module)
 {
     pyc_state *state = pyc_state_of_module(module);
+    atomic_store(&state->asyncio_is_there, 0);
+    Py_CLEAR(state->no_args);
 #define X(field, module, name) Py_CLEAR(state->field);
     PYC_STATE_IMPORTED(X)
+    PYC_STATE_LOOP_IMPORTED(X)
+#undef X
+#define X(field, name) Py_CLEAR(state->field);
+    PYC_STATE_ASYNCIO(X)
 #undef X
 #define X(name) Py_CLEAR(state->str_##name);
     PYC_STATE_NAMES(X)
@@ -99,7 +149,6 @@ core_clear(PyObject *module)
 #define X(field) Py_CLEAR(state->field);
     PYC_STATE_TYPES(X)
 #undef X
-    Py_CLEAR(state->no_args);
     Py_CLEAR(state->kwnames_loop);
     Py_CLEAR(state->kwnames_context);
     Py_CLEAR(state->kwnames_seen);
@@ -122,6 +171,11 @@ core_free(void *module)
     core_clear((PyObject *)module);
 }
 
+static PyMethodDef core_methods[] = {
+    {"add_loop", add_loop, METH_NOARGS, add_loop_doc},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyModuleDef_Slot core_slots[] = {
     {Py_mod_exec, core_exec},
     PYC_MOD_INTERPRETERS_SLOT
@@ -134,6 +188,7 @@ struct PyModuleDef pyc_core_module = {
     .m_name = "pyconc._core",
     .m_doc = "The parts of pyconc that run per callback, packet and job.",
     .m_size = sizeof(pyc_state),
+    .m_methods = core_methods,
     .m_slots = core_slots,
     .m_traverse = core_traverse,
     .m_clear = core_clear,

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "pool/aside.h"
 
+#include "py/asyncio.h"
+
 static void
 set_running_loop(pyc_state *module, PyObject *loop)
 {
@@ -36,7 +38,7 @@ pyc_aside_begin(pyc_state *module, pyc_aside *self)
     self->pending = pyc_take_exception();
     self->handled = PyErr_GetHandledException();
     PyErr_SetHandledException(NULL);
-    self->loop = PyObject_CallNoArgs(module->asyncio_get_running_loop);
+    self->loop = pyc_running_loop(module);
     if (self->loop == NULL) {
         PyErr_Clear();
     }

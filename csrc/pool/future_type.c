@@ -5,6 +5,7 @@
 #include "pool/pool.h"
 #include "pool/queue.h"
 
+#include "py/asyncio.h"
 #include "sync/timeout.h"
 
 #define SELF ((pyc_future *)self)
@@ -175,8 +176,7 @@ future_set_exception(PyObject *self, PyObject *exception)
 static PyObject *
 future_await(PyObject *self)
 {
-    PyObject *loop =
-        PyObject_CallNoArgs(SELF->module->asyncio_get_running_loop);
+    PyObject *loop = pyc_running_loop(SELF->module);
     if (loop == Py_None) {
         PyErr_SetString(PyExc_RuntimeError,
                         "a Future is awaited in a running event loop");

@@ -115,6 +115,19 @@ pyc_weakref_get(PyObject *ref)
 #endif
 }
 
+/* What a dict has for `key`, as a new reference; NULL when it has nothing, or
+ * with an exception set. */
+static inline PyObject *
+pyc_dict_get(PyObject *dict, PyObject *key)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *value;
+    return PyDict_GetItemRef(dict, key, &value) > 0 ? value : NULL;
+#else
+    return Py_XNewRef(PyDict_GetItemWithError(dict, key));
+#endif
+}
+
 /* Whether no other thread can want the GIL. */
 static inline int
 pyc_only_thread(void)

@@ -22,7 +22,7 @@ pyc_add_type(PyObject *module, PyType_Spec *spec, PyObject *bases,
     if (type == NULL) {
         return -1;
     }
-    *slot = (PyTypeObject *)type;
+    Py_XSETREF(*slot, (PyTypeObject *)type);
     return PyModule_AddType(module, *slot);
 }
 

@@ -9,10 +9,38 @@
 
 #include "base/list.h"
 
+#include <stdatomic.h>
+
 extern struct PyModuleDef pyc_core_module;
 
-/* Objects of the standard library, imported once a module. */
+/* Objects of the standard library, imported once a module: all that need no
+ * asyncio, */
 #define PYC_STATE_IMPORTED(X)                                                  \
+    X(base_Future, "concurrent.futures", "Future")                             \
+    X(base_ThreadPoolExecutor, "concurrent.futures", "ThreadPoolExecutor")     \
+    X(base_InvalidStateError, "concurrent.futures", "InvalidStateError")       \
+    X(base_CancelledError, "concurrent.futures", "CancelledError")             \
+    X(threading_Condition, "threading", "Condition")                           \
+    X(threading_BrokenBarrierError, "threading", "BrokenBarrierError")         \
+    X(threading_allocate_lock, "_thread", "allocate_lock")                     \
+    X(queue_Empty, "queue", "Empty")                                           \
+    X(queue_Full, "queue", "Full")                                             \
+    X(base_logger, "concurrent.futures._base", "LOGGER")                       \
+    X(weak_dict, "weakref", "WeakKeyDictionary")                               \
+    X(socket_type, "socket", "socket")                                         \
+    X(sys_getswitchinterval, "sys", "getswitchinterval")                       \
+    X(sys_setswitchinterval, "sys", "setswitchinterval")
+
+/* what is taken from asyncio once a program has imported it: py/asyncio.h, */
+#define PYC_STATE_ASYNCIO(X)                                                   \
+    X(asyncio_get_running_loop, "_get_running_loop")                           \
+    X(asyncio_set_running_loop, "_set_running_loop")                           \
+    X(asyncio_current_task, "current_task")                                    \
+    X(asyncio_CancelledError, "CancelledError")                                \
+    X(asyncio_InvalidStateError, "InvalidStateError")
+
+/* and what comes with the event loop: csrc/mod/core.c. */
+#define PYC_STATE_LOOP_IMPORTED(X)                                             \
     X(asyncio_Handle, "asyncio", "Handle")                                     \
     X(asyncio_TimerHandle, "asyncio", "TimerHandle")                           \
     X(asyncio_ThreadSafeHandle, "asyncio.events", PYC_THREADSAFE_HANDLE)       \
@@ -24,35 +52,17 @@ extern struct PyModuleDef pyc_core_module;
     X(asyncio_DatagramTransport, "asyncio", "DatagramTransport")               \
     X(asyncio_Protocol, "asyncio", "Protocol")                                 \
     X(asyncio_BufferedProtocol, "asyncio", "BufferedProtocol")                 \
-    X(asyncio_set_running_loop, "asyncio.events", "_set_running_loop")         \
-    X(asyncio_get_running_loop, "asyncio.events", "_get_running_loop")         \
     X(asyncio_logger, "asyncio.log", "logger")                                 \
     X(asyncio_wrap_future, "asyncio", "wrap_future")                           \
-    X(asyncio_InvalidStateError, "asyncio", "InvalidStateError")               \
-    X(CancelledError, "asyncio", "CancelledError")                             \
-    X(base_Future, "concurrent.futures", "Future")                             \
-    X(base_ThreadPoolExecutor, "concurrent.futures", "ThreadPoolExecutor")     \
-    X(base_InvalidStateError, "concurrent.futures", "InvalidStateError")       \
-    X(base_CancelledError, "concurrent.futures", "CancelledError")             \
-    X(threading_Condition, "threading", "Condition")                           \
-    X(threading_BrokenBarrierError, "threading", "BrokenBarrierError")         \
-    X(threading_allocate_lock, "_thread", "allocate_lock")                     \
-    X(queue_Empty, "queue", "Empty")                                           \
-    X(queue_Full, "queue", "Full")                                             \
-    X(asyncio_current_task, "asyncio", "current_task")                         \
     X(extract_stack, "asyncio.format_helpers", "extract_stack")                \
-    X(base_logger, "concurrent.futures._base", "LOGGER")                       \
-    X(weak_dict, "weakref", "WeakKeyDictionary")                               \
     X(SelectorEventLoop, "asyncio", "SelectorEventLoop")                       \
     X(SendfileMode, "asyncio.constants", "_SendfileMode")                      \
     X(TransportSocket, "asyncio.trsock", "TransportSocket")                    \
-    X(StreamReaderProtocol, "asyncio", "StreamReaderProtocol")                 \
-    X(socket_type, "socket", "socket")                                         \
-    X(sys_getswitchinterval, "sys", "getswitchinterval")                       \
-    X(sys_setswitchinterval, "sys", "setswitchinterval")
+    X(StreamReaderProtocol, "asyncio", "StreamReaderProtocol")
 
 /* Interned names. */
 #define PYC_STATE_NAMES(X)                                                     \
+    X(asyncio)                                                                 \
     X(loop)                                                                    \
     X(context)                                                                 \
     X(name)                                                                    \
@@ -138,10 +148,16 @@ extern struct PyModuleDef pyc_core_module;
 typedef struct {
 #define X(field, module, name) PyObject *field;
     PYC_STATE_IMPORTED(X)
+    PYC_STATE_LOOP_IMPORTED(X)
+#undef X
+#define X(field, name) PyObject *field;
+    PYC_STATE_ASYNCIO(X)
 #undef X
 #define X(name) PyObject *str_##name;
     PYC_STATE_NAMES(X)
 #undef X
+    atomic_int asyncio_is_there; /* what PYC_STATE_ASYNCIO lists is here */
+    int has_loop;                /* what add_loop() adds has been added */
     PyObject *no_args;         /* () */
     PyObject *kwnames_loop;    /* ("loop",) */
     PyObject *kwnames_context; /* ("context",) */
@@ -176,12 +192,12 @@ pyc_state *pyc_state_of_module(PyObject *module);
 static inline int
 pyc_state_is_cleared(const pyc_state *state)
 {
-    return state->asyncio_get_running_loop == NULL;
+    return state->no_args == NULL;
 }
 
 /* Makes the heap type of `spec` in `module`, with `bases` (a type, a tuple or
- * NULL), adds it under its short name and stores a reference in *slot.
- * 0, or -1 with an exception set. */
+ * NULL), adds it under its short name and stores a reference in *slot,
+ * which is NULL or another. 0, or -1 with an exception set. */
 int pyc_add_type(PyObject *module, PyType_Spec *spec, PyObject *bases,
                  PyTypeObject **slot);
 

@@ -5,6 +5,8 @@
  * loop that is. */
 #include "sync/wait.h"
 
+#include "py/asyncio.h"
+
 enum { FRESH, ASLEEP, ELSEWHERE, ENDED };
 
 typedef struct {
@@ -44,7 +46,7 @@ make_future(awaitable *self)
     pyc_state *module = self->wait.module;
     pyc_waiter *waiter = &self->wait.waiter;
     forget_future(self);
-    PyObject *loop = PyObject_CallNoArgs(module->asyncio_get_running_loop);
+    PyObject *loop = pyc_running_loop(module);
     if (loop == Py_None) {
         PyErr_SetString(PyExc_RuntimeError,
                         "this is awaited in a running event loop");
@@ -427,7 +429,7 @@ pyc_current_task(pyc_state *module)
 {
     PyObject *pending = pyc_take_exception();
     PyObject *task = NULL;
-    PyObject *loop = PyObject_CallNoArgs(module->asyncio_get_running_loop);
+    PyObject *loop = pyc_running_loop(module);
     if (loop != NULL && loop != Py_None) {
         task = PyObject_CallOneArg(module->asyncio_current_task, loop);
     }

@@ -20,7 +20,7 @@ convert(pyc_state *module, PyObject *exception)
 {
     PyObject *type = (PyObject *)Py_TYPE(exception);
     PyObject *other = type == module->base_CancelledError
-                          ? module->CancelledError
+                          ? module->asyncio_CancelledError
                       : type == module->base_InvalidStateError
                           ? module->asyncio_InvalidStateError
                           : NULL;

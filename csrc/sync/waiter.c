@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "sync/waiter.h"
 
+#include "py/asyncio.h"
+
 #include "sync/interrupt.h"
 
 #include <errno.h>
@@ -119,8 +121,7 @@ is_here(pyc_mailbox *mailbox)
     if (pyc_state_is_cleared(mailbox->module)) {
         return 0;
     }
-    PyObject *loop =
-        PyObject_CallNoArgs(mailbox->module->asyncio_get_running_loop);
+    PyObject *loop = pyc_running_loop(mailbox->module);
     if (loop == NULL) {
         PyErr_Clear();
         return 0;

@@ -10,8 +10,11 @@ import warnings
 from asyncio import SelectorEventLoop, base_events, events, format_helpers, futures, timeouts
 from asyncio.log import logger
 
-import pyconc.loop.streams  # what C uses: imported before a program replaces methods of asyncio's
 from pyconc import _core
+
+_core.add_loop()
+
+import pyconc.loop.streams  # what C uses: imported before a program replaces methods of asyncio's
 from pyconc.concurrent.futures import ThreadPoolExecutor
 from pyconc.loop.connection import Connections
 from pyconc.loop.datagram import Datagrams

@@ -101,7 +101,7 @@ pyc_tls_fatal(pyc_tls *self, const char *message)
     }
     if (quits ||
         (!PyErr_GivenExceptionMatches(exc, PyExc_OSError) &&
-         !PyErr_GivenExceptionMatches(exc, self->state->CancelledError))) {
+         !PyErr_GivenExceptionMatches(exc, self->state->asyncio_CancelledError))) {
         pyc_put_exception(Py_NewRef(exc));
         pyc_loop_report(self->loop, message, (PyObject *)self, lower);
     }
