@@ -49,7 +49,7 @@ def test_a_loop_needs_no_more_than_asyncio_does():
 
 WITHOUT_ASYNCIO = """
 import sys
-from pyconc import queue, threading
+from pyconc import hashing, native, parallel, queue, threading
 from pyconc.concurrent.futures import ThreadPoolExecutor, ProcessPoolExecutor, as_completed, wait
 
 def imported(name):
@@ -62,6 +62,7 @@ if __name__ == "__main__":
         assert wait(futures).not_done == set()
         assert sorted(future.result() for future in as_completed(futures)) == [1, 2, 4]
         assert list(pool.map(abs, [-1])) == [1]
+    assert len(hashing.digest_many("sha256", [b"a", b"b"])) == 2 and native.run and parallel.probe
     lock, condition, items = threading.RLock(), threading.Condition(), queue.Queue()
     with lock, condition:
         threading.Thread(target=items.put, args=(7,)).start()

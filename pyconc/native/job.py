@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
 """The Future of native work: who looks at it finds out itself that it is over, since the threads can't tell Python."""
-import asyncio
 import errno
 import functools
 import os
@@ -162,6 +161,7 @@ _VALUE = object()  # the result is what the only call returned
 
 async def _wait_in_loop(job: Job) -> None:
     """Until it is over. Cancellation cuts it short, and is raised when no call is running any more."""
+    import asyncio  # who has no loop does not pay for it
     cancelled = None
     with bell_of(asyncio.get_running_loop(), _native.Bell) as bell:
         while True:
