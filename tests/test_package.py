@@ -79,7 +79,8 @@ def test_who_has_no_loop_imports_no_asyncio(tmp_path):
     """Pools, locks and queues need none of it, their workers neither."""
     program = tmp_path / "program.py"
     program.write_text(WITHOUT_ASYNCIO)
-    assert python(f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')") == (0, "False False False\n", "")
+    text = f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')"
+    assert python(text) == (0, "False False False\n", "")
 
 
 def test_asyncio_may_be_imported_last():

@@ -81,11 +81,13 @@ import_for_loop(pyc_state *state)
     return 0;
 }
 
+/* clang-format off */
 PyDoc_STRVAR(add_loop_doc,
 "add_loop($module, /)\n--\n\n"
 "Adds Loop, the transports and spawn() to this module, unless they are there.\n"
 "They rest on asyncio, which is imported. To be called by one thread at a\n"
 "time, as while pyconc.loop is imported. Raises ImportError.");
+/* clang-format on */
 
 static PyObject *
 add_loop(PyObject *module, PyObject *Py_UNUSED(unused))

@@ -158,15 +158,15 @@ typedef struct {
 #undef X
     atomic_int asyncio_is_there; /* what PYC_STATE_ASYNCIO lists is here */
     int has_loop;                /* what add_loop() adds has been added */
-    PyObject *no_args;         /* () */
-    PyObject *kwnames_loop;    /* ("loop",) */
-    PyObject *kwnames_context; /* ("context",) */
-    PyObject *kwnames_seen;    /* equal to it, and the last one given */
-    int context_known;         /* pyc_context_is_known() */
-    PyObject *mailboxes;       /* loop, weakly: where its results wait */
-    PyObject *queue_ShutDown;  /* queue's own where it has one */
-    PyObject *watch_report;    /* who is told of deadlocks, NULL: nobody */
-    pyc_link watched;          /* the threads that wait for locks, then */
+    PyObject *no_args;           /* () */
+    PyObject *kwnames_loop;      /* ("loop",) */
+    PyObject *kwnames_context;   /* ("context",) */
+    PyObject *kwnames_seen;      /* equal to it, and the last one given */
+    int context_known;           /* pyc_context_is_known() */
+    PyObject *mailboxes;         /* loop, weakly: where its results wait */
+    PyObject *queue_ShutDown;    /* queue's own where it has one */
+    PyObject *watch_report;      /* who is told of deadlocks, NULL: nobody */
+    pyc_link watched;            /* the threads that wait for locks, then */
     pyc_lock watch_guard;
     /* Whether a short switch interval is set; what to set instead: hurry.c. */
     int hurrying;

@@ -99,9 +99,9 @@ pyc_tls_fatal(pyc_tls *self, const char *message)
     if (!quits && lower_force_close(self, exc) < 0) {
         pyc_loop_report(self->loop, message, (PyObject *)self, lower);
     }
-    if (quits ||
-        (!PyErr_GivenExceptionMatches(exc, PyExc_OSError) &&
-         !PyErr_GivenExceptionMatches(exc, self->state->asyncio_CancelledError))) {
+    if (quits || (!PyErr_GivenExceptionMatches(exc, PyExc_OSError) &&
+                  !PyErr_GivenExceptionMatches(
+                      exc, self->state->asyncio_CancelledError))) {
         pyc_put_exception(Py_NewRef(exc));
         pyc_loop_report(self->loop, message, (PyObject *)self, lower);
     }
