@@ -59,13 +59,10 @@ pyc_asyncio_is_there(pyc_state *state)
      * it, and that one may wait for a lock of this one's. */
     PyObject *asyncio =
         pyc_dict_get(PyImport_GetModuleDict(), state->str_asyncio);
-    if (asyncio == NULL) {
-        return 0;
-    }
-    int rc = take_names(state, asyncio);
-    Py_DECREF(asyncio);
+    int rc = asyncio == NULL ? -1 : take_names(state, asyncio);
+    Py_XDECREF(asyncio);
     if (rc < 0) {
-        PyErr_Clear(); /* the import is under way */
+        PyErr_Clear(); /* there is none, or the import is under way */
     }
     return rc == 0;
 }
