@@ -26,6 +26,9 @@ raise_os_error(int err, PyObject *message)
 /* Below, asking costs more than it tells. */
 #define ASKED_FOR ((size_t)16 << 20)
 
+/* One part in so many is left to those who ask meanwhile, or never. */
+#define SPARED 16
+
 int
 pyc_memory_ask(size_t size)
 {
@@ -42,6 +45,7 @@ pyc_memory_ask(size_t size)
     }
     else if (known != NULL) {
         unsigned long long most = PyLong_AsUnsignedLongLong(known);
+        most -= most / SPARED;
         if (PyErr_Occurred()) {
             rc = -1;
         }
@@ -62,13 +66,20 @@ pyc_memory_ask(size_t size)
 /* How much is asked for at once, and the least: up to there, giving up the GIL
  * takes longer than the pages. */
 #define PIECE ((size_t)16 << 20)
+#define PIECES 16 /* until what is available is looked at again */
 #define SMALL ((size_t)64 << 10)
 
 int
 pyc_memory_fill(int fd, size_t size)
 {
-    size_t piece = PIECE;
+    size_t piece = PIECE, asked = 0;
     for (size_t done = 0; done < size;) {
+        if (done >= asked) {
+            if (pyc_memory_ask(size - done) < 0) {
+                return -1;
+            }
+            asked = done + PIECES * PIECE;
+        }
         piece = Py_MIN(size - done, piece);
         int err;
         if (size <= SMALL) {
@@ -98,9 +109,6 @@ pyc_memory_fill(int fd, size_t size)
 int
 pyc_memory_open(const char *name, size_t size, unsigned flags)
 {
-    if (pyc_memory_ask(size) < 0) {
-        return -1;
-    }
     int err = 0;
     int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
     if (fd < 0 || ftruncate(fd, (off_t)size) < 0) {

@@ -5,14 +5,15 @@
 
 #include "py/compat.h"
 
-/* Whether so much memory can be had without swapping or meeting a control
- * group's limit, where that is known: the kernel gives it out first and kills
- * somebody afterwards. 0, or -1 with an OSError set. It runs Python code. */
+/* Whether so much memory can be had, and the others have some left, without
+ * swapping or meeting a control group's limit, where that is known: the kernel
+ * gives it out first and kills somebody afterwards. 0, or -1 with an OSError
+ * set. It runs Python code. */
 int pyc_memory_ask(size_t size);
 
 /* Memory for all of a file's `size` bytes, without the GIL, so that a lack of
- * it is an error now and no SIGBUS later: 0; errno; or -1 with an exception of
- * a signal's handler set. */
+ * it is an error now and no SIGBUS later: 0; errno; or -1 with an exception
+ * set, of pyc_memory_ask() or a signal's handler. */
 int pyc_memory_fill(int fd, size_t size);
 
 /* A memfd of `size` bytes that can grow but not shrink, with all its memory

@@ -2,8 +2,10 @@
 #include "ipc/message.h"
 
 #include "base/futex.h"
+#include "ipc/memory.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <sched.h>
 #include <string.h>
 
@@ -206,7 +208,9 @@ pyc_queue_wait_for_piece(pyc_queue *queue, uint64_t size, uint32_t mine)
     return true;
 }
 
-/* 0 or an error. The caller has `putting`. */
+enum { RAISED = INT_MIN };
+
+/* 0, an error, or RAISED with an exception set. The caller has `putting`. */
 static int
 take_piece(pyc_queue *queue, pyc_message_part *part, uint32_t before)
 {
@@ -216,7 +220,7 @@ take_piece(pyc_queue *queue, pyc_message_part *part, uint32_t before)
     uint64_t size = part->part.length;
     uint64_t state = PYC_STATE(PYC_WRITING, pyc_arena_me(arena));
     int attempt = 0, rc;
-    bool waited = false;
+    bool waited = false, asked = false;
     while ((rc = pyc_heap_take(heap, &queue->store, size, state,
                                &part->part.offset)) == -EAGAIN) {
         if (!waited) {
@@ -225,6 +229,15 @@ take_piece(pyc_queue *queue, pyc_message_part *part, uint32_t before)
             pyc_queue_wait_for_piece(queue, size,
                                      before + pyc_load(queue->n_views));
             pyc_mutex_lock(arena, &memory->putting);
+            continue;
+        }
+        if (!asked) {
+            pyc_mutex_unlock(&memory->putting);
+            asked = pyc_memory_ask(size) == 0;
+            pyc_mutex_lock(arena, &memory->putting);
+            if (!asked) {
+                return RAISED;
+            }
             continue;
         }
         rc = pyc_queue_make_room(queue, size, attempt++);
@@ -250,7 +263,9 @@ take_part(pyc_queue *queue, pyc_message *message, uint32_t i)
         rc = part->piece == NULL ? PYC_CORRUPT : 0;
     }
     if (rc < 0) {
-        pyc_queue_error(rc);
+        if (rc != RAISED) {
+            pyc_queue_error(rc);
+        }
         return -1;
     }
     part->part.generation = atomic_load(&part->piece->generation);

@@ -1,5 +1,6 @@
 """The memory of a queue: large buffers are not copied, blocks are used again, and nonsense in it is an error."""
 import ctypes
+import errno
 import gc
 import mmap
 import multiprocessing
@@ -32,6 +33,21 @@ def is_shared(array):
             if start <= address < end:
                 return "memfd:pyconc" in line
     return False
+
+
+def test_what_no_memory_has_room_for_is_refused():
+    """Before any is taken: the kernel would kill somebody for it. Here a view of a file that is all hole."""
+    fd = os.memfd_create("hole")
+    os.ftruncate(fd, 1 << 43)
+    hole = np.frombuffer(mmap.mmap(fd, 1 << 43, prot=mmap.PROT_READ), "u1")
+    os.close(fd)
+    queue = Queue()
+    for _ in range(2):
+        with pytest.raises(OSError, match=f"no shared memory of {1 << 43} bytes: [0-9]+ are available") as raised:
+            queue.put(hole)
+        assert raised.value.errno == errno.ENOMEM
+    queue.put(hole[:MIB])
+    assert len(queue.get()) == MIB
 
 
 def test_an_array_arrives_in_shared_memory_and_can_be_written():
