@@ -49,7 +49,8 @@ channel_send(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     pyc_call call = {args[0], args[1], args[2], args[3]};
-    int rc = pyc_channel_check_parent(self) < 0 ? -1 : pyc_channel_send(self, &call);
+    int rc =
+        pyc_channel_check_parent(self) < 0 ? -1 : pyc_channel_send(self, &call);
     return rc < 0 ? NULL : PyBool_FromLong(rc);
 }
 
@@ -164,7 +165,8 @@ static PyObject *
 channel_futures(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     pyc_channel *self = as_channel(object);
-    return pyc_channel_check_parent(self) < 0 ? NULL : pyc_channel_futures(self);
+    return pyc_channel_check_parent(self) < 0 ? NULL
+                                              : pyc_channel_futures(self);
 }
 
 static PyObject *

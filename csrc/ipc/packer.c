@@ -190,8 +190,8 @@ done:
 static int
 find_reducers(packer *self)
 {
-    self->forking = find("multiprocessing.reduction", "ForkingPickler",
-                         "_extra_reducers");
+    self->forking =
+        find("multiprocessing.reduction", "ForkingPickler", "_extra_reducers");
     if (self->forking == NULL) {
         return -1;
     }
