@@ -1,4 +1,4 @@
-"""Each allocation of an operation fails once: it raises MemoryError, has done nothing by halves, and works afterwards."""
+"""Each allocation of an operation fails once: MemoryError, nothing by halves, and it works afterwards."""
 import subprocess
 import sys
 import textwrap
