@@ -104,6 +104,10 @@ uint64_t pyc_channel_begun(pyc_channel *self, uint32_t worker);
 /* Ends a task that nobody has begun, or else returns false. */
 bool pyc_channel_revoke(pyc_channel *self, uint64_t task, pyc_call *call);
 
+/* Only who made the channel is its parent, and has slots: 0, or -1 with
+ * RuntimeError set. */
+int pyc_channel_check_parent(pyc_channel *self);
+
 /* The worker of a number from Python: 0, or -1 with ValueError set. */
 int pyc_channel_worker_of(pyc_channel *self, PyObject *number,
                           uint32_t *worker);

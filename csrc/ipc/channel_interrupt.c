@@ -20,6 +20,9 @@ pyc_channel_interrupt(PyObject *object, PyObject *future)
 {
     pyc_channel *self = (pyc_channel *)object;
     uint32_t worker;
+    if (pyc_channel_check_parent(self) < 0) {
+        return NULL;
+    }
     uint64_t task = begun(self, future, &worker);
     if (task == 0) {
         Py_RETURN_NONE;
@@ -45,6 +48,9 @@ pyc_channel_ran(PyObject *object, PyObject *future)
 {
     pyc_channel *self = (pyc_channel *)object;
     uint32_t worker;
+    if (pyc_channel_check_parent(self) < 0) {
+        return NULL;
+    }
     uint64_t task = begun(self, future, &worker);
     if (task == 0) {
         Py_RETURN_NONE;

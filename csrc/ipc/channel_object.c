@@ -44,10 +44,16 @@ make_shared(pyc_channel *self, uint32_t workers, uint32_t slots)
     PyObject *queue_type = (PyObject *)self->state->queue_type;
     size_t size = pyc_board_size(slots, workers);
     self->jobs = (pyc_queue *)PyObject_CallNoArgs(queue_type);
+    if (self->jobs == NULL) {
+        return -1;
+    }
     self->results = (pyc_queue *)PyObject_CallNoArgs(queue_type);
+    if (self->results == NULL) {
+        return -1;
+    }
     self->segment = PyObject_CallFunction((PyObject *)self->state->segment_type,
                                           "n", (Py_ssize_t)size);
-    if (self->jobs == NULL || self->results == NULL || self->segment == NULL) {
+    if (self->segment == NULL) {
         return -1;
     }
     pyc_queue_borrow(self->results, self->jobs);

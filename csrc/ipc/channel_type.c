@@ -11,9 +11,8 @@ as_channel(PyObject *self)
     return (pyc_channel *)self;
 }
 
-/* Only who made the channel is its parent. */
-static int
-check_parent(pyc_channel *self)
+int
+pyc_channel_check_parent(pyc_channel *self)
 {
     if (PYC_LIKELY(self->pid == self->state->pid)) {
         return 0;
@@ -50,14 +49,15 @@ channel_send(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     pyc_call call = {args[0], args[1], args[2], args[3]};
-    int rc = check_parent(self) < 0 ? -1 : pyc_channel_send(self, &call);
+    int rc =
+        pyc_channel_check_parent(self) < 0 ? -1 : pyc_channel_send(self, &call);
     return rc < 0 ? NULL : PyBool_FromLong(rc);
 }
 
 static PyObject *
 channel_collect(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
-    Py_ssize_t ended = check_parent(as_channel(object)) < 0
+    Py_ssize_t ended = pyc_channel_check_parent(as_channel(object)) < 0
                            ? -1
                            : pyc_channel_collect(as_channel(object), true);
     return ended < 0 ? NULL : PyLong_FromSsize_t(ended);
@@ -70,7 +70,7 @@ channel_watch(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
     static const pyc_signature signature = {"watch", {"timeout", NULL}, 0};
     PyObject *timeout = NULL;
     int64_t deadline;
-    if (check_parent(as_channel(object)) < 0 ||
+    if (pyc_channel_check_parent(as_channel(object)) < 0 ||
         pyc_arguments(&signature, args, nargs, kwnames, &timeout) < 0 ||
         pyc_sleep_deadline(NULL, timeout, &deadline) < 0) {
         return NULL;
@@ -91,7 +91,7 @@ channel_revoke(PyObject *object, PyObject *future)
 {
     pyc_channel *self = as_channel(object);
     pyc_call call = {0};
-    if (check_parent(self) < 0) {
+    if (pyc_channel_check_parent(self) < 0) {
         return NULL;
     }
     uint64_t task = pyc_channel_find(self, future);
@@ -104,7 +104,7 @@ static PyObject *
 channel_is_running(PyObject *object, PyObject *future)
 {
     pyc_channel *self = as_channel(object);
-    if (check_parent(self) < 0) {
+    if (pyc_channel_check_parent(self) < 0) {
         return NULL;
     }
     return PyBool_FromLong(self->source.is_running(&self->source, future));
@@ -130,7 +130,7 @@ channel_running(PyObject *object, PyObject *number)
 {
     pyc_channel *self = as_channel(object);
     uint32_t worker;
-    if (check_parent(self) < 0 ||
+    if (pyc_channel_check_parent(self) < 0 ||
         pyc_channel_worker_of(self, number, &worker) < 0) {
         return NULL;
     }
@@ -142,7 +142,7 @@ channel_call_of(PyObject *object, PyObject *future)
 {
     pyc_channel *self = as_channel(object);
     pyc_call call = {0};
-    if (check_parent(self) < 0) {
+    if (pyc_channel_check_parent(self) < 0) {
         return NULL;
     }
     pyc_lock_take(&self->lock);
@@ -165,7 +165,8 @@ static PyObject *
 channel_futures(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     pyc_channel *self = as_channel(object);
-    return check_parent(self) < 0 ? NULL : pyc_channel_futures(self);
+    return pyc_channel_check_parent(self) < 0 ? NULL
+                                              : pyc_channel_futures(self);
 }
 
 static PyObject *
@@ -197,7 +198,7 @@ channel_bury(PyObject *object, PyObject *number)
     uint32_t worker;
     uint64_t task;
     pyc_call call = {0};
-    if (check_parent(self) < 0 ||
+    if (pyc_channel_check_parent(self) < 0 ||
         pyc_channel_worker_of(self, number, &worker) < 0 ||
         pyc_channel_collect(self, false) == -1) {
         return NULL;
@@ -217,7 +218,7 @@ channel_retire(PyObject *object, PyObject *number)
 {
     pyc_channel *self = as_channel(object);
     uint32_t worker;
-    if (check_parent(self) < 0 ||
+    if (pyc_channel_check_parent(self) < 0 ||
         pyc_channel_worker_of(self, number, &worker) < 0) {
         return NULL;
     }
@@ -252,7 +253,7 @@ channel_worker(PyObject *object, PyObject *number)
 static PyObject *
 shut(pyc_channel *self, int immediate)
 {
-    if (check_parent(self) < 0) {
+    if (pyc_channel_check_parent(self) < 0) {
         return NULL;
     }
     pyc_queue_shutdown(self->jobs, immediate);
@@ -275,7 +276,7 @@ static PyObject *
 channel_recall(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     pyc_channel *self = as_channel(object);
-    if (check_parent(self) < 0) {
+    if (pyc_channel_check_parent(self) < 0) {
         return NULL;
     }
     pyc_block_recall(&self->jobs->shared.block);

@@ -157,10 +157,14 @@ static int
 set_up(packer *self, PyObject *type)
 {
     int rc = -1;
+    PyObject *args = NULL, *kwargs = NULL;
     PyObject *buffer = PyObject_GetAttrString((PyObject *)self, "buffer");
-    PyObject *args = Py_BuildValue("(Oi)", self, 5);
-    PyObject *kwargs = Py_BuildValue("{sO}", "buffer_callback", buffer);
-    if (buffer == NULL || args == NULL || kwargs == NULL) {
+    if (buffer == NULL) {
+        goto done;
+    }
+    args = Py_BuildValue("(Oi)", self, 5);
+    kwargs = Py_BuildValue("{sO}", "buffer_callback", buffer);
+    if (args == NULL || kwargs == NULL) {
         goto done;
     }
     self->pickler = PyObject_Call(type, args, kwargs);
@@ -170,13 +174,29 @@ set_up(packer *self, PyObject *type)
         goto done;
     }
     self->dump = PyObject_GetAttrString(self->pickler, "dump");
+    if (self->dump == NULL) {
+        goto done;
+    }
     self->clear_memo = PyObject_GetAttrString(self->pickler, "clear_memo");
-    rc = self->dump == NULL || self->clear_memo == NULL ? -1 : 0;
+    rc = self->clear_memo == NULL ? -1 : 0;
 done:
     Py_XDECREF(buffer);
     Py_XDECREF(args);
     Py_XDECREF(kwargs);
     return rc;
+}
+
+/* 0, or -1 with an exception set. */
+static int
+find_reducers(packer *self)
+{
+    self->forking =
+        find("multiprocessing.reduction", "ForkingPickler", "_extra_reducers");
+    if (self->forking == NULL) {
+        return -1;
+    }
+    self->general = find("copyreg", "dispatch_table", NULL);
+    return self->general == NULL ? -1 : 0;
 }
 
 static packer *
@@ -187,14 +207,8 @@ packer_new(pyc_ipc *state)
         type == NULL
             ? NULL
             : (packer *)state->packer_type->tp_alloc(state->packer_type, 0);
-    if (self != NULL) {
-        self->forking = find("multiprocessing.reduction", "ForkingPickler",
-                             "_extra_reducers");
-        self->general = find("copyreg", "dispatch_table", NULL);
-        if (self->forking == NULL || self->general == NULL ||
-            set_up(self, type) < 0) {
-            Py_CLEAR(self);
-        }
+    if (self != NULL && (find_reducers(self) < 0 || set_up(self, type) < 0)) {
+        Py_CLEAR(self);
     }
     Py_XDECREF(type);
     return self;

@@ -68,10 +68,12 @@ find_item(shareable *self, Py_ssize_t index, const char *out_of_range,
     if (found->mapping == NULL) {
         return -1;
     }
-    int64_t begin = word(found->mapping, 1 + index);
-    int64_t end = word(found->mapping, 2 + index);
-    if (found->mapping->size < self->formats + 9 * self->length || begin < 0 ||
-        begin % 8 != 0 || end < 8 || begin > end - 8 ||
+    int64_t begin = -1, end = -1;
+    if (found->mapping->size >= self->formats + 9 * self->length) {
+        begin = word(found->mapping, 1 + index);
+        end = word(found->mapping, 2 + index);
+    }
+    if (begin < 0 || begin % 8 != 0 || end < 8 || begin > end - 8 ||
         end > self->formats - self->data) {
         Py_DECREF(found->mapping);
         return corrupt(self);

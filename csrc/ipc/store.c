@@ -78,12 +78,14 @@ pyc_store_unmap(pyc_store *self)
     }
 }
 
+/* Another thread may have mapped more than was known meanwhile. */
 void *
-pyc_store_at_slowly(pyc_store *self, uint64_t offset, uint64_t size)
+pyc_store_at_slowly(pyc_store *self, uint32_t known, uint64_t offset,
+                    uint64_t size)
 {
-    uint32_t mapped = atomic_load(&self->mapped);
-    if (mapped == atomic_load(&self->extents->count) ||
-        pyc_store_map(self) < 0 || atomic_load(&self->mapped) == mapped) {
+    if (atomic_load(&self->mapped) == known &&
+        (atomic_load(&self->extents->count) == known ||
+         pyc_store_map(self) < 0 || atomic_load(&self->mapped) == known)) {
         return NULL;
     }
     return pyc_store_at(self, offset, size);

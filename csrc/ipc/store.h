@@ -44,7 +44,9 @@ void pyc_store_count(pyc_store *self);
 void pyc_store_drop(pyc_store *self, uint64_t start, uint64_t end);
 int pyc_store_refill(pyc_store *self, uint64_t start, uint64_t end);
 
-void *pyc_store_at_slowly(pyc_store *self, uint64_t offset, uint64_t size);
+/* For who has not found it in the first `known` extents. */
+void *pyc_store_at_slowly(pyc_store *self, uint32_t known, uint64_t offset,
+                          uint64_t size);
 
 /* `size` bytes at an offset; NULL when they are not within one extent. */
 static inline void *
@@ -64,7 +66,7 @@ pyc_store_at(pyc_store *self, uint64_t offset, uint64_t size)
         }
         start = end;
     }
-    return pyc_store_at_slowly(self, offset, size);
+    return pyc_store_at_slowly(self, n, offset, size);
 }
 
 #endif

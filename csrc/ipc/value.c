@@ -206,9 +206,11 @@ is_rlock(pyc_ipc *state, PyObject *lock)
     int same = 1;
     for (int i = 0; i < 2 && same == 1; i++) {
         PyObject *theirs = PyObject_GetAttrString((PyObject *)type, names[i]);
-        PyObject *ours =
-            PyObject_GetAttrString((PyObject *)state->rlock_type, names[i]);
-        same = theirs == NULL || ours == NULL ? -1 : theirs == ours;
+        PyObject *ours = theirs == NULL
+                             ? NULL
+                             : PyObject_GetAttrString(
+                                   (PyObject *)state->rlock_type, names[i]);
+        same = ours == NULL ? -1 : theirs == ours;
         Py_XDECREF(theirs);
         Py_XDECREF(ours);
     }

@@ -201,16 +201,17 @@ class Map:
 
     def _told(self, future):
         """Once for each, by who takes its results or, before that, by who ends it."""
+        has_results = not future.cancelled() and future.exception() is None
+        results, _, seconds, weight = future.result() if has_results else ((), None, 0, 0)
+        count = len(results)        # before another thread, which is not told, gives them out
         try:
             self._flying.remove(future)
         except KeyError:
             return
-        if not future.cancelled() and future.exception() is None:
-            results, _, seconds, weight = future.result()
-            if results:
-                self._size.told(len(results), seconds, weight)
-            if self._progress is not None:
-                self._tell(len(results))
+        if count:
+            self._size.told(count, seconds, weight)
+        if has_results and self._progress is not None:
+            self._tell(count)
         if self._room is None:
             self.fill()
 

@@ -613,7 +613,8 @@ def test_a_forked_child_is_no_parent(child):
 
     def use():
         for call in (lambda: channel.send(future, b"", (), {}), channel.collect, channel.close, channel.futures,
-                     lambda: channel.revoke(future), lambda: channel.bury(0), lambda: channel.watch(0)):
+                     lambda: channel.revoke(future), lambda: channel.bury(0), lambda: channel.watch(0),
+                     lambda: channel.interrupt(future), lambda: channel.ran(future)):
             with pytest.raises(RuntimeError, match="another process's"):
                 call()
         return "refused"
@@ -622,6 +623,16 @@ def test_a_forked_child_is_no_parent(child):
     work(channel)           # what the child had of it is gone, and not what is here
     channel.collect()
     assert future.result() == 1
+
+
+def test_a_worker_is_no_parent():
+    """It has no slots."""
+    channel = Channel(1)
+    attach, args = channel.__reduce__()
+    attached, future = attach(*args), Future()
+    for call in (attached.futures, lambda: attached.interrupt(future), lambda: attached.ran(future)):
+        with pytest.raises(RuntimeError, match="another process's"):
+            call()
 
 
 def test_nothing_is_kept():

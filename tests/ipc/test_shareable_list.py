@@ -193,6 +193,23 @@ def test_memory_that_is_too_small_for_a_list():
         memory.unlink()
 
 
+def test_memory_that_is_too_small_for_the_list_before():
+    """What was attached last holds no list: nothing is read behind its end."""
+    items, memory = ShareableList([0] * 400_000), SharedMemory(create=True, size=4)
+    first = items.shm
+    try:
+        with pytest.raises(ValueError, match="does not hold a ShareableList"):
+            items.__init__(name=memory.name)
+        for use in (lambda: items[399_999], lambda: items.__setitem__(399_999, 1)):
+            with pytest.raises(ValueError, match="does not hold a ShareableList"):
+                use()
+    finally:
+        items.shm.close()
+        for one in (first, memory):
+            one.close()
+            one.unlink()
+
+
 @pytest.mark.parametrize("format", [b"99999999", b"9999999s", b"s", b"-1s", b"zzz", b"P", b"", b"40s"])
 def test_a_corrupt_format_is_an_error(make, format):
     items = make([1, "abc"])

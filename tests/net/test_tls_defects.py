@@ -292,6 +292,33 @@ def test_close_in_the_middle_of_a_flood_from_many(run_ours, tls):
     assert not run_ours.reports
 
 
+# ---- memory that is missing
+
+def test_no_memory_to_begin_with():
+    """Each allocation fails once: MemoryError, and nothing that comes after it."""
+    script = """if True:
+        import _testcapi, asyncio, pyconc, ssl
+        from pyconc import _core
+        context = ssl.create_default_context()
+        async def main():
+            for allowed in range(1000):
+                protocol, loop = asyncio.Protocol(), asyncio.get_running_loop()
+                _testcapi.set_nomemory(allowed, allowed + 1)
+                try:
+                    _core.SSLProtocol(loop, protocol, context, None, server_hostname="host")
+                except MemoryError:
+                    continue
+                finally:
+                    _testcapi.remove_mem_hooks()
+                break
+            print("refused" if allowed else "never refused")
+        pyconc.run(main())
+    """
+    pytest.importorskip("_testcapi")
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (ended.stdout, ended.stderr) == ("refused\n", "")
+
+
 # ---- the other engine
 
 @pytest.mark.engine

@@ -285,6 +285,24 @@ def test_initializer_that_fails(caplog):
     assert caplog.records[0].getMessage() == "Exception in initializer:"
 
 
+def test_a_worker_without_memory_fails_what_relied_on_it():
+    pytest.importorskip("_testcapi")
+    ended = run_script("""
+        import _testcapi, threading
+        from pyconc.concurrent.futures import ThreadPoolExecutor
+        asked = threading.Event()
+        def prepare():
+            asked.wait()
+            _testcapi.set_nomemory(0, 1)
+        threading.excepthook = lambda args: _testcapi.remove_mem_hooks()
+        with ThreadPoolExecutor(1, initializer=prepare) as pool:
+            futures = [pool.submit(pow, 2, n) for n in range(3)]
+            asked.set()
+            print([type(future.exception(30)).__name__ for future in futures])
+    """)
+    assert ended == (0, "['MemoryError', 'MemoryError', 'MemoryError']\n", "")
+
+
 def test_shutdown_finishes_what_is_queued():
     pool = ThreadPoolExecutor(2)
     done = []

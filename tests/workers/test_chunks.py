@@ -297,3 +297,22 @@ def test_progress_loses_nothing_among_threads():
     for thread in threads:
         thread.join()
     assert told == list(range(1, 41))
+
+
+def test_results_are_counted_before_they_are_given_out():
+    """By who ends the call, while another thread takes what it had."""
+    told, results = [], [1, 4, 9]
+
+    class Flying(set):
+        def remove(self, future):
+            super().remove(future)
+            results.clear()
+
+    pool = OnePool(lambda: None)
+    size = AutoSize(1)
+    calls = Map(pool, square, Listed([1, 2, 3]), size, 40, None, Options(progress=lambda *now: told.append(now)), None)
+    calls._flying = Flying()
+    calls.fill()
+    pool.futures[0].set_result((results, None, 0.3, 1))
+    assert told == [(3, 3)]
+    assert size._cost == pytest.approx(0.1)

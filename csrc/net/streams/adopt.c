@@ -13,9 +13,10 @@ import_module(pyc_state *state)
         return -1;
     }
     PyObject *adopt = PyObject_GetAttrString(module, "adopt_streams");
-    PyObject *source_of = PyObject_GetAttrString(module, "source_of");
+    PyObject *source_of =
+        adopt == NULL ? NULL : PyObject_GetAttrString(module, "source_of");
     Py_DECREF(module);
-    if (adopt == NULL || source_of == NULL) {
+    if (source_of == NULL) {
         Py_XDECREF(adopt);
         Py_XDECREF(source_of);
         return -1;

@@ -173,6 +173,14 @@ const pyc_tls_engine pyc_tls_object_engine = {
 
 /* ---- beginning --------------------------------------------------------- */
 
+/* An attribute of the module ssl: 0, or -1 with an exception set. */
+static int
+take(PyObject **slot, PyObject *ssl, const char *name)
+{
+    Py_XSETREF(*slot, PyObject_GetAttrString(ssl, name));
+    return *slot == NULL ? -1 : 0;
+}
+
 /* What is needed of the module ssl, which a Python may lack. */
 static int
 import_ssl(pyc_state *state)
@@ -185,13 +193,11 @@ import_ssl(pyc_state *state)
     if (ssl == NULL) {
         return -1;
     }
-    Py_XSETREF(state->tls_error, PyObject_GetAttrString(ssl, "SSLError"));
-    Py_XSETREF(state->tls_object, PyObject_GetAttrString(ssl, "SSLObject"));
-    Py_XSETREF(state->tls_memory_bio, PyObject_GetAttrString(ssl, "MemoryBIO"));
-    want = PyObject_GetAttrString(ssl, "SSLWantReadError");
-    sys = PyObject_GetAttrString(ssl, "SSLSyscallError");
-    if (state->tls_error != NULL && state->tls_object != NULL &&
-        state->tls_memory_bio != NULL && want != NULL && sys != NULL) {
+    if (take(&state->tls_error, ssl, "SSLError") == 0 &&
+        take(&state->tls_object, ssl, "SSLObject") == 0 &&
+        take(&state->tls_memory_bio, ssl, "MemoryBIO") == 0 &&
+        take(&want, ssl, "SSLWantReadError") == 0 &&
+        take(&sys, ssl, "SSLSyscallError") == 0) {
         state->tls_again = PyTuple_Pack(2, want, sys);
     }
     Py_DECREF(ssl);
@@ -231,8 +237,11 @@ pyc_tls_open(pyc_tls *self, PyObject *server_hostname)
         return -1;
     }
     self->incoming = PyObject_CallNoArgs(state->tls_memory_bio);
+    if (self->incoming == NULL) {
+        return -1;
+    }
     self->outgoing = PyObject_CallNoArgs(state->tls_memory_bio);
-    if (self->incoming == NULL || self->outgoing == NULL) {
+    if (self->outgoing == NULL) {
         return -1;
     }
     (void)pyc_libssl_get();
