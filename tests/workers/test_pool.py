@@ -141,6 +141,21 @@ def test_a_lambda_without_cloudpickle(fork, monkeypatch):
         assert "cloudpickle" in "".join(error.__notes__)
 
 
+class Service:
+    def __init__(self, pool):
+        self.pool = pool
+
+    def double(self, number):
+        return 2 * number
+
+
+def test_a_method_of_an_object_that_has_the_pool(context):
+    with ProcessPoolExecutor(1, context) as pool:
+        for call in pool.submit(Service(pool).double, 1), pool.submit(jobs.double, pool.options(retry=1)):
+            with pytest.raises(TypeError, match="cannot pickle 'ProcessPoolExecutor' object: .* method"):
+                call.result(LIMIT)
+
+
 # Workers.
 
 def test_workers_start_when_they_are_needed():
