@@ -200,7 +200,7 @@ class Map:
         return future
 
     def _told(self, future):
-        """Once for each, by who takes its results or, before that, by who ends it; who comes second waits until it is."""
+        """Once for each, by who takes its results or, before that, by who ends it; the second waits for that."""
         with self._telling:
             try:
                 self._flying.remove(future)
