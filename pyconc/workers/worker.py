@@ -18,7 +18,7 @@ _NO_KWARGS = {}
 _OF_MAIN = "main__' "    # of <module '__main__' ...>, or '__mp_main__'
 _NOT_THERE = ("Worker processes do not have it: it was defined after they had started, or where they do not come by: "
               "in an interactive session, or below `if __name__ == \"__main__\":`. Define it at the top level of a "
-              "module.")
+              "module. (With the package cloudpickle, workers that are not forked have a session's functions.)")
 
 
 def work(channel, number, memo, initializer, initargs, max_tasks, finalizer, limits=None):

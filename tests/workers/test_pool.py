@@ -576,6 +576,23 @@ def test_a_function_that_workers_do_not_have(method, tmp_path):
     assert done.stdout.startswith("AttributeError") and "top level of a module" in done.stdout, done.stderr
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_what_a_session_defines(method):
+    """Its main module is no file that a worker could import."""
+    pytest.importorskip("cloudpickle")
+    program = f"""
+        import functools
+        from pyconc.concurrent.futures import ProcessPoolExecutor
+        from pyconc.multiprocessing import get_context
+        def power(exponent, number):
+            return number ** exponent
+        cube = functools.partial(power, 3)
+        with ProcessPoolExecutor(1, get_context({method!r})) as pool:
+            print([pool.submit(power, 2, 3).result(), pool.submit(cube, 2).result(), *pool.map(cube, [3, 4])])
+    """
+    assert run(program) == (0, "[9, 8, 27, 64]\n", "")
+
+
 def test_no_main_guard(tmp_path):
     """The error of the program says what is missing."""
     program = tmp_path / "program.py"
