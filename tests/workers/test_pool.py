@@ -613,6 +613,22 @@ def test_no_main_guard(tmp_path):
 
 # Signals and forks.
 
+def test_ctrl_c_as_soon_as_a_worker_is_forked():
+    """It does not go through the program's own code there."""
+    program = """
+        import ctypes, functools, os
+        from pyconc.concurrent.futures import ProcessPoolExecutor
+        from pyconc.multiprocessing import get_context
+        os.register_at_fork(after_in_child=functools.partial(getattr(ctypes.CDLL(None), "raise"), 2))
+        try:
+            with ProcessPoolExecutor(2, get_context("fork")) as pool:
+                print(pool.submit(abs, -1).result(50))
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    assert run(program) == (0, "1\n", "")
+
+
 def test_ctrl_c_interrupts_what_runs_and_nothing_else(fork):
     told = fork.Queue()
     with ProcessPoolExecutor(2, fork) as pool:
