@@ -39,7 +39,7 @@ bench-once: .venv/.bench-tool ## every benchmark of pytest's once, unmeasured: t
 
 lint: .venv/.lint ## ruff, mypy, stubtest, clang-format, lizard, gcc -fanalyzer, cppcheck
 	$(BIN)/ruff check .
-	$(BIN)/python -m mypy pyconc
+	$(BIN)/python -m mypy pyconc tests/lint/typed_program.py
 	$(BIN)/python -m mypy.stubtest pyconc --mypy-config-file pyproject.toml --allowlist tests/lint/stubtest_allowlist.txt
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	$(BIN)/lizard -l c -C 15 -L 80 -w csrc

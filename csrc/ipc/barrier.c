@@ -466,7 +466,8 @@ static PyGetSetDef barrier_getset[] = {
 };
 
 static PyType_Slot barrier_slots[] = {
-    {Py_tp_doc, "What Barrier does in C."},
+    {Py_tp_doc, "Barrier(parties, action=None, timeout=None, *, "
+                "ctx=None)\n--\n\nWhat Barrier does in C."},
     {Py_tp_new, barrier_new},
     {Py_tp_methods, barrier_methods},
     {Py_tp_getset, barrier_getset},

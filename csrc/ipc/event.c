@@ -161,7 +161,7 @@ static PyMethodDef event_methods[] = {
 };
 
 static PyType_Slot event_slots[] = {
-    {Py_tp_doc, "What Event does in C."},
+    {Py_tp_doc, "Event(*, ctx=None)\n--\n\nWhat Event does in C."},
     {Py_tp_new, event_new},
     {Py_tp_methods, event_methods},
     PYC_SHARED_SLOTS,

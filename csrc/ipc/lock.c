@@ -396,7 +396,9 @@ PyDoc_STRVAR(release_doc,
 "release($self, /)\n--\n\n"
 "Lets go of the lock, whoever took it. ValueError when it is free.");
 PyDoc_STRVAR(locked_doc, "locked($self, /)\n--\n\nWhether somebody has it.");
-PyDoc_STRVAR(lock_doc, "What Lock does in C.");
+PyDoc_STRVAR(lock_doc,
+"Lock(*, recover=None, ctx=None)\n--\n\n"
+"What Lock does in C.");
 /* clang-format on */
 
 static PyMethodDef lock_methods[] = {

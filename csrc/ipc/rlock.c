@@ -95,7 +95,9 @@ PyDoc_STRVAR(release_doc,
 "release($self, /)\n--\n\n"
 "Lets go of the lock once. AssertionError unless the caller has it.");
 PyDoc_STRVAR(locked_doc, "locked($self, /)\n--\n\nWhether somebody has it.");
-PyDoc_STRVAR(rlock_doc, "What RLock does in C.");
+PyDoc_STRVAR(rlock_doc,
+"RLock(*, recover=None, ctx=None)\n--\n\n"
+"What RLock does in C.");
 /* clang-format on */
 
 static PyMethodDef rlock_methods[] = {

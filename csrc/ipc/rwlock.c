@@ -494,7 +494,8 @@ static PyGetSetDef rwlock_getset[] = {
 };
 
 static PyType_Slot rwlock_slots[] = {
-    {Py_tp_doc, "What ReadWriteLock does in C."},
+    {Py_tp_doc, "ReadWriteLock(*, recover=None, ctx=None)\n--\n\nWhat "
+                "ReadWriteLock does in C."},
     {Py_tp_new, rwlock_new},
     {Py_tp_methods, rwlock_methods},
     {Py_tp_getset, rwlock_getset},

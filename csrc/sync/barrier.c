@@ -444,7 +444,8 @@ static PyMemberDef barrier_members[] = {
 };
 
 static PyType_Slot barrier_slots[] = {
-    {Py_tp_doc, "What Barrier does in C."},
+    {Py_tp_doc, "BarrierBase(parties, action=None, timeout=None)\n--\n\nWhat "
+                "Barrier does in C."},
     {Py_tp_new, barrier_new},
     {Py_tp_init, barrier_init},
     {Py_tp_dealloc, barrier_dealloc},

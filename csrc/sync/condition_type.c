@@ -346,7 +346,7 @@ static PyMemberDef condition_members[] = {
 };
 
 static PyType_Slot condition_slots[] = {
-    {Py_tp_doc, "What Condition does in C."},
+    {Py_tp_doc, "ConditionBase(lock=None)\n--\n\nWhat Condition does in C."},
     {Py_tp_new, condition_new},
     {Py_tp_init, condition_init},
     {Py_tp_dealloc, condition_dealloc},

@@ -178,7 +178,7 @@ static PyGetSetDef event_getset[] = {
 };
 
 static PyType_Slot event_slots[] = {
-    {Py_tp_doc, "What Event does in C."},
+    {Py_tp_doc, "EventBase()\n--\n\nWhat Event does in C."},
     {Py_tp_new, event_new},
     {Py_tp_init, event_init},
     {Py_tp_dealloc, event_dealloc},

@@ -343,7 +343,7 @@ static PyGetSetDef semaphore_getset[] = {
 };
 
 static PyType_Slot semaphore_slots[] = {
-    {Py_tp_doc, "What Semaphore does in C."},
+    {Py_tp_doc, "SemaphoreBase(value=1)\n--\n\nWhat Semaphore does in C."},
     {Py_tp_new, semaphore_new},
     {Py_tp_init, semaphore_init},
     {Py_tp_dealloc, semaphore_dealloc},

@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import islice
 
 from pyconc import _core
@@ -136,7 +136,7 @@ class Map:
         self._flying = set()
         self._asked = deque()
         self._lock = threading.Lock()
-        self._telling = threading.RLock()
+        self._telling = nullcontext() if self._progress is None else threading.RLock()
         self._is_cancelled = False
         self._holds = room is None
         self._releases = []         # what is to be called once
@@ -200,25 +200,22 @@ class Map:
         return future
 
     def _told(self, future):
-        """Once for each, by who takes its results or, before that, by who ends it."""
+        """Once for each, by who takes its results or, before that, by who ends it; the second waits for that."""
         has_results = not future.cancelled() and future.exception() is None
         results, _, seconds, weight = future.result() if has_results else ((), None, 0, 0)
         count = len(results)        # before another thread, which is not told, gives them out
-        try:
-            self._flying.remove(future)
-        except KeyError:
-            return
-        if count:
-            self._size.told(count, seconds, weight)
-        if has_results and self._progress is not None:
-            self._tell(count)
+        with self._telling:
+            try:
+                self._flying.remove(future)
+            except KeyError:
+                return
+            if count:
+                self._size.told(count, seconds, weight)
+            if has_results and self._progress is not None:
+                self._done += count
+                self._progress(self._done, self._total)
         if self._room is None:
             self.fill()
-
-    def _tell(self, count):
-        with self._telling:
-            self._done += count
-            self._progress(self._done, self._total)
 
     def take(self, future):
         """Its results, which are about to be given out."""

@@ -2,6 +2,7 @@
 """Functions as workers get them: a short pickle that each worker unpickles once, where that changes nothing."""
 import pickle
 import sys
+from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 
 from pyconc.workers.remote import ByValue, Loaded, Rows, call, call_all
@@ -25,6 +26,8 @@ def qualified_name(fn):
 def _in_main_only(fn):
     """Whether no other process can import it: __main__ is no file, but an interactive session or a -c."""
     fn = fn.fn if type(fn) is Rows else fn
+    while isinstance(fn, partial):
+        fn = fn.func
     if getattr(fn, "__module__", None) != "__main__":
         return False
     main = sys.modules["__main__"]

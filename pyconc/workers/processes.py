@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The worker processes of a pool: starting them, seeing which have ended, and ending them."""
 import os
+import signal
 import time
 
 from pyconc.workers.memo import Memo
@@ -80,6 +81,7 @@ class Processes:
         self.by_pid = {}
         self.most = most
         self._context = context
+        self._forks = context.get_start_method(allow_none=False) == "fork"
         self._channel = channel
         self._arguments = arguments
         self._daemon = daemon
@@ -95,16 +97,22 @@ class Processes:
         """One more. Raises what Process.start() does."""
         number = next(n for n in range(self.most) if n not in self._workers)
         memo = Memo()
-        process = self._context.Process(target=work, args=(self._channel, number, memo, *self._arguments))
-        if self._daemon is not None:
-            process.daemon = self._daemon
+        # Ctrl-C in a forked child would run the program's own handlers there, until work() has one.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT} if self._forks else ())
         try:
-            process.start()
-        except BaseException:
-            memo.close()
-            raise
-        self._workers[number] = WorkerProcess(number, process, memo)
-        self.by_pid[process.pid] = process
+            process = self._context.Process(target=work, args=(self._channel, number, memo, *self._arguments),
+                                            kwargs={"mask": mask} if self._forks else {})
+            if self._daemon is not None:
+                process.daemon = self._daemon
+            try:
+                process.start()
+            except BaseException:
+                memo.close()
+                raise
+            self._workers[number] = WorkerProcess(number, process, memo)
+            self.by_pid[process.pid] = process
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def remove(self, worker):
         """Forgets one that has ended."""

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Progress bars for map(): what executor.options(progress=...) takes is a function of (calls done, calls in all)."""
+from collections.abc import Callable
+from typing import Any
 
 
-def tqdm(bar):
+def tqdm(bar: Any) -> Callable[[int, int | None], None]:
     """For a bar of tqdm's: options(progress=tqdm(bar))."""
     def show(done, total):
         if total is not None:
@@ -11,14 +13,14 @@ def tqdm(bar):
     return show
 
 
-def rich(progress, task):
+def rich(progress: Any, task: Any) -> Callable[[int, int | None], None]:
     """For a task of a rich.progress.Progress."""
     def show(done, total):
         progress.update(task, completed=done, total=total)
     return show
 
 
-def bar(description=""):
+def bar(description: str = "") -> Callable[[int, int | None], None]:
     """A bar of its own on standard error, by tqdm, or by rich where there is no tqdm. Ends with the last call.
 
     ImportError without both.

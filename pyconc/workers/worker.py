@@ -18,20 +18,22 @@ _NO_KWARGS = {}
 _OF_MAIN = "main__' "    # of <module '__main__' ...>, or '__mp_main__'
 _NOT_THERE = ("Worker processes do not have it: it was defined after they had started, or where they do not come by: "
               "in an interactive session, or below `if __name__ == \"__main__\":`. Define it at the top level of a "
-              "module.")
+              "module. (With the package cloudpickle, workers that are not forked have a session's functions.)")
 
 
-def work(channel, number, memo, initializer, initargs, max_tasks, finalizer, limits=None):
+def work(channel, number, memo, initializer, initargs, max_tasks, finalizer, limits=None, mask=None):
     """The target of a worker process: runs jobs of the channel until there are none for it.
 
     number: which of the channel's workers it is. max_tasks: after so many it ends; None: any number. limits: a Limits,
-    or None.
+    or None. mask: the signals to be blocked from when SIGINT has its handler; None: as they are.
     """
     if not _GIL_IS_OPTIONAL:
         gc.freeze()     # the collector writes to all that it looks at, and a forked process copies what it writes to
     worker = Worker(channel, number)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, worker.interrupt)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     _end_with_parent()
     memo.catch_crashes()
     if limits is not None:

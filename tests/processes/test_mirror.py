@@ -1,5 +1,6 @@
 """Every name of the standard library's multiprocessing and its modules is here: the same object, or ours."""
 import importlib
+import inspect
 import multiprocessing
 import pkgutil
 import subprocess
@@ -96,3 +97,9 @@ def test_import_is_cheap():
                "print(*{'asyncio', 'ctypes', 'logging', 'pyconc._core'} & {*sys.modules})")
     printed = subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True)
     assert printed.stdout.split() == []
+
+
+@pytest.mark.parametrize("name", sorted(REPLACED["synchronize"]))
+def test_inspect_knows_what_a_lock_takes(name):
+    theirs, ours = (inspect.signature(getattr(module, name)).parameters for module in modules_of("synchronize"))
+    assert set(theirs) <= set(ours)

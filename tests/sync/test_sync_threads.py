@@ -1,4 +1,5 @@
 """The primitives of pyconc.threading as threads use them: what CPython's lock_tests do not ask."""
+import inspect
 import os
 import pickle
 import signal
@@ -22,6 +23,11 @@ def outcome(call, *args, **kwargs):
         return call(*args, **kwargs)
     except Exception as error:
         return type(error), str(error)
+
+
+@pytest.mark.parametrize("name", ["Barrier", "BoundedSemaphore", "Condition", "Event", "Semaphore", "Timer"])
+def test_inspect_knows_what_it_takes(name):
+    assert inspect.signature(getattr(threading, name)) == inspect.signature(getattr(standard, name))
 
 
 @locks

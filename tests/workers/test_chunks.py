@@ -316,3 +316,24 @@ def test_results_are_counted_before_they_are_given_out():
     pool.futures[0].set_result((results, None, 0.3, 1))
     assert told == [(3, 3)]
     assert size._cost == pytest.approx(0.1)
+
+
+def test_progress_is_told_before_the_results_are_there():
+    """Who ends a call tells it while the one that takes results comes for those."""
+    told, begun, goes_on = [], threading.Event(), threading.Event()
+
+    def progress(done, total):
+        begun.set()
+        assert goes_on.wait(10)
+        told.append(done)
+
+    pool = OnePool(lambda: None)
+    calls = Map(pool, square, Listed([1]), FixedSize(1), 1, None, Options(progress=progress), None)
+    calls.fill()
+    ends = threading.Thread(target=pool.futures[0].set_result, args=(([1], None, 0.1, 1),))
+    ends.start()
+    assert begun.wait(10)
+    threading.Timer(0.1, goes_on.set).start()
+    calls.take(calls.queue.popleft())
+    assert told == [1]
+    ends.join()

@@ -141,6 +141,21 @@ def test_a_lambda_without_cloudpickle(fork, monkeypatch):
         assert "cloudpickle" in "".join(error.__notes__)
 
 
+class Service:
+    def __init__(self, pool):
+        self.pool = pool
+
+    def double(self, number):
+        return 2 * number
+
+
+def test_a_method_of_an_object_that_has_the_pool(context):
+    with ProcessPoolExecutor(1, context) as pool:
+        for call in pool.submit(Service(pool).double, 1), pool.submit(jobs.double, pool.options(retry=1)):
+            with pytest.raises(TypeError, match="cannot pickle 'ProcessPoolExecutor' object: .* method"):
+                call.result(LIMIT)
+
+
 # Workers.
 
 def test_workers_start_when_they_are_needed():
@@ -561,6 +576,23 @@ def test_a_function_that_workers_do_not_have(method, tmp_path):
     assert done.stdout.startswith("AttributeError") and "top level of a module" in done.stdout, done.stderr
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_what_a_session_defines(method):
+    """Its main module is no file that a worker could import."""
+    pytest.importorskip("cloudpickle")
+    program = f"""
+        import functools
+        from pyconc.concurrent.futures import ProcessPoolExecutor
+        from pyconc.multiprocessing import get_context
+        def power(exponent, number):
+            return number ** exponent
+        cube = functools.partial(power, 3)
+        with ProcessPoolExecutor(1, get_context({method!r})) as pool:
+            print([pool.submit(power, 2, 3).result(), pool.submit(cube, 2).result(), *pool.map(cube, [3, 4])])
+    """
+    assert run(program) == (0, "[9, 8, 27, 64]\n", "")
+
+
 def test_no_main_guard(tmp_path):
     """The error of the program says what is missing."""
     program = tmp_path / "program.py"
@@ -580,6 +612,22 @@ def test_no_main_guard(tmp_path):
 
 
 # Signals and forks.
+
+def test_ctrl_c_as_soon_as_a_worker_is_forked():
+    """It does not go through the program's own code there."""
+    program = """
+        import ctypes, functools, os
+        from pyconc.concurrent.futures import ProcessPoolExecutor
+        from pyconc.multiprocessing import get_context
+        os.register_at_fork(after_in_child=functools.partial(getattr(ctypes.CDLL(None), "raise"), 2))
+        try:
+            with ProcessPoolExecutor(2, get_context("fork")) as pool:
+                print(pool.submit(abs, -1).result(50))
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    assert run(program) == (0, "1\n", "")
+
 
 def test_ctrl_c_interrupts_what_runs_and_nothing_else(fork):
     told = fork.Queue()

@@ -3,6 +3,8 @@ import io
 import multiprocessing
 import os
 import time
+import typing
+from collections.abc import Callable
 
 import jobs
 import pytest
@@ -91,6 +93,11 @@ def test_a_bar_of_its_own(capsys, monkeypatch):
     show(1, 2)
     show(2, 2)
     assert "squares" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("make", [progress.bar, progress.rich, progress.tqdm])
+def test_type_checkers_know_that_options_take_it(make):
+    assert typing.get_type_hints(make)["return"] == Callable[[int, int | None], None]
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])

@@ -138,6 +138,10 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
     _broken = property(lambda self: self._pool.broken or False)
     _shutdown_thread = property(lambda self: self._pool.state is not OPEN)
 
+    def __getstate__(self):
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object: it stays in its process. A method takes its "
+                        "object along: leave the pool out in __getstate__().")
+
     def submit(self, fn, /, *args, **kwargs):
         """Runs fn(*args, **kwargs) in a process; a Future.
 

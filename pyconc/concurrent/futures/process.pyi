@@ -13,6 +13,20 @@ __all__ = ["BrokenProcessPool", "ProcessPoolExecutor", "WorkerDied"]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
+class _WithOptions(concurrent.futures.Executor):
+    def __init__(self, executor: ProcessPoolExecutor, options: Any) -> None: ...
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> TaskFuture[_T]: ...
+    def map(
+        self,
+        fn: Callable[..., _T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | Literal["auto"] = "auto",
+        buffersize: int | None = None,
+        ordered: bool = True,
+    ) -> Iterator[_T]: ...
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None: ...
+
 class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
     def __init__(
         self,
@@ -40,7 +54,7 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
         retry: int | None = None,
         timeout: float | None = None,
         progress: Callable[[int, int | None], object] | None = None,
-    ) -> concurrent.futures.Executor: ...
+    ) -> _WithOptions: ...
     def map(
         self,
         fn: Callable[..., _T],
