@@ -46,6 +46,9 @@ mapping_dealloc(PyObject *self)
 static int
 fill(int fd, Py_ssize_t size)
 {
+    if (pyc_memory_ask((size_t)size) < 0) {
+        return -1;
+    }
     int err = pyc_memory_fill(fd, (size_t)size);
     if (err > 0) {
         errno = err;
