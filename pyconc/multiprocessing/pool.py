@@ -312,7 +312,7 @@ class Pool(_standard.Pool):
         if not hasattr(iterable, "__len__"):
             iterable = list(iterable)
         count = len(iterable)
-        if chunksize is None:
+        if chunksize is None or count == 0:     # of none a program may make chunks of 0
             chunksize = max(1, -(-count // (self._processes * 4)))
         _check_chunksize(chunksize)
         function, futures = Rows(func, star), []

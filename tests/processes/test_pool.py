@@ -93,6 +93,11 @@ def test_no_chunks_of_nothing(one, size):
             method(abs, [1], size)
 
 
+def test_no_items_need_no_chunks(one):
+    """len(items) // workers is 0 then."""
+    assert one.map(abs, [], 0) == one.starmap(abs, range(0), 0) == one.map_async(abs, iter(()), 0).get(LIMIT) == []
+
+
 def breaking(count):
     yield from range(count)
     raise ArithmeticError("no more")
