@@ -297,3 +297,53 @@ def test_progress_loses_nothing_among_threads():
     for thread in threads:
         thread.join()
     assert told == list(range(1, 41))
+
+
+class Counting(ProcessPoolExecutor):
+    """No more than three calls at a time, and how many there were."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.seen = 0
+        self.room = threading.BoundedSemaphore(3)
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.room.acquire()
+        self.seen += 1
+        future = super().submit(fn, *args, **kwargs)
+        future.add_done_callback(lambda _: self.room.release())
+        return future
+
+
+@pytest.mark.parametrize("options, tasks", [({}, 10), ({"chunksize": 4}, 3), ({"buffersize": 2}, 10),
+                                            ({"ordered": False}, 10)])
+def test_a_subclass_whose_submit_sees_each_task(options, tasks):
+    """As the standard library's map() calls submit(): now, and in this thread."""
+    with Counting(2) as executor:
+        results = executor.map(square, range(10), **options)
+        if "buffersize" not in options:
+            assert executor.seen == tasks
+            executor.shutdown(wait=False)
+        assert sorted(results) == [x * x for x in range(10)]
+        assert executor.seen == tasks
+
+
+def test_a_subclass_whose_submit_gives_futures_of_its_own():
+    class Now(ProcessPoolExecutor):
+        def submit(self, fn, /, *args, **kwargs):
+            future = concurrent.futures.Future()
+            future.set_result(fn(*args, **kwargs))
+            return future
+
+    with Now(1) as executor:
+        assert list(executor.map(pow, [2, 3], [4, 5])) == [16, 243]
+        assert list(executor.map(square, [2, 3], ordered=False)) == [4, 9]
+
+
+@pytest.mark.parametrize("where", [lambda executor: executor, type])
+def test_another_submit_is_put_in_its_place(where, monkeypatch):
+    with ProcessPoolExecutor(1) as executor:
+        before, seen = executor.submit, []
+        monkeypatch.setattr(where(executor), "submit", lambda *args: seen.append(args[-1]) or before(*args[-2:]))
+        assert list(executor.map(square, [2, 3])) == [4, 9]
+        assert seen == [[2], [3]]
