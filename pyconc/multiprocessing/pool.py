@@ -42,8 +42,6 @@ class PipeQueue(_queues.SimpleQueue):
 
 def _as_told_here(error):
     """An exception of the engine's as this module's users know it."""
-    if isinstance(error, CancelledError):
-        return BrokenProcessPool("the pool was terminated before this call was done")
     cause = error.__cause__
     remote = RemoteTraceback(cause.tb) if type(cause) is _RemoteTraceback else cause
     unsent = getattr(error, "unsent", None)
@@ -60,6 +58,8 @@ def _outcome_of(future):
     try:
         return True, future.result()
     except BaseException as error:
+        if future.cancelled():      # which is not known by the error: a job may raise the same
+            return False, BrokenProcessPool("the pool was terminated before this call was done")
         return False, _as_told_here(error)
 
 

@@ -3,6 +3,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import CancelledError
 
 from pyconc.multiprocessing import Pool, get_context
 
@@ -37,6 +38,10 @@ def fail_after_notice(path, item):
 
 def raise_timeout():
     raise TimeoutError("of the job")
+
+
+def raise_cancelled(text):
+    raise CancelledError(text)
 
 
 def lock():

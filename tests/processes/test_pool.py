@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 import weakref
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 
 import pool_jobs
@@ -143,6 +144,26 @@ def test_what_a_job_raises(pool):
         next(found)
     assert type(caught.value.__cause__) is multiprocessing.pool.RemoteTraceback
     assert next(found) == 4
+
+
+def test_a_job_that_raises_what_tells_of_a_cancelled_one(pool):
+    """One of an executor of its own, say. It is not this pool's that was cancelled."""
+    errors, told = [], threading.Event()
+
+    def tell(error):
+        errors.append(type(error))
+        told.set()
+
+    result = pool.apply_async(pool_jobs.raise_cancelled, ("inside",), error_callback=tell)
+    for get in (result.get, lambda _: pool.apply(pool_jobs.raise_cancelled, ("inside",)),
+                pool.map_async(pool_jobs.raise_cancelled, ["inside"]).get,
+                pool.imap(pool_jobs.raise_cancelled, ["inside"]).next,
+                lambda _: list(pool.imap(pool_jobs.raise_cancelled, ["inside"] * 2, 2))):
+        with pytest.raises(CancelledError, match="inside") as caught:
+            get(LIMIT)
+        assert type(caught.value.__cause__) is multiprocessing.pool.RemoteTraceback
+    assert told.wait(LIMIT)
+    assert errors == [CancelledError]
 
 
 def test_map_calls_all_and_raises_the_first(pool, tmp_path):
