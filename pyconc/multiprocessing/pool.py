@@ -44,7 +44,7 @@ def _as_told_here(error):
     """An exception of the engine's as this module's users know it."""
     cause = error.__cause__
     remote = RemoteTraceback(cause.tb) if type(cause) is _RemoteTraceback else cause
-    unsent = getattr(error, "unsent", None)
+    unsent = getattr(cause, "unsent", None)
     if unsent is not None:
         error = MaybeEncodingError(error, None)
         error.value = unsent

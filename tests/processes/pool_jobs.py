@@ -40,6 +40,22 @@ def raise_timeout():
     raise TimeoutError("of the job")
 
 
+def raise_stop_iteration(*args):
+    raise StopIteration(*args)
+
+
+class Unsent(Exception):
+    """With attributes of the names that pools have used."""
+
+    def __init__(self, count):
+        super().__init__(count)
+        self.unsent = self.tb = count
+
+
+def raise_unsent(count):
+    raise Unsent(count)
+
+
 def raise_cancelled(text):
     raise CancelledError(text)
 

@@ -166,6 +166,22 @@ def test_a_job_that_raises_what_tells_of_a_cancelled_one(pool):
     assert errors == [CancelledError]
 
 
+def test_a_job_that_raises_stop_iteration(pool):
+    for call in (lambda: pool.map(pool_jobs.raise_stop_iteration, [3, 4], 2),
+                 lambda: pool.starmap(pool_jobs.raise_stop_iteration, [(3,), (4,)], 2),
+                 lambda: pool.apply(pool_jobs.raise_stop_iteration, (3,))):
+        with pytest.raises(StopIteration) as caught:
+            call()
+        assert caught.value.value == 3
+
+
+def test_what_a_job_raises_has_attributes_of_any_name(pool):
+    for call in (lambda: pool.apply(pool_jobs.raise_unsent, (3,)), lambda: pool.map(pool_jobs.raise_unsent, [3])):
+        with pytest.raises(pool_jobs.Unsent) as caught:
+            call()
+        assert (caught.value.args, caught.value.__dict__) == ((3,), {"unsent": 3, "tb": 3})
+
+
 def test_map_calls_all_and_raises_the_first(pool, tmp_path):
     path = str(tmp_path / "calls")
     with pytest.raises(LookupError) as caught:

@@ -45,11 +45,27 @@ def slow(x):
     return x
 
 
+def stops_at_two(x, y=0):
+    if x == 2:
+        raise StopIteration(x)
+    return x
+
+
 class Unhashable:
     __hash__ = None
 
     def __call__(self, x):
         return -x
+
+
+@pytest.mark.parametrize("chunksize", ["auto", 1, 3])
+@pytest.mark.parametrize("iterables", [[range(6)], [range(6), range(6)]])
+def test_a_call_that_raises_stop_iteration_is_not_the_end(pool, iterables, chunksize):
+    results = pool.map(stops_at_two, *iterables, chunksize=chunksize)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(RuntimeError, match="generator raised StopIteration") as caught:
+        next(results)
+    assert caught.value.__cause__.value == 2
 
 
 @pytest.mark.parametrize("ordered", [True, False])
