@@ -5,6 +5,7 @@
 #include "pool/pool.h"
 #include "pool/queue.h"
 
+#include "py/arguments.h"
 #include "py/asyncio.h"
 #include "sync/timeout.h"
 
@@ -139,8 +140,14 @@ future_done(PyObject *self, PyObject *Py_UNUSED(unused))
 }
 
 static PyObject *
-future_add_done_callback(PyObject *self, PyObject *callback)
+future_add_done_callback(PyObject *self, PyObject *const *args,
+                         Py_ssize_t nargs, PyObject *kwnames)
 {
+    static const pyc_signature signature = {"add_done_callback", {"fn"}, 1};
+    PyObject *callback = NULL;
+    if (pyc_arguments(&signature, args, nargs, kwnames, &callback) < 0) {
+        return NULL;
+    }
     int rc = pyc_future_add_callback(SELF, callback);
     if (rc < 0 || (rc == 0 && pyc_future_call(SELF, callback) < 0)) {
         return NULL;
@@ -156,18 +163,26 @@ future_begin(PyObject *self, PyObject *Py_UNUSED(unused))
 }
 
 static PyObject *
-future_set_result(PyObject *self, PyObject *result)
+future_set_result(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *kwnames)
 {
-    if (pyc_future_finish(SELF, result, 0) < 0) {
+    static const pyc_signature signature = {"set_result", {"result"}, 1};
+    PyObject *result = NULL;
+    if (pyc_arguments(&signature, args, nargs, kwnames, &result) < 0 ||
+        pyc_future_finish(SELF, result, 0) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
 }
 
 static PyObject *
-future_set_exception(PyObject *self, PyObject *exception)
+future_set_exception(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                     PyObject *kwnames)
 {
-    if (pyc_future_finish(SELF, exception, exception != Py_None) < 0) {
+    static const pyc_signature signature = {"set_exception", {"exception"}, 1};
+    PyObject *exception = NULL;
+    if (pyc_arguments(&signature, args, nargs, kwnames, &exception) < 0 ||
+        pyc_future_finish(SELF, exception, exception != Py_None) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -373,7 +388,7 @@ PyDoc_STRVAR(running_doc,
 PyDoc_STRVAR(done_doc,
 "done($self, /)\n--\n\nWhether the call ended or the Future was cancelled.");
 PyDoc_STRVAR(add_done_callback_doc,
-"add_done_callback($self, fn, /)\n--\n\n"
+"add_done_callback($self, /, fn)\n--\n\n"
 "Calls fn(self) in the thread that ends the Future, or now if it is done.\n"
 "An Exception that fn raises is logged to \"concurrent.futures\".");
 PyDoc_STRVAR(begin_doc,
@@ -381,31 +396,31 @@ PyDoc_STRVAR(begin_doc,
 "For executors: True if the Future runs from now on, False if it was\n"
 "cancelled. RuntimeError in any other state.");
 PyDoc_STRVAR(set_result_doc,
-"set_result($self, result, /)\n--\n\n"
+"set_result($self, /, result)\n--\n\n"
 "For executors: ends the Future. InvalidStateError if it is done.");
 PyDoc_STRVAR(set_exception_doc,
-"set_exception($self, exception, /)\n--\n\n"
+"set_exception($self, /, exception)\n--\n\n"
 "For executors: ends the Future. InvalidStateError if it is done.");
 PyDoc_STRVAR(future_doc,
 "A concurrent.futures.Future that is awaitable in any asyncio loop.");
 /* clang-format on */
 
-#define KEYWORDS(f) ((PyCFunction)(void (*)(void))(f))
-
 static PyMethodDef future_methods[] = {
-    {"result", KEYWORDS(future_result), METH_FASTCALL | METH_KEYWORDS,
+    {"result", PYC_KEYWORDS(future_result), METH_FASTCALL | METH_KEYWORDS,
      result_doc},
-    {"exception", KEYWORDS(future_exception), METH_FASTCALL | METH_KEYWORDS,
+    {"exception", PYC_KEYWORDS(future_exception), METH_FASTCALL | METH_KEYWORDS,
      exception_doc},
     {"cancel", future_cancel, METH_NOARGS, cancel_doc},
     {"cancelled", future_cancelled, METH_NOARGS, cancelled_doc},
     {"running", future_running, METH_NOARGS, running_doc},
     {"done", future_done, METH_NOARGS, done_doc},
-    {"add_done_callback", future_add_done_callback, METH_O,
-     add_done_callback_doc},
+    {"add_done_callback", PYC_KEYWORDS(future_add_done_callback),
+     METH_FASTCALL | METH_KEYWORDS, add_done_callback_doc},
     {"set_running_or_notify_cancel", future_begin, METH_NOARGS, begin_doc},
-    {"set_result", future_set_result, METH_O, set_result_doc},
-    {"set_exception", future_set_exception, METH_O, set_exception_doc},
+    {"set_result", PYC_KEYWORDS(future_set_result),
+     METH_FASTCALL | METH_KEYWORDS, set_result_doc},
+    {"set_exception", PYC_KEYWORDS(future_set_exception),
+     METH_FASTCALL | METH_KEYWORDS, set_exception_doc},
     {NULL},
 };
 

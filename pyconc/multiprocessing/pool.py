@@ -42,11 +42,9 @@ class PipeQueue(_queues.SimpleQueue):
 
 def _as_told_here(error):
     """An exception of the engine's as this module's users know it."""
-    if isinstance(error, CancelledError):
-        return BrokenProcessPool("the pool was terminated before this call was done")
     cause = error.__cause__
     remote = RemoteTraceback(cause.tb) if type(cause) is _RemoteTraceback else cause
-    unsent = getattr(error, "unsent", None)
+    unsent = getattr(cause, "unsent", None)
     if unsent is not None:
         error = MaybeEncodingError(error, None)
         error.value = unsent
@@ -60,6 +58,8 @@ def _outcome_of(future):
     try:
         return True, future.result()
     except BaseException as error:
+        if future.cancelled():      # which is not known by the error: a job may raise the same
+            return False, BrokenProcessPool("the pool was terminated before this call was done")
         return False, _as_told_here(error)
 
 
@@ -312,7 +312,7 @@ class Pool(_standard.Pool):
         if not hasattr(iterable, "__len__"):
             iterable = list(iterable)
         count = len(iterable)
-        if chunksize is None:
+        if chunksize is None or count == 0:     # of none a program may make chunks of 0
             chunksize = max(1, -(-count // (self._processes * 4)))
         _check_chunksize(chunksize)
         function, futures = Rows(func, star), []

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """map(): many calls in few tasks, whose sizes follow from how long the calls take."""
+import math
 import sys
 import threading
 import time
@@ -279,6 +280,24 @@ def _results(calls, outcomes):
         results = error = outcomes = None
 
 
+class BySubmit:
+    """What start() needs of a pool, over the submit() of an executor that has one of its own.
+
+    It is called for all tasks at once, in the thread that called map(), as by the standard library's map().
+    """
+
+    def __init__(self, executor):
+        self._submit = executor.submit
+
+    def submit(self, fn, args, kwargs, options, *, held):
+        return self._submit(fn, *args, **kwargs)
+
+    def hold(self):
+        pass
+
+    release = hold
+
+
 def start(pool, fn, iterables, *, timeout=None, chunksize="auto", buffersize=None, ordered=True, options=None):
     """Has the pool call fn for the items of the iterables: an iterator over the results.
 
@@ -297,7 +316,7 @@ def start(pool, fn, iterables, *, timeout=None, chunksize="auto", buffersize=Non
         size = AutoSize(pool.size, None if buffersize is None else max(1, buffersize // (_AHEAD * pool.size)))
         room = buffersize
     else:
-        most, size = _MOST, FixedSize(chunksize)
+        most, size = math.inf if isinstance(pool, BySubmit) else _MOST, FixedSize(chunksize)
         room = None if buffersize is None else buffersize * chunksize
     rows = Listed(list(items)) if buffersize is None else Iterated(items)
     arrivals = None if ordered else _core.Arrivals()

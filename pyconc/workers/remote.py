@@ -3,7 +3,6 @@
 import pickle
 import sys
 import time
-from itertools import starmap
 from multiprocessing.reduction import ForkingPickler
 
 
@@ -46,7 +45,7 @@ class Raised:
     """Pickles as the exception that a call raised, with the worker's traceback as its cause.
 
     One that cannot be pickled, or not be unpickled, arrives as the exception which says so, with the same cause.
-    unsent: what could not be pickled, for which `error` is the reason; as text it is the exception's `unsent`.
+    unsent: what could not be pickled, for which `error` is the reason; as text it is the cause's `unsent`.
     """
 
     def __init__(self, error, unsent=_NOTHING):
@@ -78,9 +77,8 @@ def rebuild(data, text, unsent=None):
     except Exception as not_loaded:
         error = not_loaded.with_traceback(None)
         error.add_note("The exception that a call raised cannot be unpickled.")
-    error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')
-    if unsent is not None:
-        error.unsent = unsent
+    error.__cause__ = cause = _RemoteTraceback(f'\n"""\n{text}"""')
+    cause.unsent = unsent
     return error
 
 
@@ -119,7 +117,12 @@ class Rows:
         results, error = [], None
         began = time.perf_counter()
         try:
-            results.extend((starmap if self.star else map)(self.fn, rows))
+            if self.star:
+                for row in rows:
+                    results.append(self.fn(*row))
+            else:
+                for row in rows:    # extend(map()) would take a StopIteration of fn's for the end of the rows
+                    results.append(self.fn(row))
         except BaseException as raised:
             error = Raised(raised)
         seconds = time.perf_counter() - began

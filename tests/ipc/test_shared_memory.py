@@ -542,6 +542,27 @@ def test_a_lack_of_memory_is_an_error_at_creation():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_more_than_the_machine_has_is_an_error_at_once():
+    """Not when all of it has been given out and the kernel kills somebody: /dev/shm may be larger than that."""
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent("""
+        import errno, os, resource
+        from pyconc.multiprocessing.shared_memory import SharedMemory
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 20, 64 << 20))     # if it is tried all the same
+        name = f"pyconc_test_{os.getpid()}"
+        for size in (1 << 50, 1 << 62, (1 << 63) - 1):
+            for given in (None, name):
+                try:
+                    SharedMemory(given, create=True, size=size)
+                except OSError as error:
+                    assert error.errno == errno.ENOMEM, error
+                    assert f"no shared memory of {size} bytes" in str(error), error
+                else:
+                    raise AssertionError
+        assert not os.path.exists(f"/dev/shm/{name}")
+        """)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_without_dev_shm():
     done = in_namespace(GONE, """
         from pyconc.multiprocessing.shared_memory import SharedMemory

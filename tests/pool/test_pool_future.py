@@ -48,6 +48,25 @@ def test_is_a_standard_future():
     assert future.__dict__ == {"attribute": 1}
 
 
+@pytest.mark.parametrize("cls", [Future, concurrent.futures.Future])
+def test_arguments_by_name(cls):
+    seen, done, failed = [], cls(), cls()
+    done.add_done_callback(fn=seen.append)
+    done.set_result(result=5)
+    assert (done.result(timeout=0), seen) == (5, [done])
+    failed.set_exception(exception=KeyError("spam"))
+    assert type(failed.exception(timeout=0)) is KeyError
+
+
+@pytest.mark.parametrize("method", ["set_result", "set_exception", "add_done_callback"])
+@pytest.mark.parametrize("args, kwargs", [((), {}), ((1, 2), {}), ((), {"spam": 1}), ((1,), {"spam": 1})])
+def test_wrong_arguments(method, args, kwargs):
+    future = Future()
+    with pytest.raises(TypeError, match=rf"{method}\(\)"):
+        getattr(future, method)(*args, **kwargs)
+    assert not future.done()
+
+
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("method, args", [
     ("cancel", ()), ("cancelled", ()), ("running", ()), ("done", ()), ("result", (0,)), ("exception", (0,)),

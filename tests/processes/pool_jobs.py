@@ -3,6 +3,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import CancelledError
 
 from pyconc.multiprocessing import Pool, get_context
 
@@ -37,6 +38,26 @@ def fail_after_notice(path, item):
 
 def raise_timeout():
     raise TimeoutError("of the job")
+
+
+def raise_stop_iteration(*args):
+    raise StopIteration(*args)
+
+
+class Unsent(Exception):
+    """With attributes of the names that pools have used."""
+
+    def __init__(self, count):
+        super().__init__(count)
+        self.unsent = self.tb = count
+
+
+def raise_unsent(count):
+    raise Unsent(count)
+
+
+def raise_cancelled(text):
+    raise CancelledError(text)
 
 
 def lock():

@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 import weakref
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 
 import pool_jobs
@@ -93,6 +94,11 @@ def test_no_chunks_of_nothing(one, size):
             method(abs, [1], size)
 
 
+def test_no_items_need_no_chunks(one):
+    """len(items) // workers is 0 then."""
+    assert one.map(abs, [], 0) == one.starmap(abs, range(0), 0) == one.map_async(abs, iter(()), 0).get(LIMIT) == []
+
+
 def breaking(count):
     yield from range(count)
     raise ArithmeticError("no more")
@@ -138,6 +144,42 @@ def test_what_a_job_raises(pool):
         next(found)
     assert type(caught.value.__cause__) is multiprocessing.pool.RemoteTraceback
     assert next(found) == 4
+
+
+def test_a_job_that_raises_what_tells_of_a_cancelled_one(pool):
+    """One of an executor of its own, say. It is not this pool's that was cancelled."""
+    errors, told = [], threading.Event()
+
+    def tell(error):
+        errors.append(type(error))
+        told.set()
+
+    result = pool.apply_async(pool_jobs.raise_cancelled, ("inside",), error_callback=tell)
+    for get in (result.get, lambda _: pool.apply(pool_jobs.raise_cancelled, ("inside",)),
+                pool.map_async(pool_jobs.raise_cancelled, ["inside"]).get,
+                pool.imap(pool_jobs.raise_cancelled, ["inside"]).next,
+                lambda _: list(pool.imap(pool_jobs.raise_cancelled, ["inside"] * 2, 2))):
+        with pytest.raises(CancelledError, match="inside") as caught:
+            get(LIMIT)
+        assert type(caught.value.__cause__) is multiprocessing.pool.RemoteTraceback
+    assert told.wait(LIMIT)
+    assert errors == [CancelledError]
+
+
+def test_a_job_that_raises_stop_iteration(pool):
+    for call in (lambda: pool.map(pool_jobs.raise_stop_iteration, [3, 4], 2),
+                 lambda: pool.starmap(pool_jobs.raise_stop_iteration, [(3,), (4,)], 2),
+                 lambda: pool.apply(pool_jobs.raise_stop_iteration, (3,))):
+        with pytest.raises(StopIteration) as caught:
+            call()
+        assert caught.value.value == 3
+
+
+def test_what_a_job_raises_has_attributes_of_any_name(pool):
+    for call in (lambda: pool.apply(pool_jobs.raise_unsent, (3,)), lambda: pool.map(pool_jobs.raise_unsent, [3])):
+        with pytest.raises(pool_jobs.Unsent) as caught:
+            call()
+        assert (caught.value.args, caught.value.__dict__) == ((3,), {"unsent": 3, "tb": 3})
 
 
 def test_map_calls_all_and_raises_the_first(pool, tmp_path):

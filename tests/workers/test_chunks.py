@@ -45,11 +45,27 @@ def slow(x):
     return x
 
 
+def stops_at_two(x, y=0):
+    if x == 2:
+        raise StopIteration(x)
+    return x
+
+
 class Unhashable:
     __hash__ = None
 
     def __call__(self, x):
         return -x
+
+
+@pytest.mark.parametrize("chunksize", ["auto", 1, 3])
+@pytest.mark.parametrize("iterables", [[range(6)], [range(6), range(6)]])
+def test_a_call_that_raises_stop_iteration_is_not_the_end(pool, iterables, chunksize):
+    results = pool.map(stops_at_two, *iterables, chunksize=chunksize)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(RuntimeError, match="generator raised StopIteration") as caught:
+        next(results)
+    assert caught.value.__cause__.value == 2
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -337,3 +353,53 @@ def test_progress_is_told_before_the_results_are_there():
     calls.take(calls.queue.popleft())
     assert told == [1]
     ends.join()
+
+
+class Counting(ProcessPoolExecutor):
+    """No more than three calls at a time, and how many there were."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.seen = 0
+        self.room = threading.BoundedSemaphore(3)
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.room.acquire()
+        self.seen += 1
+        future = super().submit(fn, *args, **kwargs)
+        future.add_done_callback(lambda _: self.room.release())
+        return future
+
+
+@pytest.mark.parametrize("options, tasks", [({}, 10), ({"chunksize": 4}, 3), ({"buffersize": 2}, 10),
+                                            ({"ordered": False}, 10)])
+def test_a_subclass_whose_submit_sees_each_task(options, tasks):
+    """As the standard library's map() calls submit(): now, and in this thread."""
+    with Counting(2) as executor:
+        results = executor.map(square, range(10), **options)
+        if "buffersize" not in options:
+            assert executor.seen == tasks
+            executor.shutdown(wait=False)
+        assert sorted(results) == [x * x for x in range(10)]
+        assert executor.seen == tasks
+
+
+def test_a_subclass_whose_submit_gives_futures_of_its_own():
+    class Now(ProcessPoolExecutor):
+        def submit(self, fn, /, *args, **kwargs):
+            future = concurrent.futures.Future()
+            future.set_result(fn(*args, **kwargs))
+            return future
+
+    with Now(1) as executor:
+        assert list(executor.map(pow, [2, 3], [4, 5])) == [16, 243]
+        assert list(executor.map(square, [2, 3], ordered=False)) == [4, 9]
+
+
+@pytest.mark.parametrize("where", [lambda executor: executor, type])
+def test_another_submit_is_put_in_its_place(where, monkeypatch):
+    with ProcessPoolExecutor(1) as executor:
+        before, seen = executor.submit, []
+        monkeypatch.setattr(where(executor), "submit", lambda *args: seen.append(args[-1]) or before(*args[-2:]))
+        assert list(executor.map(square, [2, 3])) == [4, 9]
+        assert seen == [[2], [3]]

@@ -150,6 +150,8 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
         """
         return self._pool.submit(fn, args, kwargs)
 
+    _own_submit = submit        # map() goes by another one, of a subclass or put in its place
+
     def stats(self):
         """What it has done and is doing: tasks, busy (seconds), bytes_in, bytes_out, waiting, running, deaths.
 
@@ -193,7 +195,10 @@ class ProcessPoolExecutor(concurrent.futures.ProcessPoolExecutor):
             _positive("chunksize", chunksize)
         check_buffersize(buffersize)
         from pyconc.workers import chunks
-        return chunks.start(self._pool, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize,
+        pool = self._pool
+        if options is None and self.submit != self._own_submit:
+            pool, chunksize = chunks.BySubmit(self), 1 if chunksize == "auto" else chunksize
+        return chunks.start(pool, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize,
                             ordered=ordered, options=options)
 
     def shutdown(self, wait=True, *, cancel_futures=False, timeout=None):
