@@ -62,16 +62,6 @@ def test_creation():
     assert not path_of(memory).exists()
 
 
-@pytest.mark.parametrize("name", [None, "pyconc-too-large"])
-def test_more_than_there_is_is_refused(name):
-    """Before any is taken: the kernel would kill somebody for it."""
-    before = os.listdir("/dev/shm"), os.listdir("/proc/self/fd")
-    with pytest.raises(OSError, match=f"no shared memory of {1 << 43} bytes: [0-9]+ are available") as raised:
-        SharedMemory(name, create=True, size=1 << 43)
-    assert raised.value.errno == errno.ENOMEM
-    assert (os.listdir("/dev/shm"), os.listdir("/proc/self/fd")) == before
-
-
 def test_names_cannot_be_guessed():
     names = {shared_memory._make_filename() for _ in range(100)}
     assert len(names) == 100
