@@ -29,11 +29,11 @@ OPERATIONS = {
             queue.put([1])
     """,
     "item": """
-        queue = _ipc.Queue()
+        queue, large = _ipc.Queue(), bytes(100_000)
         def operation():
             try:
-                queue.put(bytearray(100_000))
-                assert queue.get() == bytes(100_000)
+                queue.put(large)
+                assert queue.get() == large
             except MemoryError:
                 _testcapi.remove_mem_hooks()
                 queue.get_nowait() if not queue.empty() else None
