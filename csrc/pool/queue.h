@@ -74,6 +74,12 @@ int pyc_queue_help(pyc_future *future);
  * for it, so a line of Python is run now and then. */
 void pyc_queue_breathe(void);
 
+/* Frees the jobs that wait. */
+void pyc_queue_drop(pyc_queue *self);
+
+/* From Python. */
+extern PyMethodDef pyc_queue_methods[];
+
 int pyc_queue_register(PyObject *module, pyc_state *state);
 
 #endif
