@@ -151,27 +151,14 @@ fail_all(pyc_queue *self, PyObject *exception)
     }
 }
 
-/* A worker that was to come does not: the exception that is set says why. */
-static void
-lose_worker(pyc_queue *self)
-{
-    PyObject *pending = pyc_take_exception();
-    pyc_lock_take(&self->lock);
-    int workers = (int)--self->nworkers;
-    self->nstarting--;
-    pyc_lock_give(&self->lock);
-    if (workers == 0) { /* who came meanwhile relied on this worker */
-        fail_all(self, pending);
-    }
-    pyc_put_exception(pending);
-}
-
 void
 pyc_queue_withdraw(pyc_queue *self, PyObject *future)
 {
     PyObject *pending = pyc_take_exception();
     pyc_job *job = NULL;
     pyc_lock_take(&self->lock);
+    int workers = (int)--self->nworkers;
+    self->nstarting--;
     for (pyc_link *at = self->jobs.next; at != &self->jobs; at = at->next) {
         if (pyc_container(at, pyc_job, link)->future == future) {
             job = pyc_container(at, pyc_job, link);
@@ -183,8 +170,10 @@ pyc_queue_withdraw(pyc_queue *self, PyObject *future)
     if (job != NULL) {
         pyc_job_free(job);
     }
+    if (workers == 0) { /* who came meanwhile relied on this worker */
+        fail_all(self, pending);
+    }
     pyc_put_exception(pending);
-    lose_worker(self);
 }
 
 void
@@ -365,7 +354,7 @@ queue_work(PyObject *op, PyObject *breathe)
     pyc_job *job;
     if (worker == NULL) {
         PyErr_NoMemory();
-        lose_worker(self);
+        pyc_queue_withdraw(self, NULL);
         return NULL;
     }
     worker->thread = PyThread_get_thread_ident();
@@ -449,7 +438,6 @@ queue_after_fork(PyObject *op, PyObject *exception)
     pyc_hurry_end(self->module); /* the thread it was for is not here */
     pyc_link lost;
     pyc_link_move(&self->workers, &lost);
-    pyc_link_init(&self->workers);
     pyc_link_init(&self->idle);
     self->nidle = self->nworkers = self->nstarting = 0;
     self->waking = 0;

@@ -41,9 +41,9 @@ typedef struct {
  * with RuntimeError set, it is freed. */
 int pyc_queue_put(pyc_queue *self, pyc_job *job, Py_ssize_t *number);
 
-/* The worker could not be started: takes the job out again, if no other
- * worker has it; without any worker the others fail. Keeps the exception that
- * is set. */
+/* The worker could not be started: takes the job out again, if there is one and
+ * no other worker has it; without any worker the others fail. Keeps the
+ * exception that is set. */
 void pyc_queue_withdraw(pyc_queue *self, PyObject *future);
 
 /* The workers leave when all jobs are done; no job is taken any more. */
