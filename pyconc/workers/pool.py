@@ -341,6 +341,7 @@ class WorkerPool:
                 if begins:
                     self._start_threads()
         except BaseException:
+            self._supervise_those_there_are()
             if future is not None:
                 self.cancel(future)
             raise
@@ -351,9 +352,23 @@ class WorkerPool:
         """One that starts the other: who submits the first call waits for one thread only."""
         daemon = bool(self._daemon)
         supervisor = Supervisor(self, self._bell, daemon)
-        self._collector = Collector(self._channel, self.collect, daemon)
+        if self._collector is None:
+            self._collector = Collector(self._channel, self.collect, daemon)
         supervisor.start()
         self.supervisor = supervisor
+
+    def _supervise_those_there_are(self):
+        """When Ctrl-C came before all had been started: or nothing would end them, and nobody collect from them."""
+        with self._lock:
+            if self.supervisor is None and len(self._processes):
+                self._start_threads()
+
+    def is_supervised_by(self, thread):
+        """For the supervisor: the first it asks. False when Ctrl-C came as it was started, and there is another now."""
+        with self._lock:
+            if self.supervisor is None:
+                self.supervisor = thread
+            return self.supervisor is thread
 
     def begin(self):
         """For the supervisor: the first it does."""
@@ -595,6 +610,7 @@ class WorkerPool:
         with self._lock:
             if self.state is OPEN:
                 self.state = CLOSING
+        self._supervise_those_there_are()
         if interrupted:
             self._interrupted = time.monotonic() - _HEARD
         if cancel:

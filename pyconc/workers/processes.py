@@ -97,21 +97,21 @@ class Processes:
         """One more. Raises what Process.start() does."""
         number = next(n for n in range(self.most) if n not in self._workers)
         memo = Memo()
-        # Ctrl-C in a forked child would run the program's own handlers there, until work() has one.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT} if self._forks else ())
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        process = self._context.Process(target=work, args=(self._channel, number, memo, *self._arguments),
+                                        kwargs={"mask": mask} if self._forks else {})
+        if self._daemon is not None:
+            process.daemon = self._daemon
         try:
-            process = self._context.Process(target=work, args=(self._channel, number, memo, *self._arguments),
-                                            kwargs={"mask": mask} if self._forks else {})
-            if self._daemon is not None:
-                process.daemon = self._daemon
-            try:
-                process.start()
-            except BaseException:
-                memo.close()
-                raise
-            self._workers[number] = WorkerProcess(number, process, memo)
-            self.by_pid[process.pid] = process
+            if self._forks:     # Ctrl-C in the child would run the program's own handlers there, until work() has one
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            process.start()
         finally:
+            if process.pid is None:
+                memo.close()
+            else:       # also when Ctrl-C came just now
+                self._workers[number] = WorkerProcess(number, process, memo)
+                self.by_pid[process.pid] = process
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def remove(self, worker):

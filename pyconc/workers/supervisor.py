@@ -94,6 +94,8 @@ class Supervisor(threading.Thread):
     def run(self):
         """Until the pool is over."""
         pool = self._pool
+        if not pool.is_supervised_by(self):
+            return
         try:
             pool.begin()
             while not pool.tend():

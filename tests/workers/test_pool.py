@@ -629,6 +629,48 @@ def test_ctrl_c_as_soon_as_a_worker_is_forked():
     assert run(program) == (0, "1\n", "")
 
 
+INTERRUPTED = """
+    import sys, threading, time
+    from multiprocessing.process import BaseProcess
+    from pyconc.concurrent.futures import ProcessPoolExecutor
+    from pyconc.multiprocessing import get_context
+    from pyconc.workers.processes import Processes
+
+    def interrupted(start, after):
+        def start_some(self):
+            if len(started) < after:
+                started.append(start(self))
+                return
+            if after == 0:
+                start(self)
+            while not pool._pool._channel.worker(0)["task"]:    # it has begun what cannot be cancelled any more
+                time.sleep(0.001)
+            kind.start = start
+            raise KeyboardInterrupt
+        return start_some
+
+    if __name__ == "__main__":
+        started, (kind, after) = [], {place}
+        kind.start = interrupted(kind.start, after)
+        try:
+            with ProcessPoolExecutor(4, get_context({method!r})) as pool:
+                {call}
+        except KeyboardInterrupt:
+            print("interrupted", len(pool._pool.processes), threading.active_count())
+"""
+
+
+@pytest.mark.parametrize("call", ["pool.submit(time.sleep, 0.1)", "list(pool.map(time.sleep, [0.1] * 8))"])
+@pytest.mark.parametrize("method, place", [("fork", "(Processes, 2)"), ("fork", "(BaseProcess, 0)"),
+                                           ("spawn", "(BaseProcess, 0)"), ("forkserver", "(BaseProcess, 0)")])
+def test_ctrl_c_while_workers_are_started(call, method, place, tmp_path):
+    """Those that there are end, though not all had been started, or the last one was not known yet."""
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(INTERRUPTED.format(call=call, method=method, place=place)))
+    done = subprocess.run([sys.executable, program], text=True, capture_output=True, timeout=LIMIT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted 0 1\n", "")
+
+
 def test_ctrl_c_interrupts_what_runs_and_nothing_else(fork):
     told = fork.Queue()
     with ProcessPoolExecutor(2, fork) as pool:
