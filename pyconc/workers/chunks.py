@@ -172,8 +172,11 @@ class Map:
                 if not self._has_begun:
                     self.stop()
                     raise
-                future = self._failed(error)
-            self._add(future, len(rows))
+                self._add(self._failed(error), len(rows))
+                if isinstance(error, KeyboardInterrupt):    # that is for who sends, now
+                    raise
+            else:
+                self._add(future, len(rows))
 
     def _add(self, future, count):
         self._has_begun = True
@@ -321,5 +324,9 @@ def start(pool, fn, iterables, *, timeout=None, chunksize="auto", buffersize=Non
     rows = Listed(list(items)) if buffersize is None else Iterated(items)
     arrivals = None if ordered else _core.Arrivals()
     calls = Map(pool, Rows(fn, star), rows, size, most, room, options, arrivals)
-    calls.fill(wait=True)
+    try:
+        calls.fill(wait=True)
+    except BaseException:
+        calls.cancel()
+        raise
     return _results(calls, _in_order(calls, end) if ordered else _as_they_come(calls, arrivals, end))

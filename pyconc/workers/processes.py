@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from multiprocessing import resource_tracker
 
 from pyconc.workers.memo import Memo
 from pyconc.workers.worker import work
@@ -81,7 +82,7 @@ class Processes:
         self.by_pid = {}
         self.most = most
         self._context = context
-        self._forks = context.get_start_method(allow_none=False) == "fork"
+        self._method = context.get_start_method(allow_none=False)
         self._channel = channel
         self._arguments = arguments
         self._daemon = daemon
@@ -97,13 +98,16 @@ class Processes:
         """One more. Raises what Process.start() does."""
         number = next(n for n in range(self.most) if n not in self._workers)
         memo = Memo()
+        inherits = self._method != "forkserver"
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         process = self._context.Process(target=work, args=(self._channel, number, memo, *self._arguments),
-                                        kwargs={"mask": mask} if self._forks else {})
+                                        kwargs={"mask": mask} if inherits else {})
         if self._daemon is not None:
             process.daemon = self._daemon
         try:
-            if self._forks:     # Ctrl-C in the child would run the program's own handlers there, until work() has one
+            if inherits:    # Ctrl-C is nothing to a child, nor to handlers of the program's in it, until work() has one
+                if self._method == "spawn":
+                    resource_tracker.ensure_running()   # which unblocks it when it has started that
                 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             process.start()
         finally:

@@ -293,6 +293,36 @@ def test_nobody_wants_what_is_being_sent():
     assert pool.holds == 0
 
 
+@pytest.mark.parametrize("sent", [0, 1, 2])
+def test_ctrl_c_while_calls_are_sent(sent):
+    """It is raised at once, not when it is that call's turn, and nobody wants the others any more."""
+    def interrupt():
+        if len(pool.futures) == sent:
+            raise KeyboardInterrupt
+
+    pool = OnePool(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        chunks.start(pool, square, [[1, 2, 3]], chunksize=1)
+    assert [future.cancelled() for future in pool.futures] == [True] * sent
+    assert pool.holds == 0
+
+
+def test_ctrl_c_while_more_calls_are_sent():
+    """By who takes results; those that there are already are none of an iterator's that has ended."""
+    pool = OnePool(lambda: None)
+    results = chunks.start(pool, square, [[1, 2, 3]], chunksize=1, buffersize=1)
+    pool.futures[0].set_result(([1], None, 0.1, 1))
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    pool.meanwhile = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
+    assert list(results) == []
+    assert len(pool.futures) == 1
+
+
 def test_progress_loses_nothing_among_threads():
     """Those that end calls and the one that takes results tell it at the same time."""
     told, inside = [], threading.Lock()
