@@ -636,6 +636,9 @@ INTERRUPTED = """
     from pyconc.multiprocessing import get_context
     from pyconc.workers.processes import Processes
 
+    def has_begun(channel):
+        return any(record["task"] or record["tasks"] for record in map(channel.worker, range(2)))
+
     def interrupted(start, after):
         def start_some(self):
             if len(started) < after:
@@ -643,7 +646,7 @@ INTERRUPTED = """
                 return
             if after == 0:
                 start(self)
-            while not pool._pool._channel.worker(0)["task"]:    # it has begun what cannot be cancelled any more
+            while not has_begun(pool._pool._channel):   # what cannot be cancelled any more
                 time.sleep(0.001)
             kind.start = start
             raise KeyboardInterrupt
