@@ -372,7 +372,10 @@ class WorkerPool:
 
     def begin(self):
         """For the supervisor: the first it does."""
-        self._collector.start()
+        try:
+            self._collector.start()
+        except RuntimeError:    # no more threads; Python 3.12 has none as soon as the main one ends
+            self._collector = None
 
     def sentinels(self):
         """For the supervisor: of the processes there are."""
@@ -384,7 +387,7 @@ class WorkerPool:
         if self._kill_at is not None:
             return max(0.0, self._kill_at - time.monotonic())
         times = [self._deadlines.next(self._has_work())]
-        if self._is_ending:
+        if self._is_ending or self._collector is None:
             times.append(_SOON)
         if self._interrupted is not None:
             times.append(0.2)
@@ -395,6 +398,8 @@ class WorkerPool:
     def tend(self):
         """For the supervisor: sees to all that has happened. Whether the pool is over."""
         self._call_asked()
+        if self._collector is None:
+            self.collect()
         with self._lock:
             ended = [worker for worker in self._processes if worker.has_ended()]
         for worker in ended:
@@ -669,7 +674,7 @@ class WorkerPool:
         end = None if timeout is None else time.monotonic() + timeout
         for thread in threads:
             if thread.ident is None:
-                continue        # the supervisor, which is over by now, could not start it
+                continue        # the collector, which could not be started
             left = _NAP
             while thread.is_alive() and left > 0:
                 left = _NAP if end is None else min(_NAP, end - time.monotonic())
@@ -685,7 +690,8 @@ class WorkerPool:
             call(function)
         if not len(self._processes):
             self._channel.recall()
-        self._collector.stop()
+        if self._collector is not None:
+            self._collector.stop()
 
     def after_fork(self):
         """In a forked child: the pool and its processes are the parent's."""

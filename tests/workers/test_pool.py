@@ -539,6 +539,21 @@ def test_results_that_cannot_be_read(fork):
             pool.submit(jobs.double, 1)
 
 
+def test_no_thread_collects(fork, monkeypatch):
+    """As when the program ends at once under Python 3.12, which starts none from then on."""
+    def start(thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(Collector, "start", start)
+    called = threading.Event()
+    with ProcessPoolExecutor(2, fork) as pool:
+        pool.submit(jobs.double, 1).add_done_callback(lambda future: called.set())
+        assert called.wait(LIMIT)       # though nobody waits for the result
+        assert list(pool.map(jobs.double, range(50))) == [2 * n for n in range(50)]
+        last = pool.submit(jobs.double, 2)
+    assert last.done() and last.result() == 4
+
+
 def test_submitting_at_exit():
     program = """
         import atexit, jobs
