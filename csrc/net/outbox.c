@@ -194,6 +194,14 @@ pyc_outbox_join(PyObject *lines)
     return all;
 }
 
+int
+pyc_outbox_check_lines(PyObject *list)
+{
+    PyObject *all = pyc_outbox_join(list);
+    Py_XDECREF(all);
+    return all == NULL ? -1 : 0;
+}
+
 /* ---- limits ------------------------------------------------------------ */
 
 /* A limit as asyncio compares it: any number. */

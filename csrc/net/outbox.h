@@ -45,6 +45,9 @@ int pyc_outbox_push(pyc_outbox **place, PyObject *owner, const char *data,
 int pyc_outbox_push_lines(pyc_outbox **place, PyObject *list);
 /* b"".join(lines): a new reference, or NULL with an exception. */
 PyObject *pyc_outbox_join(PyObject *lines);
+/* What is dropped is looked at like what is queued: 0, or -1 with an exception
+ * when a line is not bytes-like. */
+int pyc_outbox_check_lines(PyObject *list);
 /* Forgets the first n bytes, and the outbox with the last of them. */
 void pyc_outbox_sent(pyc_outbox **place, size_t n);
 void pyc_outbox_drop(pyc_outbox **place);

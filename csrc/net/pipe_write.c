@@ -156,6 +156,9 @@ pyc_pipe_writelines(pyc_pipe *self, PyObject *lines)
             pyc_outbox_drop(&self->outbox);
         }
     }
+    else {
+        code = pyc_outbox_check_lines(list);
+    }
     Py_DECREF(list);
     if (code < 0) {
         return NULL;

@@ -180,6 +180,9 @@ pyc_stream_writelines(pyc_stream *self, PyObject *lines)
             pyc_transport_drop_outbox(&self->base);
         }
     }
+    else {
+        code = pyc_outbox_check_lines(list);
+    }
     Py_DECREF(list);
     if (code < 0) {
         return NULL;

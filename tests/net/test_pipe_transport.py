@@ -512,6 +512,22 @@ def test_marks():
     run(main())
 
 
+def test_a_closed_pipe_still_says_what_it_cannot_write():
+    async def main():
+        reader, writer = await ends()
+        writer.transport.write(b"a")
+        writer.transport.close()
+        await writer.lost
+        for lines in ["x"], "x", [b"x", None]:
+            with pytest.raises(TypeError, match="bytes-like object"):
+                writer.transport.writelines(lines)
+        writer.transport.writelines([b"b"])
+        await reader.lost
+        assert reader.data == b"a"
+
+    run(main())
+
+
 def test_a_mutable_buffer_is_free_after_write():
     async def main():
         reader, writer = await ends()

@@ -391,6 +391,21 @@ def test_write_after_close_is_dropped(caplog):
     assert [record.message for record in caplog.records] == ["socket.send() raised exception."] * 8
 
 
+def test_a_closed_transport_still_says_what_it_cannot_write():
+    async def main():
+        a, b = await pair()
+        a.transport.close()
+        await a.lost
+        for lines in ["x"], "x", [b"x", None]:
+            with pytest.raises(TypeError, match="bytes-like object"):
+                a.transport.writelines(lines)
+        with pytest.raises(TypeError, match="bytes-like object"):
+            a.transport.write("x")
+        await b.lost
+        assert b.data == b""
+    run(main())
+
+
 def test_write_while_closing_with_data_queued_is_sent():
     async def main():
         a, b = await pair()
