@@ -328,6 +328,24 @@ def test_close_lets_all_be_done(tmp_path):
     assert list(found) == list(range(100))
 
 
+def test_ctrl_c_while_imap_begins(monkeypatch):
+    """When its thread has begun already: the pool ends all the same."""
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        if thread.name == "pyconc-imap":
+            raise KeyboardInterrupt
+
+    pool = mp.get_context("fork").Pool(1)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.imap(abs, range(-3, 0))
+    assert pool.apply(abs, [-1]) == 1
+    pool.close()
+    assert pool._engine.join(LIMIT)
+
+
 def test_terminate_drops_what_is_not_done():
     told = []
     context = mp.get_context("fork")
