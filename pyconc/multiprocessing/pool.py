@@ -363,9 +363,12 @@ class Pool(_standard.Pool):
         self._check_running()
         _check_chunksize(chunksize)
         results = kind(self)
-        release = self._engine.hold(results)
-        feeder = threading.Thread(target=_feed, args=(self, results, func, iterable, chunksize, release), daemon=True,
-                                  name="pyconc-imap")
+
+        def feed():
+            _feed(self, results, func, iterable, chunksize, release)
+
+        release = self._engine.hold(feed)
+        feeder = threading.Thread(target=feed, daemon=True, name="pyconc-imap")
         try:
             feeder.start()
         except BaseException:   # also Ctrl-C, when it has begun already
