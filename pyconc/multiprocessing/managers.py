@@ -8,14 +8,29 @@ from pyconc.multiprocessing.shared_memory import ShareableList, SharedMemory
 __all__ = [*_standard.__all__]
 
 
-class SyncManager(_standard.SyncManager):
+class _Starts:
+    """Of a manager: what start() has begun when Ctrl-C interrupts it does not stay, which the exit would wait for."""
+
+    def start(self, initializer=None, initargs=()):
+        """Starts its process, which calls initializer(*initargs) first."""
+        try:
+            super().start(initializer, initargs)
+        except BaseException:
+            process = self.__dict__.get("_process")
+            if process is not None and "shutdown" not in self.__dict__ and process.is_alive():
+                process.kill()
+                process.join()
+            raise
+
+
+class SyncManager(_Starts, _standard.SyncManager):
     """Objects that live in a process of its own. Source: multiprocessing.managers."""
 
 
 SyncManager.register("Pool", Pool, _standard.PoolProxy)
 
 
-class SharedMemoryManager(_standard.SharedMemoryManager):
+class SharedMemoryManager(_Starts, _standard.SharedMemoryManager):
     """Unlinks the memory that was made by it when it shuts down. Source: multiprocessing.managers."""
 
     def SharedMemory(self, size):

@@ -363,13 +363,16 @@ class Pool(_standard.Pool):
         self._check_running()
         _check_chunksize(chunksize)
         results = kind(self)
-        feeder = threading.Thread(target=_feed, args=(self, results, func, iterable, chunksize), daemon=True,
-                                  name="pyconc-imap")
-        self._engine.hold()
+
+        def feed():
+            _feed(self, results, func, iterable, chunksize, release)
+
+        release = self._engine.hold(feed)
+        feeder = threading.Thread(target=feed, daemon=True, name="pyconc-imap")
         try:
             feeder.start()
-        except BaseException:
-            self._engine.release()
+        except BaseException:   # also Ctrl-C, when it has begun already
+            release()
             raise
         return results if chunksize == 1 else (item for chunk in results for item in chunk)
 
@@ -400,8 +403,8 @@ def _check_chunksize(chunksize):
         raise ValueError(f"Chunksize must be 1+, not {chunksize!r}")
 
 
-def _feed(pool, results, func, iterable, chunksize):
-    """Submits the jobs of an imap()."""
+def _feed(pool, results, func, iterable, chunksize, release):
+    """Submits the jobs of an imap(). release: what ends its hold on the pool."""
     if chunksize == 1:
         function, outcome_of, jobs = func, _outcome_of, iterable
     else:
@@ -424,7 +427,7 @@ def _feed(pool, results, func, iterable, chunksize):
         count += 1
     finally:
         results._set_length(count)
-        pool._engine.release()
+        release()
 
 
 class ThreadPool(_standard.ThreadPool):

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import CancelledError
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from itertools import islice
 
 from pyconc import _core
@@ -140,10 +140,7 @@ class Map:
         self._telling = nullcontext() if self._progress is None else threading.RLock()
         self._is_cancelled = False
         self._holds = room is None
-        self._releases = []         # what is to be called once
-        if self._holds:
-            pool.hold()
-            self._releases.append(pool.release)
+        self._release = pool.hold(self) if self._holds else None
 
     def fill(self, *, wait=False):
         """Sends as much as there is room for, unless another thread is at it; wait: until it is not."""
@@ -234,9 +231,8 @@ class Map:
     def stop(self):
         """Sends nothing more."""
         self._rows = None
-        while self._releases:
-            with suppress(IndexError):      # another thread does
-                self._releases.pop()()
+        if self._holds:
+            self._release()
 
     def cancel(self):
         """Nobody wants what is left."""
@@ -295,10 +291,8 @@ class BySubmit:
     def submit(self, fn, args, kwargs, options, *, held):
         return self._submit(fn, *args, **kwargs)
 
-    def hold(self):
-        pass
-
-    release = hold
+    def hold(self, who):
+        return bool
 
 
 def start(pool, fn, iterables, *, timeout=None, chunksize="auto", buffersize=None, ordered=True, options=None):

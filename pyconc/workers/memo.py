@@ -16,6 +16,8 @@ _MOST = 1 << 16
 class Memo:
     """A file without a name that the pool and one worker have open. It is the worker's argument."""
 
+    _fd = -1    # for __del__(), when Ctrl-C comes as one is made
+
     def __init__(self, fd=None):
         self._fd = os.memfd_create("pyconc-worker") if fd is None else fd
 

@@ -9,6 +9,7 @@ import time
 import weakref
 from collections import deque
 from concurrent.futures import CancelledError
+from functools import partial
 
 from pyconc import _ipc
 from pyconc.concurrent.futures._base import Future, TaskFuture
@@ -80,7 +81,7 @@ class WorkerPool:
         self._processes = Processes(context, self._channel, size, (initializer, initargs, max_tasks, finalizer, limits),
                                     daemon)
         self._waiting = Waiting()
-        self._holds = 0
+        self._holds = set()             # weak references
         self._cancels = False           # what was submitted, and would be by who has called hold()
         self._is_ordered = False        # calls have priorities
         self._refills = False
@@ -133,17 +134,15 @@ class WorkerPool:
             self._deadlines.watch(future, timeout)
         return future
 
-    def hold(self):
-        """Calls will be submitted that count as submitted now: close() does not end the pool before release()."""
-        with self._lock:
-            self._holds += 1
+    def hold(self, who):
+        """Calls will be submitted that count as submitted now: close() does not end the pool before all have been.
 
-    def release(self):
-        """All have been submitted, or none will be."""
-        with self._lock:
-            self._holds -= 1
-        if self.state is CLOSING:
-            self._bell.ring()
+        Returns what is to be called then, once or more; that `who` is no more says the same. Either is one call of C,
+        which Ctrl-C does not interrupt. Nobody rings the bell: while nothing else is left, the supervisor looks often.
+        """
+        mark = weakref.ref(who, self._holds.discard)
+        self._holds.add(mark)
+        return partial(self._holds.discard, mark)
 
     def _refuse(self):
         if self.state is FORKED:

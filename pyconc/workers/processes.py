@@ -2,12 +2,15 @@
 """The worker processes of a pool: starting them, seeing which have ended, and ending them."""
 import os
 import signal
+import sys
 import time
 from multiprocessing import resource_tracker
 
 from pyconc.workers.memo import Memo
 from pyconc.workers.worker import work
 
+# Calls of C alone, which no signal's handler interrupts before they have done it: signal's own is written in Python.
+pthread_sigmask = sys.modules["_signal"].pthread_sigmask
 _UNKNOWN = 255      # an exit code, as the standard library has it for a forkserver's child
 
 
@@ -26,15 +29,20 @@ def _pidfd(process):
 class WorkerProcess:
     """A process, its number in the channel and its memo."""
 
+    _pidfd = -1     # for __del__(), when Ctrl-C comes as one is made
+
     def __init__(self, number, process, memo):
         self.number = number
         self.process = process
         self.memo = memo
-        self._pidfd = _pidfd(process)
         self.peak_memory = None
         self.spared_until = 0.0     # from another SIGINT
         self.is_doomed = False      # it is being killed on purpose
         self.began = time.monotonic()
+
+    def watch(self):
+        """Once it has been started: for a better sentinel."""
+        self._pidfd = _pidfd(self.process)
 
     @property
     def sentinel(self):
@@ -44,11 +52,12 @@ class WorkerProcess:
     def close(self):
         """Lets go of what it has but the process."""
         self.memo.close()
+        self.__del__()
+
+    def __del__(self):
         fd, self._pidfd = self._pidfd, -1
         if fd >= 0:
             os.close(fd)
-
-    __del__ = close
 
     def has_ended(self):
         """Whether it has; its exit code is known then."""
@@ -99,24 +108,28 @@ class Processes:
         number = next(n for n in range(self.most) if n not in self._workers)
         memo = Memo()
         inherits = self._method != "forkserver"
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        mask = pthread_sigmask(signal.SIG_BLOCK, ())
         process = self._context.Process(target=work, args=(self._channel, number, memo, *self._arguments),
                                         kwargs={"mask": mask} if inherits else {})
         if self._daemon is not None:
             process.daemon = self._daemon
+        worker = WorkerProcess(number, process, memo)
         try:
             if inherits:    # Ctrl-C is nothing to a child, nor to handlers of the program's in it, until work() has one
                 if self._method == "spawn":
                     resource_tracker.ensure_running()   # which unblocks it when it has started that
-                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             process.start()
         finally:
-            if process.pid is None:
-                memo.close()
-            else:       # also when Ctrl-C came just now
-                self._workers[number] = WorkerProcess(number, process, memo)
-                self.by_pid[process.pid] = process
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            # Also when a signal's handler has raised just now, and before one can: nothing written in Python is called.
+            started = process._popen
+            if started is not None:
+                self._workers[number] = worker
+                self.by_pid[started.pid] = process
+            pthread_sigmask(signal.SIG_SETMASK, mask)
+            if started is None:
+                worker.close()
+        worker.watch()
 
     def remove(self, worker):
         """Forgets one that has ended."""

@@ -14,6 +14,8 @@ _SOON = 0.01
 class Bell:
     """Something to wait for beside processes."""
 
+    _reader = _writer = -1      # for __del__(), when Ctrl-C comes as one is made
+
     def __init__(self):
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)

@@ -1,4 +1,5 @@
 """Managers: the standard library's, with pyconc's shared memory."""
+import multiprocessing.connection
 import multiprocessing.managers
 import multiprocessing.shared_memory
 
@@ -27,6 +28,24 @@ OurManager.register("Counter", Counter)
 
 def put(items):
     items.append("from the child")
+
+
+@pytest.mark.parametrize("kind", [managers.SyncManager, SharedMemoryManager])
+def test_ctrl_c_as_one_starts(context, kind, monkeypatch):
+    """Its process does not stay, and one that has been started is left alone."""
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    manager = kind(ctx=context)
+    with monkeypatch.context() as patch:
+        patch.setattr(multiprocessing.connection.Connection, "recv", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            manager.start()
+    assert not manager._process.is_alive()
+    with kind(ctx=context) as other:
+        with pytest.raises(multiprocessing.ProcessError):
+            other.start()
+        assert other._process.is_alive()
 
 
 def test_manager(context):

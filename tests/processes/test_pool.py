@@ -328,6 +328,25 @@ def test_close_lets_all_be_done(tmp_path):
     assert list(found) == list(range(100))
 
 
+@pytest.mark.parametrize("place", ["__init__", "start"])
+def test_ctrl_c_while_imap_begins(monkeypatch, place):
+    """Also when its thread has begun already: the pool ends all the same."""
+    method = getattr(threading.Thread, place)
+
+    def interrupted(thread, *args, **kwargs):
+        method(thread, *args, **kwargs)
+        if thread.name == "pyconc-imap":
+            raise KeyboardInterrupt
+
+    pool = mp.get_context("fork").Pool(1)
+    monkeypatch.setattr(threading.Thread, place, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.imap(abs, range(-3, 0))
+    assert pool.apply(abs, [-1]) == 1
+    pool.close()
+    assert pool._engine.join(LIMIT)
+
+
 def test_terminate_drops_what_is_not_done():
     told = []
     context = mp.get_context("fork")

@@ -1,5 +1,6 @@
 """map() of process pools: the sizes of tasks, and what the program sees of them."""
 import concurrent.futures
+import contextlib
 import gc
 import itertools
 import multiprocessing
@@ -269,13 +270,11 @@ class OnePool:
     def __init__(self, meanwhile):
         self.meanwhile = meanwhile
         self.futures = []
-        self.holds = 0
+        self.holds = set()
 
-    def hold(self):
-        self.holds += 1
-
-    def release(self):
-        self.holds -= 1
+    def hold(self, who):
+        self.holds.add(who)
+        return lambda: self.holds.discard(who)
 
     def submit(self, function, args, kwargs, options=None, held=False):
         self.meanwhile()
@@ -290,7 +289,7 @@ def test_nobody_wants_what_is_being_sent():
     calls.fill()
     calls.cancel()
     assert [future.cancelled() for future in pool.futures] == [True]
-    assert pool.holds == 0
+    assert not pool.holds
 
 
 @pytest.mark.parametrize("sent", [0, 1, 2])
@@ -304,7 +303,7 @@ def test_ctrl_c_while_calls_are_sent(sent):
     with pytest.raises(KeyboardInterrupt):
         chunks.start(pool, square, [[1, 2, 3]], chunksize=1)
     assert [future.cancelled() for future in pool.futures] == [True] * sent
-    assert pool.holds == 0
+    assert not pool.holds
 
 
 def test_ctrl_c_while_more_calls_are_sent():
@@ -321,6 +320,28 @@ def test_ctrl_c_while_more_calls_are_sent():
         next(results)
     assert list(results) == []
     assert len(pool.futures) == 1
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_ctrl_c_while_the_pool_is_let_go_of(pool, is_kept):
+    """By who has sent the last call: whoever closes the iterator does it then, or nobody, when that is no more."""
+    def interrupted(calls):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    engine = pool._pool
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Map, "stop", interrupted)
+        with contextlib.suppress(KeyboardInterrupt):
+            calls = Map(engine, square, Listed([]), FixedSize(1), 1, None, None, None)
+            calls.fill()
+    assert engine._holds
+    if is_kept:
+        calls.stop()
+        calls.stop()
+    else:
+        del calls
+    assert not engine._holds
 
 
 def test_progress_loses_nothing_among_threads():

@@ -644,6 +644,27 @@ def test_ctrl_c_as_soon_as_a_worker_is_forked():
     assert run(program) == (0, "1\n", "")
 
 
+@pytest.mark.parametrize("place", ["os.pipe", "os.memfd_create", "processes.WorkerProcess.__init__"])
+def test_ctrl_c_as_its_parts_are_made(place):
+    """What has been begun is let go of without a word."""
+    program = f"""
+        import os, time
+        from pyconc.concurrent.futures import ProcessPoolExecutor
+        from pyconc.multiprocessing import get_context
+        from pyconc.workers import processes
+
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        {place} = interrupted
+        try:
+            ProcessPoolExecutor(1, get_context("fork")).submit(abs, -1)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    assert run(program) == (0, "interrupted\n", "")
+
+
 INTERRUPTED = """
     import sys, threading, time
     from multiprocessing.process import BaseProcess
@@ -687,6 +708,34 @@ def test_ctrl_c_while_workers_are_started(call, method, place, tmp_path):
     program.write_text(textwrap.dedent(INTERRUPTED.format(call=call, method=method, place=place)))
     done = subprocess.run([sys.executable, program], text=True, capture_output=True, timeout=LIMIT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted 0 1\n", "")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_ctrl_c_as_soon_as_a_worker_is_started(method, tmp_path):
+    """It is known, and ends; Ctrl-C is heard from then on as before."""
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent("""
+        import signal, sys, threading, time
+        from pyconc.concurrent.futures import ProcessPoolExecutor
+        from pyconc.multiprocessing import get_context
+        from pyconc.workers import processes
+
+        def interrupted(*_):
+            while not pool._pool._channel.worker(0)["task"]:
+                time.sleep(0.001)
+            processes._pidfd = pidfd
+            raise KeyboardInterrupt
+
+        if __name__ == "__main__":
+            pidfd, processes._pidfd = processes._pidfd, interrupted
+            try:
+                with ProcessPoolExecutor(1, get_context(sys.argv[1])) as pool:
+                    pool.submit(time.sleep, 0.1)
+            except KeyboardInterrupt:
+                print(len(pool._pool.processes), threading.active_count(), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    """))
+    done = subprocess.run([sys.executable, "-X", "dev", program, method], text=True, capture_output=True, timeout=LIMIT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 1 set()\n", "")
 
 
 def test_ctrl_c_interrupts_what_runs_and_nothing_else(fork):
