@@ -46,7 +46,6 @@ wake(pyc_worker *worker)
     }
 }
 
-/* BROKEN is the last there is, and what broke it is set before. */
 static void
 refuse(pyc_queue *self, pyc_queue_status status)
 {

@@ -77,7 +77,7 @@ void pyc_queue_breathe(void);
 /* Frees the jobs that wait. */
 void pyc_queue_drop(pyc_queue *self);
 
-/* From Python. */
+/* What the workers and the executor call from Python. */
 extern PyMethodDef pyc_queue_methods[];
 
 int pyc_queue_register(PyObject *module, pyc_state *state);

@@ -2,6 +2,7 @@
 /* The type JobQueue, but for its methods. */
 #include "pool/queue.h"
 
+/* BROKEN is the last there is, and what broke it is set before. */
 static pyc_queue_status
 status_of(pyc_queue *self)
 {
